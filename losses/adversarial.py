@@ -1,0 +1,49 @@
+"""Adversarial losses, each a pair (d_loss, g_loss) of functions of logits (N, 1) that return scalar means.
+
+Everything is minimised: hinge and wasserstein after Miyato et al. 2018, eq. 16 and 17.
+"""
+
+from torch.nn.functional import relu, softplus
+
+
+def bce_d(real_logits, fake_logits):
+    """Binary cross-entropy on logits (Goodfellow et al. 2014, eq. 1)."""
+    return softplus(-real_logits).mean() + softplus(fake_logits).mean()
+
+
+def bce_g(fake_logits):
+    """The non-saturating form (Goodfellow et al. 2014, section 3)."""
+    return softplus(-fake_logits).mean()
+
+
+def hinge_d(real_logits, fake_logits):
+    """Miyato et al. 2018, eq. 16."""
+    return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
+
+
+def wasserstein_d(real_logits, fake_logits):
+    """The negated critic objective of Arjovsky et al. 2017, algorithm 1."""
+    return fake_logits.mean() - real_logits.mean()
+
+
+def critic_g(fake_logits):
+    """The generator's side of hinge and wasserstein alike (Miyato et al. 2018, eq. 17)."""
+    return -fake_logits.mean()
+
+
+def lsgan_d(real_logits, fake_logits):
+    """Mao et al. 2017, eq. 9: targets 1 for real and 0 for fake, halved."""
+    return 0.5 * ((real_logits - 1).square().mean() + fake_logits.square().mean())
+
+
+def lsgan_g(fake_logits):
+    """Mao et al. 2017, eq. 9: target 1, halved."""
+    return 0.5 * (fake_logits - 1).square().mean()
+
+
+LOSSES = {
+    "bce": (bce_d, bce_g),
+    "hinge": (hinge_d, critic_g),
+    "wasserstein": (wasserstein_d, critic_g),
+    "lsgan": (lsgan_d, lsgan_g),
+}

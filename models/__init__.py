@@ -1,0 +1,44 @@
+"""The networks: tensors in, tensors out. build_models() is the one way to make a pair."""
+
+from . import dcgan, mlp, resnet
+from .normalization import D_NORMS, apply_weight_norm, check_d_norm
+from .spectral_norm import remove_spectral_norm, spectral_norm
+
+MODELS = {
+    "dcgan": (dcgan.Generator, dcgan.Discriminator),
+    "resnet": (resnet.Generator, resnet.Discriminator),
+    "mlp": (mlp.Generator, mlp.Discriminator),
+}
+
+
+def build_models(
+    model,
+    image_size=32,
+    channels=3,
+    z_dim=128,
+    base_channels=None,
+    d_norm=("spectral",),
+    g_sn=False,
+    arch_variant="code",
+):
+    """Build an initialised pair (G, D), normalised as asked. Weights come from torch's global random state.
+
+    base_channels: the width unit of each model's file; None for the paper's. d_norm: one name or several of D_NORMS.
+    g_sn: spectral normalization in G too. arch_variant: "code" or "paper", for dcgan (see there).
+    G(z): (N, z_dim) -> (N, channels, image_size, image_size) in [-1, 1]. D(x): the same shape -> logits (N, 1).
+    Raises ValueError for an unknown name, a senseless pair in d_norm, or a size the model cannot make.
+    """
+    if model not in MODELS:
+        raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}")
+    if arch_variant not in dcgan.VARIANTS:
+        raise ValueError(f"arch_variant {arch_variant!r} is not one of {', '.join(dcgan.VARIANTS)}")
+    if arch_variant != "code" and model != "dcgan":
+        raise ValueError(f"arch_variant {arch_variant} is for dcgan: the paper and its code agree on the other models")
+    d_norm = check_d_norm(d_norm)
+    shape = {"image_size": image_size, "channels": channels, "base_channels": base_channels}
+    if model == "dcgan":
+        shape["arch_variant"] = arch_variant
+    Generator, Discriminator = MODELS[model]
+    G, D = Generator(z_dim=z_dim, **shape), Discriminator(d_norm=d_norm, **shape)
+    # Initialise, then wrap: what is written into a wrapped weight is lost or changes sigma.
+    return apply_weight_norm(G, ("spectral",) if g_sn else ()), apply_weight_norm(D, d_norm)

@@ -1,0 +1,71 @@
+"""The paper's CNN (Miyato et al. 2018, table 3) for images of 8, 16, 32, 48, 64 or 128 pixels.
+
+Two variants: "code", the default, has the widths of the authors' chainer-gan-lib, which gave the reported scores;
+"paper" is table 3 to the letter. Both with slope 0.1 and z ~ N(0, I) as printed. `base_channels` is 64 in the paper.
+"""
+
+import itertools
+
+from torch import nn
+
+from .normalization import feature_norm
+
+SLOPE = 0.1
+# The width of each of D's seven convolutions, in units of base_channels.
+D_WIDTHS = {"code": (1, 2, 2, 4, 4, 8, 8), "paper": (1, 1, 2, 2, 4, 4, 8)}
+VARIANTS = tuple(D_WIDTHS)
+
+
+def initialise(network):
+    """Weights N(0, 0.02), biases 0, as in Radford et al. 2016; normalization layers keep their ones and zeros."""
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+            nn.init.zeros_(module.bias)
+
+
+def check_image_size(image_size):
+    if image_size < 8 or image_size % 8:
+        raise ValueError(f"dcgan makes images whose size is a multiple of 8, not {image_size}")
+
+
+class Generator(nn.Module):
+    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]."""
+
+    def __init__(self, image_size=32, channels=3, z_dim=128, base_channels=None, arch_variant="code"):
+        super().__init__()
+        check_image_size(image_size)
+        ch, self.bottom = base_channels or 64, image_size // 8
+        widths = (8 * ch, 4 * ch, 2 * ch, ch)
+        self.project = nn.Linear(z_dim, self.bottom**2 * widths[0])
+        layers = [nn.BatchNorm2d(widths[0]), nn.ReLU()] if arch_variant == "code" else []
+        for in_channels, out_channels in itertools.pairwise(widths):
+            layers += [nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1), nn.BatchNorm2d(out_channels), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(ch, channels, 3, 1, 1), nn.Tanh())
+        initialise(self)
+
+    def forward(self, z):
+        h = self.project(z).unflatten(1, (-1, self.bottom, self.bottom))  # (N, 8 ch, S/8, S/8)
+        return self.layers(h)
+
+
+class Discriminator(nn.Module):
+    """Images (N, channels, image_size, image_size) -> logits (N, 1): 3x3 and strided 4x4 convolutions in turn."""
+
+    def __init__(self, image_size=32, channels=3, base_channels=None, d_norm=("none",), arch_variant="code"):
+        super().__init__()
+        check_image_size(image_size)
+        widths = [channels, *((base_channels or 64) * width for width in D_WIDTHS[arch_variant])]
+        layers = []
+        for i, (in_channels, out_channels) in enumerate(itertools.pairwise(widths)):
+            strided = i % 2 == 1
+            layers.append(nn.Conv2d(in_channels, out_channels, 4 if strided else 3, 2 if strided else 1, 1))
+            if i > 0:  # as in DCGAN, the image itself is not normalised
+                layers.append(feature_norm(d_norm, out_channels))
+            layers.append(nn.LeakyReLU(SLOPE))
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(widths[-1] * (image_size // 8) ** 2, 1)
+        initialise(self)
+
+    def forward(self, x):
+        return self.head(self.layers(x).flatten(1))

@@ -1,0 +1,88 @@
+"""What --d_norm picks from: the normalizations that Miyato et al. 2018 compare in D (sections 3 and 4, appendix E).
+
+Two reparametrize a weight and are applied to a finished, initialised network; two normalise features and are layers.
+"""
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from .spectral_norm import SUPPORTED, TRANSPOSED, spectral_norm, weight_matrix
+
+
+class WeightNorm(nn.Module):
+    """The parametrization that scales each row of the reshaped weight to norm 1.
+
+    The paper's reading of weight normalization (section 3, on Salimans and Kingma 2016): no learned scale, so that the
+    squared singular values of W add up to d_out.
+    """
+
+    def __init__(self, module):
+        super().__init__()
+        self.transposed, self.groups = isinstance(module, TRANSPOSED), getattr(module, "groups", 1)
+
+    def forward(self, weight):
+        rows = weight_matrix(weight, self.transposed, self.groups)
+        scale = rows.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (d_out, 1)
+        if not self.transposed:
+            return weight / scale.view(-1, *[1] * (weight.dim() - 1))
+        scale = scale.view(self.groups, 1, -1)  # (groups, 1, d_out / groups), as the weight is stored
+        grouped = weight.unflatten(0, (self.groups, -1))
+        return (grouped / scale.view(*scale.shape, *[1] * (weight.dim() - 2))).flatten(0, 1)
+
+
+def weight_norm(module):
+    """Put a layer's weight under row normalization and return the layer."""
+    parametrize.register_parametrization(module, "weight", WeightNorm(module))
+    return module
+
+
+class LayerNorm(nn.GroupNorm):
+    """Layer normalization over (C, H, W) with a gain and bias per channel; needs no spatial size."""
+
+    def __init__(self, channels):
+        super().__init__(1, channels)
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalization per channel of (N, C) or (N, C, H, W)."""
+
+    def _check_input_dim(self, x):
+        if x.dim() not in (2, 4):
+            raise ValueError(f"expected (N, C) or (N, C, H, W), got {tuple(x.shape)}")
+
+
+WEIGHT_NORMS = {"spectral": spectral_norm, "weight": weight_norm}
+FEATURE_NORMS = {"batch": BatchNorm, "layer": LayerNorm}
+D_NORMS = ("none", *WEIGHT_NORMS, *FEATURE_NORMS)
+
+
+def check_d_norm(d_norm):
+    """Return d_norm, one name or several, as a tuple; raise ValueError for an unknown name or a senseless pair."""
+    names = (d_norm,) if isinstance(d_norm, str) else tuple(d_norm)
+    if unknown := [name for name in names if name not in D_NORMS]:
+        raise ValueError(f"d_norm {unknown[0]!r} is not one of {', '.join(D_NORMS)}")
+    if not names or len(set(names)) != len(names):
+        raise ValueError("d_norm takes one or more different names")
+    for group, what in ((WEIGHT_NORMS, "both rescale the weights"), (FEATURE_NORMS, "both normalise the features")):
+        if all(name in names for name in group):
+            raise ValueError(f"d_norm {' and '.join(group)} exclude each other: {what}")
+    if "none" in names and len(names) > 1:
+        raise ValueError("d_norm none stands alone")
+    return names
+
+
+def feature_norm(d_norm, channels):
+    """The feature normalization layer that d_norm asks for, or the identity."""
+    for name in d_norm:
+        if name in FEATURE_NORMS:
+            return FEATURE_NORMS[name](channels)
+    return nn.Identity()
+
+
+def apply_weight_norm(network, d_norm):
+    """Wrap every linear layer and convolution of an initialised network as d_norm asks; return the network."""
+    for name in d_norm:
+        if name in WEIGHT_NORMS:
+            for layer in [module for module in network.modules() if isinstance(module, SUPPORTED)]:
+                WEIGHT_NORMS[name](layer)
+    return network

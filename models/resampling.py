@@ -1,0 +1,36 @@
+"""Upsample-then-convolve and convolve-then-pool, each as one exact convolution of stride 2.
+
+Nearest upsampling followed by a 3x3 convolution is a transposed 4x4 convolution, and a 3x3 convolution followed by 2x2
+average pooling is a 4x4 convolution: the 4x4 kernel is a sum of four shifted 3x3 kernels, borders included. The
+parameter stays the 3x3 weight, so that normalizations act on what the paper normalises.
+"""
+
+from torch import nn
+from torch.nn import functional as F
+
+
+def spread(weight):
+    """Sum a 3x3 kernel over its four positions in a 4x4 one: (..., 3, 3) -> (..., 4, 4)."""
+    rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
+    return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
+
+
+class UpsampleConv2d(nn.Conv2d):
+    """2x nearest upsampling, then a 3x3 convolution with padding 1: (N, C, H, W) -> (N, C', 2H, 2W)."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x):
+        kernel = spread(self.weight).flip(2, 3).transpose(0, 1)  # (C, C', 4, 4)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class ConvAvgPool2d(nn.Conv2d):
+    """A 3x3 convolution with padding 1, then 2x2 average pooling: (N, C, H, W) -> (N, C', H/2, W/2), H and W even."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x):
+        return F.conv2d(x, spread(self.weight) / 4, self.bias, stride=2, padding=1)

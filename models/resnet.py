@@ -1,0 +1,122 @@
+"""The paper's ResNet (Miyato et al. 2018, tables 4 to 6; 64 and 128 pixels after the authors' sngan_projection).
+
+`base_channels` is the width of D's first block: 128 in the paper up to 32 pixels, 64 above.
+Smaller images than 32 follow the 32-pixel shape with fewer blocks that change the resolution.
+"""
+
+import itertools
+import math
+
+from torch import nn
+from torch.nn import functional as F
+
+from .normalization import feature_norm
+from .resampling import ConvAvgPool2d, UpsampleConv2d
+
+# image size -> (side of G's first feature map, its width, the widths after each of G's up-blocks,
+#                D's blocks as (width, down)); widths in units of base_channels.
+ARCHITECTURES = {
+    8: (4, 2, (2,), ((1, True), (1, False), (1, False))),
+    16: (4, 2, (2, 2), ((1, True), (1, False), (1, False))),
+    32: (4, 2, (2, 2, 2), ((1, True), (1, True), (1, False), (1, False))),
+    48: (6, 8, (4, 2, 1), ((1, True), (2, True), (4, True), (8, True), (16, False))),
+    64: (4, 16, (8, 4, 2, 1), ((1, True), (2, True), (4, True), (8, True), (16, True))),
+    128: (4, 16, (16, 8, 4, 2, 1), ((1, True), (2, True), (4, True), (8, True), (16, True), (16, False))),
+}
+
+
+def architecture(image_size, base_channels):
+    """Returns base_channels (the paper's where None) and the row of ARCHITECTURES; ValueError for another size."""
+    if image_size not in ARCHITECTURES:
+        raise ValueError(f"resnet makes images of {', '.join(map(str, ARCHITECTURES))} pixels, not {image_size}")
+    return base_channels or (128 if image_size <= 32 else 64), ARCHITECTURES[image_size]
+
+
+def initialise(network):
+    """Xavier uniform with gain sqrt(2) on the residual 3x3 convolutions, 1 elsewhere; biases 0 (sngan_projection)."""
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            residual = name.rsplit(".")[-1] in ("conv1", "conv2")
+            nn.init.xavier_uniform_(module.weight, math.sqrt(2) if residual else 1.0)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class UpBlock(nn.Module):
+    """BN, ReLU, upsample, conv, BN, ReLU, conv; shortcut: conv 1x1, upsample. (N, C, H, W) -> (N, C', 2H, 2W)."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(in_channels), UpsampleConv2d(in_channels, out_channels)
+        self.bn2, self.conv2 = nn.BatchNorm2d(out_channels), nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x):
+        h = self.conv1(F.relu(self.bn1(x)))
+        h = self.conv2(F.relu(self.bn2(h)))
+        # A 1x1 convolution commutes with upsampling, and costs a quarter before it.
+        return h + F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
+
+
+class Generator(nn.Module):
+    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]."""
+
+    def __init__(self, image_size=32, channels=3, z_dim=128, base_channels=None):
+        super().__init__()
+        base, (self.bottom, first, up, _) = architecture(image_size, base_channels)
+        widths = [base * width for width in (first, *up)]
+        self.project = nn.Linear(z_dim, self.bottom**2 * widths[0])
+        self.blocks = nn.Sequential(*(UpBlock(*pair) for pair in itertools.pairwise(widths)))
+        self.bn, self.to_image = nn.BatchNorm2d(widths[-1]), nn.Conv2d(widths[-1], channels, 3, padding=1)
+        initialise(self)
+
+    def forward(self, z):
+        h = self.project(z).unflatten(1, (-1, self.bottom, self.bottom))  # (N, C, 4, 4), or 6x6 for 48 pixels
+        h = self.blocks(h)  # (N, C', S, S)
+        return self.to_image(F.relu(self.bn(h))).tanh()
+
+
+class DownBlock(nn.Module):
+    """[ReLU,] conv, ReLU, conv[, pool]; shortcut: pool, conv 1x1, or the identity where nothing changes.
+
+    D's first block takes the image: no ReLU before it, no feature normalization, and a hidden width of out_channels
+    instead of in_channels.
+    """
+
+    def __init__(self, in_channels, out_channels, down, first=False, d_norm=("none",)):
+        super().__init__()
+        hidden = out_channels if first else in_channels
+        self.down, self.first = down, first
+        self.norm1 = nn.Identity() if first else feature_norm(d_norm, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, hidden, 3, padding=1)
+        self.norm2 = nn.Identity() if first else feature_norm(d_norm, hidden)
+        self.conv2 = ConvAvgPool2d(hidden, out_channels) if down else nn.Conv2d(hidden, out_channels, 3, padding=1)
+        changes = down or in_channels != out_channels
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if changes else nn.Identity()
+
+    def forward(self, x):
+        h = x if self.first else F.relu(self.norm1(x))  # never in place: the shortcut takes the raw x
+        h = self.conv2(F.relu(self.norm2(self.conv1(h))))
+        return h + self.shortcut(F.avg_pool2d(x, 2) if self.down else x)
+
+
+class Discriminator(nn.Module):
+    """Images (N, channels, image_size, image_size) -> logits (N, 1), by global sum pooling and a layer without bias."""
+
+    def __init__(self, image_size=32, channels=3, base_channels=None, d_norm=("none",)):
+        super().__init__()
+        base, (*_, blocks) = architecture(image_size, base_channels)
+        widths = [channels, *(base * width for width, _ in blocks)]
+        self.blocks = nn.Sequential(
+            *(
+                DownBlock(widths[i], widths[i + 1], down, first=i == 0, d_norm=d_norm)
+                for i, (_, down) in enumerate(blocks)
+            )
+        )
+        self.norm = feature_norm(d_norm, widths[-1])
+        self.head = nn.Linear(widths[-1], 1, bias=False)
+        initialise(self)
+
+    def forward(self, x):
+        h = F.relu(self.norm(self.blocks(x)))  # (N, C, S', S')
+        return self.head(h.sum(dim=(2, 3)))

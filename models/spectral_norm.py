@@ -1,0 +1,128 @@
+"""Spectral normalization by power iteration: Miyato et al. 2018, section 2 and appendix A, algorithm 1.
+
+W_SN = W / sigma(W), where sigma(W), the largest singular value of the reshaped weight, is estimated by one power
+iteration per training forward. Reading `layer.weight` is pure: only a training forward advances u and v.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+SUPPORTED = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+
+# A random u has a tiny component along the leading singular vector, so sigma before the first update would be off by
+# orders of magnitude: this many iterations at construction make an untrained network usable in eval mode.
+WARMUP_ITERATIONS = 15
+
+
+def power_iteration(W, u, n_iterations=1, eps=1e-12):
+    """Estimate the largest singular value of a matrix and its singular vectors (Miyato et al. 2018, eq. 19 to 21).
+
+    W is (rows, columns), u (rows,) the current left vector. Returns (sigma, u, v): a scalar, (rows,), (columns,).
+    sigma = u^T W v is differentiable in W; u and v are constants for autograd. A zero W gives sigma 0 and keeps u.
+    """
+    if n_iterations < 1:
+        raise ValueError(f"power iteration needs at least one iteration, not {n_iterations}")
+    with torch.no_grad():
+        for _ in range(n_iterations):
+            v = F.normalize(W.t() @ u, dim=0, eps=eps)
+            Wv = W @ v
+            norm = Wv.norm()
+            u = torch.where(norm > eps, Wv / norm.clamp_min(eps), u)
+    return torch.dot(u, W @ v), u, v
+
+
+def weight_matrix(weight, transposed=False, groups=1):
+    """Reshape a layer's weight to (d_out, d_in * kernel size), the matrix whose spectral norm the paper bounds.
+
+    A transposed convolution stores (d_in, d_out / groups, ...): its output channels move to the front, group by group.
+    """
+    if transposed:
+        weight = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # (d_out, d_in / groups, ...)
+    return weight.flatten(1)
+
+
+class SpectralNorm(nn.Module):
+    """The parametrization weight -> weight / sigma(weight), with buffers u (d_out,) and v (d_in * kernel size,)."""
+
+    def __init__(self, module, n_power_iterations=1, eps=1e-12):
+        super().__init__()
+        self.n_power_iterations, self.eps = n_power_iterations, eps
+        self.transposed, self.groups = isinstance(module, TRANSPOSED), getattr(module, "groups", 1)
+        W = self._matrix(module.weight.detach())
+        u = F.normalize(torch.randn(W.size(0), dtype=W.dtype, device=W.device), dim=0)
+        _, u, v = power_iteration(W, u, WARMUP_ITERATIONS, eps)
+        self.register_buffer("u", u)
+        self.register_buffer("v", v)
+
+    def _matrix(self, weight):
+        W = weight_matrix(weight, self.transposed, self.groups)
+        return W if W.dtype == torch.float64 else W.float()  # in half precision eps is 0 and the norms overflow
+
+    @torch.no_grad()
+    def iterate(self, weight):
+        """Advance u and v in place by n_power_iterations."""
+        with torch.autocast(weight.device.type, enabled=False):
+            _, u, v = power_iteration(self._matrix(weight), self.u, self.n_power_iterations, self.eps)
+        self.u.copy_(u)
+        self.v.copy_(v)
+
+    def sigma(self, weight):
+        """The current estimate u^T W v of the largest singular value, differentiable in the weight."""
+        # Clones, since autograd keeps them until the backward, and another forward may advance the buffers before it.
+        u, v = self.u.clone(), self.v.clone()
+        with torch.autocast(weight.device.type, enabled=False):
+            return torch.dot(u, self._matrix(weight) @ v)
+
+    def forward(self, weight):
+        sigma = self.sigma(weight)
+        return weight / torch.where(sigma > self.eps, sigma, 1.0).to(weight.dtype)  # a zero weight stays zero
+
+
+def _iterate_in_training(module, inputs):
+    if module.training:
+        parametrization = module.parametrizations.weight
+        parametrization[0].iterate(parametrization.original)
+
+
+def is_spectrally_normalized(module):
+    """Whether this very layer (not its children) carries spectral_norm()."""
+    return parametrize.is_parametrized(module, "weight") and isinstance(module.parametrizations.weight[0], SpectralNorm)
+
+
+def spectral_norm(module, n_power_iterations=1, eps=1e-12):
+    """Put a layer's weight under spectral normalization and return the layer.
+
+    The state dict then holds `parametrizations.weight.original`, `...weight.0.u` and `...weight.0.v`. Initialise the
+    weight first: what is written into it afterwards changes sigma. Raises TypeError for a layer that is not Linear,
+    Embedding or a (transposed) convolution, ValueError for one whose weight is parametrized already.
+    """
+    if not isinstance(module, SUPPORTED):
+        raise TypeError(
+            f"spectral_norm takes Linear, Embedding and (transposed) convolutions, not {type(module).__name__}"
+        )
+    if parametrize.is_parametrized(module, "weight"):
+        raise ValueError(f"the weight of this {type(module).__name__} is parametrized already")
+    if n_power_iterations < 1:
+        raise ValueError(f"n_power_iterations must be at least 1, not {n_power_iterations}")
+    parametrize.register_parametrization(module, "weight", SpectralNorm(module, n_power_iterations, eps))
+    module.register_forward_pre_hook(_iterate_in_training)
+    return module
+
+
+def remove_spectral_norm(module):
+    """Fold W / sigma into plain weights, in a layer or in every layer of a network; outputs in eval mode do not change.
+
+    Returns the module. Raises ValueError where nothing carries spectral normalization.
+    """
+    layers = [layer for layer in module.modules() if is_spectrally_normalized(layer)]
+    if not layers:
+        raise ValueError(f"no layer of this {type(module).__name__} carries spectral normalization")
+    for layer in layers:
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        for key, hook in list(layer._forward_pre_hooks.items()):
+            if hook is _iterate_in_training:
+                del layer._forward_pre_hooks[key]
+    return module

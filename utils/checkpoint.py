@@ -1,0 +1,145 @@
+"""Checkpoints: one file holds a run's whole state and its configuration; and generators for inference.
+
+Files are written beside their place and renamed, and read with weights_only=True: nothing in them is ever executed.
+"""
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from models import build_models, remove_spectral_norm
+
+from .config import Config, check_combinations, check_settings, stored
+from .errors import UserError
+
+FORMAT = "sngan-checkpoint-1"
+EXPORT_FORMAT = "sngan-generator-1"
+CHECKPOINT_KEYS = {"format", "config", "step", "G", "D", "ema", "opt_G", "opt_D", "random", "data", "pending"}
+EXPORT_KEYS = {"format", "config", "step", "ema", "G"}
+
+
+def write_atomically(path, write):
+    """Call write(temporary path), then rename to path: the file is there whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save(path, content):
+    """Save a dict of tensors and plain values atomically."""
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+
+def load(path, formats=(FORMAT,)):
+    """Load and check a file that save() wrote, to the CPU. UserError where it is absent, damaged or something else."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no checkpoint {path}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # torch raises a dozen kinds here: a zip cut short, a pickle with code in it, ...
+        what = "holds code or objects, which are never loaded" if "weights_only" in str(error).lower() else "is damaged"
+        raise UserError(f"{path} is not a checkpoint of this project: it {what}") from error
+    keys = {FORMAT: CHECKPOINT_KEYS, EXPORT_FORMAT: EXPORT_KEYS}
+    found = content.get("format") if isinstance(content, dict) else None
+    if found not in formats or not keys[found] <= set(content):
+        raise UserError(f"{path} is not a checkpoint of this project that can be used here (format {found!r})")
+    return content
+
+
+def config_of(content, path):
+    """The Config that a loaded checkpoint holds."""
+    try:
+        config = Config(**check_settings(content["config"]))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: its configuration cannot be used: {error}") from error
+    check_combinations(config)
+    return config
+
+
+def load_weights(module, weights, path, what):
+    """module.load_state_dict(weights), with a UserError where they are another network's."""
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()
+        raise UserError(f"{path}: its {what} does not fit its configuration: {' '.join(first[:2]).strip()}") from error
+
+
+def models_of(config):
+    """build_models() with a Config's settings. UserError for a combination that no model has."""
+    names = ("image_size", "channels", "z_dim", "base_channels", "d_norm", "g_sn", "arch_variant")
+    try:
+        return build_models(config.model, **{name: getattr(config, name) for name in names})
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def checkpoint_path(run_dir, step):
+    return Path(run_dir) / "checkpoints" / f"step_{step:06d}.pt"
+
+
+def checkpoints(run_dir):
+    """A run's checkpoints as [(step, path)], oldest first."""
+    found = []
+    for path in (Path(run_dir) / "checkpoints").glob("step_*.pt"):
+        if match := re.fullmatch(r"step_(\d+)\.pt", path.name):
+            found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def latest(run_dir):
+    """The newest checkpoint of a run directory. UserError where there is none."""
+    found = checkpoints(run_dir)
+    if not found:
+        raise UserError(f"{run_dir} holds no checkpoint (checkpoints/step_NNNNNN.pt)")
+    return found[-1][1]
+
+
+def thin(run_dir, keep):
+    """Delete all but the newest `keep` checkpoints of a run."""
+    for _, path in checkpoints(run_dir)[:-keep]:
+        path.unlink(missing_ok=True)
+
+
+def generator_of(content, path, ema=True):
+    """Build the generator of a loaded checkpoint or export, in eval mode. Returns (G, config, whether it is the EMA)."""
+    config = config_of(content, path)
+    if content["format"] == EXPORT_FORMAT:
+        weights, ema = content["G"], content["ema"]
+    else:
+        ema = ema and content["ema"] is not None
+        weights = content["ema"] if ema else content["G"]
+    G, _ = models_of(config)
+    load_weights(G, weights, path, "generator")
+    return G.requires_grad_(False).eval(), config, ema
+
+
+def load_generator(path, ema=True):
+    """Load the generator of a checkpoint or of an exported file: G(z) with z (N, z_dim) gives (N, C, H, W) in [-1, 1].
+
+    ema: the moving average of its weights, where the checkpoint has one. UserError for a file that cannot be used.
+    """
+    return generator_of(load(path, (FORMAT, EXPORT_FORMAT)), path, ema)[0]
+
+
+def export_generator(path, G, config, step, ema):
+    """Save G for inference, spectral normalization folded into its weights: what load_generator() reads."""
+    if config.g_sn:
+        remove_spectral_norm(G)
+        config = dataclasses.replace(config, g_sn=False)
+    save(path, {"format": EXPORT_FORMAT, "config": stored(config), "step": step, "ema": ema, "G": G.state_dict()})

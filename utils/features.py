@@ -1,0 +1,186 @@
+"""Feature extractors: what the scores look at. uint8 images (N, C, H, W) -> features (N, d) and class logits (N, k).
+
+Inception is torch-fidelity's conversion of the TensorFlow 2015-12-05 network with its resizing; the classifier is a
+small CNN trained once on the data set's own labels, for images that Inception was not made for, and needs no network.
+"""
+
+import hashlib
+import urllib.error
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .checkpoint import save
+from .data import has_test_split, load_split
+from .errors import UserError
+
+INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
+CLASSIFIER_FORMAT = "sngan-classifier-1"
+CLASSIFIER_FEATURES = 128
+MAX_LR = 3e-3  # of the classifier's one-cycle schedule
+AUTO = {"digits": "classifier", "mnist": "classifier", "fashion_mnist": "classifier"}
+
+
+def file_sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Inception(nn.Module):
+    """torch-fidelity's inception-v3-compat: 2048-d pool features and 1008 unbiased logits."""
+
+    name = "inception-v3-compat"
+    resize = "299x299 bilinear, as TensorFlow 1.x"
+
+    def __init__(self, path):
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would unpickle anything
+            self.network = FeatureExtractorInceptionV3(self.name, ["2048", "logits_unbiased"], str(path))
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"{path} does not hold the weights of torch-fidelity's Inception: {reason}") from error
+        self.sha256 = file_sha256(path)
+
+    def forward(self, images):
+        return self.network(images.expand(-1, 3, -1, -1))
+
+
+def inception_file(given):
+    """The Inception weights' path: the given file, or torch's cache, downloaded on first use. UserError where neither."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    if given is not None:
+        if not Path(given).is_file():
+            raise UserError(f"--inception_weights {given}: there is no such file")
+        return Path(given)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, path, hash_prefix=INCEPTION_SHA256)
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"the Inception weights are neither in {path} nor could they be downloaded ({error}). Fetch "
+                f"{URL_INCEPTION_V3} by hand, put it there or name it with --inception_weights FILE; or score with "
+                "--features classifier, which needs no network; or train without scores: python train.py"
+            ) from error
+    return path
+
+
+class Classifier(nn.Module):
+    """Three strided stages to a 128-d feature and the data set's classes."""
+
+    name = "classifier"
+
+    def __init__(self, image_size, channels, num_classes):
+        super().__init__()
+        self.resize = f"none ({image_size}x{image_size})"
+        stride = 1 if image_size <= 16 else 2
+
+        def stage(fan_in, fan_out, stride):
+            return nn.Sequential(
+                nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()
+            )
+
+        self.layers = nn.Sequential(stage(channels, 32, stride), stage(32, 64, 2), stage(64, 128, 2))
+        self.pool = nn.AdaptiveAvgPool2d(2 if image_size <= 16 else 4)
+        side = self.pool.output_size
+        self.to_features = nn.Sequential(nn.Linear(128 * side**2, CLASSIFIER_FEATURES), nn.ReLU())
+        self.head = nn.Linear(CLASSIFIER_FEATURES, num_classes)
+
+    def forward(self, images):
+        h = self.pool(self.layers(images.float() / 127.5 - 1)).flatten(1)
+        features = self.to_features(h)
+        return features, self.head(features)
+
+
+def train_classifier(train, device, epochs):
+    """Train a Classifier on one split of Images with labels, from a fixed seed. Returns it in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Classifier(train.images.size(-1), train.images.size(1), len(train.classes)).to(device)
+        images, labels = train.images.to(device), train.labels.to(device)
+        batch_size = min(128, len(images))
+        steps = epochs * (len(images) // batch_size)
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MAX_LR, total_steps=steps)
+        for _ in range(epochs):
+            order = torch.randperm(len(images)).to(device)
+            for chosen in order.split(batch_size):
+                if len(chosen) < batch_size:
+                    continue
+                loss = F.cross_entropy(network(images[chosen])[1], labels[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+    return network.eval()
+
+
+@torch.inference_mode()
+def accuracy(network, split, device):
+    """The share of a split that the classifier names rightly."""
+    right = 0
+    for images, labels in zip(split.images.split(1000), split.labels.split(1000)):
+        right += (network(images.to(device))[1].argmax(1).cpu() == labels).sum().item()
+    return right / len(split.labels)
+
+
+def load_classifier(config, train, device, say):
+    """The data set's classifier: from its file in data_dir/cache, or trained now and kept there.
+
+    The file's name holds a hash of the training images and labels, so that other data never meet old weights.
+    """
+    if len(train.classes) < 2 or (train.labels < 0).any():
+        raise UserError(
+            f"--features classifier needs labelled images of two classes or more, which the training split of "
+            f"{config.dataset} does not have; use --features inception"
+        )
+    key = hashlib.sha256(train.images.numpy().tobytes() + train.labels.numpy().tobytes()).hexdigest()[:12]
+    name = f"classifier_{config.dataset}_{config.image_size}px_{config.channels}ch_{key}.pt"
+    path = Path(config.data_dir) / "cache" / name
+    network = _cached_classifier(path, config, train)
+    if network is None:
+        epochs = max(3, -(-100_000 // len(train.images)))  # small sets need more passes
+        say(f"training the classifier that scores {config.dataset}, once ({epochs} epochs)")
+        network = train_classifier(train, device, epochs)
+        tested, where = (load_split(config, "test"), "test") if has_test_split(config) else (train, "training")
+        network.accuracy = {"split": where, "accuracy": accuracy(network, tested, device)}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            weights = {name: value.cpu() for name, value in network.state_dict().items()}
+            save(path, {"format": CLASSIFIER_FORMAT, "weights": weights, "accuracy": network.accuracy})
+        except (OSError, UserError) as error:
+            say(f"the classifier is not kept for the next time: {error}")
+    say(f"classifier of {config.dataset}: {network.accuracy['split']} accuracy {network.accuracy['accuracy']:.2%}")
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    network.sha256 = digest.hexdigest()
+    return network.to(device).requires_grad_(False)
+
+
+def _cached_classifier(path, config, train):
+    network = Classifier(config.image_size, config.channels, len(train.classes))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != CLASSIFIER_FORMAT:
+            return None
+        network.load_state_dict(content["weights"])
+        network.accuracy = content["accuracy"]
+    except Exception:  # absent, truncated or another version's: it is trained again
+        return None
+    return network.eval()
+
+
+def load_extractor(config, train, device, say=print):
+    """The extractor that --features names for this data set, on the device. UserError where it cannot be had."""
+    name = AUTO.get(config.dataset, "inception") if config.features == "auto" else config.features
+    if name == "classifier":
+        return load_classifier(config, train, device, say)
+    return Inception(inception_file(config.inception_weights)).to(device)
