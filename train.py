@@ -211,14 +211,14 @@ def changed(config, flags, run_dir):
 
 def check_disk(run_dir, state, keep):
     """Raise UserError where the checkpoints that will be kept would not fit on the disk."""
-    networks = [state.G, state.D] + [state.ema.G] * bool(state.ema)
+    networks = [state.G, state.D] + ([state.ema.G] if state.ema else [])
     values = sum(tensor.numel() * tensor.element_size() for net in networks for tensor in net.state_dict().values())
     adam = 2 * sum(p.numel() * p.element_size() for net in (state.G, state.D) for p in net.parameters())
     needed, free = (values + adam) * (keep + 1) + DISK_RESERVE, shutil.disk_usage(run_dir).free
     if needed > free:
         raise UserError(
-            f"{run_dir} may need {needed / 2**20:,.0f} MiB for its checkpoints and pictures, and {free / 2**20:,.0f} MiB "
-            "are free there; choose another --run_dir or a smaller --keep"
+            f"{run_dir} may need {needed / 2**20:,.0f} MiB for its checkpoints and pictures, and "
+            f"{free / 2**20:,.0f} MiB are free there; choose another --run_dir or a smaller --keep"
         )
 
 

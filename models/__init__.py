@@ -1,8 +1,10 @@
 """The networks: tensors in, tensors out. build_models() is the one way to make a pair."""
 
 from . import dcgan, mlp, resnet
-from .normalization import D_NORMS, apply_weight_norm, check_d_norm
+from .normalization import apply_weight_norm, check_d_norm
 from .spectral_norm import remove_spectral_norm, spectral_norm
+
+__all__ = ["MODELS", "build_models", "remove_spectral_norm", "spectral_norm"]
 
 MODELS = {
     "dcgan": (dcgan.Generator, dcgan.Discriminator),
@@ -33,7 +35,7 @@ def build_models(
     if arch_variant not in dcgan.VARIANTS:
         raise ValueError(f"arch_variant {arch_variant!r} is not one of {', '.join(dcgan.VARIANTS)}")
     if arch_variant != "code" and model != "dcgan":
-        raise ValueError(f"arch_variant {arch_variant} is for dcgan: the paper and its code agree on the other models")
+        raise ValueError(f"arch_variant {arch_variant} is for dcgan: paper and code agree on the other models")
     d_norm = check_d_norm(d_norm)
     shape = {"image_size": image_size, "channels": channels, "base_channels": base_channels}
     if model == "dcgan":

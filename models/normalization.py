@@ -3,6 +3,7 @@
 Two reparametrize a weight and are applied to a finished, initialised network; two normalise features and are layers.
 """
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -22,7 +23,7 @@ class WeightNorm(nn.Module):
 
     def forward(self, weight):
         rows = weight_matrix(weight, self.transposed, self.groups)
-        scale = rows.norm(dim=1, keepdim=True).clamp_min(1e-12)  # (d_out, 1)
+        scale = rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)  # (d_out, 1)
         if not self.transposed:
             return weight / scale.view(-1, *[1] * (weight.dim() - 1))
         scale = scale.view(self.groups, 1, -1)  # (groups, 1, d_out / groups), as the weight is stored

@@ -65,16 +65,18 @@ class SpectralNorm(nn.Module):
     def iterate(self, weight):
         """Advance u and v in place by n_power_iterations."""
         with torch.autocast(weight.device.type, enabled=False):
-            _, u, v = power_iteration(self._matrix(weight), self.u, self.n_power_iterations, self.eps)
+            W = self._matrix(weight)
+            _, u, v = power_iteration(W, self.u.to(W.dtype), self.n_power_iterations, self.eps)
         self.u.copy_(u)
         self.v.copy_(v)
 
     def sigma(self, weight):
         """The current estimate u^T W v of the largest singular value, differentiable in the weight."""
         # Clones, since autograd keeps them until the backward, and another forward may advance the buffers before it.
-        u, v = self.u.clone(), self.v.clone()
         with torch.autocast(weight.device.type, enabled=False):
-            return torch.dot(u, self._matrix(weight) @ v)
+            W = self._matrix(weight)
+            u, v = self.u.to(W.dtype, copy=True), self.v.to(W.dtype, copy=True)
+            return torch.dot(u, W @ v)
 
     def forward(self, weight):
         sigma = self.sigma(weight)

@@ -30,9 +30,10 @@ def write_atomically(path, write):
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"cannot write {path}: {reason}") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -46,11 +47,13 @@ def save(path, content):
 def load(path, formats=(FORMAT,)):
     """Load and check a file that save() wrote, to the CPU. UserError where it is absent, damaged or something else."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        open(path, "rb").close()
     except FileNotFoundError as error:
         raise UserError(f"there is no checkpoint {path}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds here: a zip cut short, a pickle with code in it, ...
         what = "holds code or objects, which are never loaded" if "weights_only" in str(error).lower() else "is damaged"
         raise UserError(f"{path} is not a checkpoint of this project: it {what}") from error
@@ -117,7 +120,7 @@ def thin(run_dir, keep):
 
 
 def generator_of(content, path, ema=True):
-    """Build the generator of a loaded checkpoint or export, in eval mode. Returns (G, config, whether it is the EMA)."""
+    """Build the generator of a loaded checkpoint or export, in eval mode. Returns (G, config, whether it is an EMA)."""
     config = config_of(content, path)
     if content["format"] == EXPORT_FORMAT:
         weights, ema = content["G"], content["ema"]

@@ -110,7 +110,7 @@ TYPES = typing.get_type_hints(Config)
 
 
 def element_type(name):
-    """Returns (type, optional, how many values): the field's scalar type; 0 values for any number, None for a scalar."""
+    """Returns (scalar type, optional, count): how many values the field takes; 0 for any number, None for a scalar."""
     kind = TYPES[name]
     if isinstance(kind, types.UnionType):
         return typing.get_args(kind)[0], True, None
@@ -143,7 +143,7 @@ def checked(name, value):
 def _checked_scalar(name, value, kind):
     meta = FIELDS[name].metadata
     if kind is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 2**1000 else float("inf")
     if type(value) is not kind:
         hint = ""
         if isinstance(value, str) and kind in (int, float):
@@ -184,21 +184,22 @@ def read_yaml(path):
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except Exception as error:  # PyYAML raises ValueError, AttributeError and more for a bad date, int or float
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold `name: value` lines, not a {type(content).__name__}")
     try:
-        return check_settings(content)
+        return check_settings({} if content is None else content)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
 
 def check_settings(values):
     """Check a dict of settings from outside, as flags are checked. ValueError for an unknown key or a bad value."""
-    names = [name for name, f in FIELDS.items() if f.metadata["stored"]]
+    if not isinstance(values, dict):
+        raise ValueError(f"settings are `name: value` lines, not a {type(values).__name__}")
+    names = [name for name in FIELDS if name not in ("config", "resume")]
     for key in values:
+        if key in ("config", "resume"):
+            raise ValueError(f"{key} is a flag only: a file of settings cannot name another")
         if key not in names:
             close = difflib.get_close_matches(str(key), names, 1)
             hint = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(names)}"
@@ -270,8 +271,9 @@ def resolve(flags):
     preset = CONFIGS_DIR / name if (CONFIGS_DIR / name).exists() else None
     settings = {}
     for layer in (read_yaml(preset) if preset else {}, experiment, flags):
-        if "total_steps" in layer:  # the two say the same thing: the later layer's word counts
-            settings.pop("num_epochs", None)
+        for name, other in (("total_steps", "num_epochs"), ("num_epochs", "total_steps")):
+            if name in layer:  # the two say the same thing: the later layer's word counts
+                settings.pop(other, None)
         settings.update(layer)
     config = Config(**settings)
     check_combinations(config)
@@ -295,12 +297,12 @@ def check_combinations(config):
         ),
         (
             config.regularizer in ("gradient_penalty", "r1") and "batch" in config.d_norm,
-            f"{config.regularizer} makes no sense with d_norm batch: the penalty is on the gradient of D at each single "
+            f"{config.regularizer} makes no sense with d_norm batch: the penalty is on D's gradient at each single "
             "image, and batch normalization makes D's output depend on the whole batch. Use --d_norm layer or none",
         ),
         (
             config.arch_variant != "code" and config.model != "dcgan",
-            f"arch_variant {config.arch_variant} is for --model dcgan: the paper and its code agree on the other models",
+            f"arch_variant {config.arch_variant} is for --model dcgan: paper and code agree on the other models",
         ),
         (
             config.regularizer_weight is not None and config.regularizer == "none",

@@ -8,7 +8,6 @@ import contextlib
 import math
 import os
 import socket
-import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 from .errors import UserError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-DIGITS_TEST_EVERY = 6  # of scikit-learn's 1,797 digits every sixth is held out: 1,497 to train, 300 to test
+DIGITS_TEST_EVERY = 6  # of scikit-learn's 1,797 digits every sixth is held out: 1,498 to train, 299 to test
 RESIZE_CHUNK = 2048  # images resized at once, to bound the memory of their float copies
 SOCKET_TIMEOUT = 30  # seconds without a byte before a download counts as failed
 
@@ -59,7 +58,11 @@ def _load_stl10(data_dir, split):
     from torchvision import datasets
 
     dataset = datasets.STL10(data_dir, split="unlabeled" if split == "train" else "test", download=True)
-    return torch.from_numpy(dataset.data), torch.as_tensor(dataset.labels).long(), tuple(dataset.classes)
+    return (
+        torch.from_numpy(dataset.data),
+        torch.as_tensor(dataset.labels).long(),
+        tuple(getattr(dataset, "classes", ())),
+    )
 
 
 class Source(NamedTuple):
@@ -106,7 +109,9 @@ def load_split(config, split="train"):
     try:
         with _download_timeout():
             images, labels, classes = source.load(config.data_dir, split)
-    except (urllib.error.URLError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    except Exception as error:  # torchvision asserts, unpickles and unpacks: what it raises for a bad file is open
         raise UserError(_absent(config, source, error)) from error
     return Images(fit(images, config.image_size, config.channels), labels, classes)
 
@@ -140,7 +145,7 @@ def fit(images, image_size, channels):
     from torchvision.transforms.v2 import functional as TF
 
     if images.size(1) != channels:
-        images = TF.rgb_to_grayscale(images) if channels == 1 else images.expand(-1, channels, -1, -1)
+        images = to_grey(images) if channels == 1 else images.expand(-1, channels, -1, -1)
     height, width = images.shape[2:]
     if (height, width) == (28, 28) and image_size == 32:
         return F.pad(images, (2, 2, 2, 2))
@@ -152,10 +157,21 @@ def fit(images, image_size, channels):
     return fitted
 
 
+def to_grey(images):
+    """Colour to grey by ITU-R 601 luma, rounded as Pillow does: (N, 3, H, W) -> (N, 1, H, W) uint8."""
+    grey = torch.empty(len(images), 1, *images.shape[2:], dtype=torch.uint8)
+    for chunk, out in zip(images.split(RESIZE_CHUNK), grey.split(RESIZE_CHUNK)):
+        red, green, blue = chunk.int().unbind(1)
+        out.copy_(((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).unsqueeze(1))
+    return grey
+
+
 def folder_root(data_dir, split):
-    """The folder that holds a split: data_dir/train or data_dir/test where there are any, else data_dir."""
+    """The folder that holds a split: data_dir/train and data_dir/test where there are any, else data_dir for both."""
     root = Path(data_dir)
-    return root / split if (root / "train").is_dir() and (root / split).is_dir() else root
+    if split == "test" and (root / "train").is_dir() and (root / "test").is_dir():
+        return root / "test"
+    return root / "train" if (root / "train").is_dir() else root
 
 
 def has_test_split(config):
@@ -168,29 +184,37 @@ def load_folder(data_dir, split, image_size, channels):
     from PIL import Image, ImageOps
 
     root = folder_root(data_dir, split)
-    if not root.is_dir():
-        raise UserError(f"--dataset folder reads the images below --data_dir, but {root.resolve()} is not a folder")
-    paths = sorted(
-        Path(directory, name)
-        for directory, _, names in os.walk(root)
-        for name in names
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-    )
-    if not paths:
-        raise UserError(f"no images below {root.resolve()}; it takes {', '.join(sorted(IMAGE_SUFFIXES))}")
-    folders = [path.relative_to(root).parts[0] if path.parent != root else None for path in paths]
-    classes = tuple(sorted(set(folders))) if None not in folders else ()
+    paths, folders = _list_images(root)
+    names = _list_images(folder_root(data_dir, "train"))[1] if split == "test" else folders
+    classes = tuple(sorted(set(names))) if None not in names else ()  # test images have the training classes' numbers
     images = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
     for path, out in zip(paths, images):
         try:
             with Image.open(path) as image:
+                if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip
+                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
                 image = image.convert("L" if channels == 1 else "RGB")
                 image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)  # centre crop
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"cannot read the image {path}: {error}. Remove or replace it") from error
         out.copy_(torch.from_numpy(np.array(image)).view(image_size, image_size, channels).permute(2, 0, 1))
-    labels = torch.tensor([classes.index(folder) if classes else -1 for folder in folders])
+    labels = torch.tensor([classes.index(folder) if folder in classes else -1 for folder in folders])
     return Images(images, labels, classes)
+
+
+def _list_images(root):
+    """The images below a folder, hidden ones left out, and each one's class folder, or None at the top."""
+    if not root.is_dir():
+        raise UserError(f"--dataset folder reads the images below --data_dir, but {root.resolve()} is not a folder")
+    paths = []
+    for directory, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        visible = (Path(directory, name) for name in names if not name.startswith("."))
+        paths += [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not paths:
+        raise UserError(f"no images below {root.resolve()}; it takes {', '.join(sorted(IMAGE_SUFFIXES))}")
+    paths.sort()
+    return paths, [path.relative_to(root).parts[0] if path.parent != root else None for path in paths]
 
 
 # ---- Batches -------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Inception(nn.Module):
 
 
 def inception_file(given):
-    """The Inception weights' path: the given file, or torch's cache, downloaded on first use. UserError where neither."""
+    """The Inception weights' path: the given file, or torch's cache, downloaded on first use; else UserError."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     if given is not None:

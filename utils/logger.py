@@ -28,8 +28,8 @@ class Logger:
         self.run_dir = Path(run_dir)
         kept = [json.dumps(line) + "\n" for line in read_stats(run_dir) if line["step"] <= step]
         (self.run_dir / "stats.jsonl").write_text("".join(kept), encoding="utf-8")
-        self._stats = open(self.run_dir / "stats.jsonl", "a", encoding="utf-8", buffering=1)
-        self._text = open(self.run_dir / "log.txt", "a", encoding="utf-8", buffering=1)
+        self._stats = open(self.run_dir / "stats.jsonl", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self._text = open(self.run_dir / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         self._writer = _summary_writer(self.run_dir, step) if tensorboard else None
 
     def say(self, text):

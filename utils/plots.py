@@ -56,8 +56,13 @@ def plot_curves(run_dir, stats, title):
         ("FID", {"fid": "FID"}, "log"),
     ]
     panels = [panel for panel in panels if any(name in line for line in stats for name in panel[1])]
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False, layout="constrained")
-    for axis, (label, series, scale) in zip(axes[0], panels):
+    if not panels:
+        return None
+    rows = -(-len(panels) // 3)
+    figure, axes = plt.subplots(rows, 3, figsize=(12.6, 3.3 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (label, series, scale) in zip(axes.flat, panels):
         for name, short in series.items():
             points = [(line["step"], line[name]) for line in stats if line.get(name) is not None]
             axis.plot(

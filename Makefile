@@ -1,0 +1,37 @@
+# make demo: train SN-DCGAN on digits and score it. make test: run the tests. make normalize: the CIFAR-10 run.
+# Each makes .venv and installs what it needs. A second start of demo or normalize goes on where the first stopped.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DATASET ?= cifar10
+MODEL ?= resnet
+STEPS ?= 50000
+ARGS ?=
+DEMO_RUN := runs/digits_dcgan_hinge_spectral_seed0
+NORMALIZE_RUN := runs/normalize_$(DATASET)_$(MODEL)_$(STEPS)
+
+.PHONY: demo test lint normalize
+
+demo: .venv/installed
+	$(BIN)/python main.py $(if $(wildcard $(DEMO_RUN)/checkpoints/*.pt),--resume $(DEMO_RUN)) $(ARGS)
+
+# Prepare the data, train and evaluate. make normalize DATASET=digits STEPS=500 is the same in small.
+normalize: .venv/installed
+	$(BIN)/python main.py $(if $(wildcard $(NORMALIZE_RUN)/checkpoints/*.pt),--resume $(NORMALIZE_RUN),\
+	--run_dir $(NORMALIZE_RUN) --dataset $(DATASET) --model $(MODEL) --total_steps $(STEPS)) $(ARGS)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+.venv/installed: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-dev: requirements-dev.txt requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,47 @@
+"""What several tests share: small settings, one cache of the digits classifier, and pictures on disk."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = {"base_channels": 4, "z_dim": 8, "batch_size": 8, "num_samples": 100}
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """One data_dir for all tests, so that the digits classifier is trained once."""
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def run_script():
+    """Start a script of the project as a user does, from its folder; returns the completed process."""
+
+    def run(*command):
+        command = [sys.executable, *map(str, command)] if str(command[0]).endswith(".py") else list(map(str, command))
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Forty colour images of 40x36 pixels in two folders a class, each class of its own brightness."""
+    generator = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 128)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = generator.integers(low, low + 128, (36, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i:02d}.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)

@@ -1,0 +1,81 @@
+"""The adversarial losses against values by hand, torch's losses and finite differences."""
+
+from math import exp, log1p
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.nn import functional as F
+
+from losses import LOSSES
+
+REAL, FAKE = torch.tensor([[1.0], [-2.0]]), torch.tensor([[0.5], [3.0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "loss_D", "loss_G"),
+    [
+        (
+            "bce",
+            (log1p(exp(-1)) + log1p(exp(2))) / 2 + (log1p(exp(0.5)) + log1p(exp(3))) / 2,
+            (log1p(exp(-0.5)) + log1p(exp(-3))) / 2,
+        ),
+        ("hinge", (0 + 3) / 2 + (1.5 + 4) / 2, -1.75),
+        ("wasserstein", 1.75 - (-0.5), -1.75),
+        ("lsgan", ((0 + 9) / 2 + (0.25 + 9) / 2) / 2, (0.25 + 4) / 2 / 2),
+    ],
+)
+def test_each_loss_has_its_value_by_hand(name, loss_D, loss_G):
+    d_loss, g_loss = LOSSES[name]
+    torch.testing.assert_close(d_loss(REAL, FAKE), torch.tensor(loss_D))
+    torch.testing.assert_close(g_loss(FAKE), torch.tensor(loss_G))
+
+
+def test_bce_is_torchs_binary_cross_entropy_and_lsgan_half_its_squared_error():
+    torch.manual_seed(0)
+    real, fake = torch.randn(2, 16, 1).double()
+    ones, zeros = torch.ones_like(real), torch.zeros_like(real)
+    for name, reference, factor in (
+        ("bce", F.binary_cross_entropy_with_logits, 1),
+        ("lsgan", F.mse_loss, 0.5),
+    ):
+        d_loss, g_loss = LOSSES[name]
+        expected = factor * (reference(real, ones) + reference(fake, zeros))
+        torch.testing.assert_close(d_loss(real, fake), expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(g_loss(fake), factor * reference(fake, ones), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_match_finite_differences(name):
+    torch.manual_seed(0)
+    d_loss, g_loss = LOSSES[name]
+    real, fake = (2 * torch.randn(2, 8, 1).double()).requires_grad_()
+    assert gradcheck(d_loss, (real, fake))
+    assert gradcheck(g_loss, fake)
+
+
+def test_hinge_stops_pushing_beyond_the_margin():
+    real, fake = REAL.clone().add_(0.5).requires_grad_(), FAKE.clone().sub_(2).requires_grad_()  # 1.5 -1.5; -1.5 1.0
+    LOSSES["hinge"][0](real, fake).backward()
+    assert real.grad.flatten().tolist() == [0, -0.5] and fake.grad.flatten().tolist() == [0, 0.5]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bce_stays_exact_for_logits_of_ten_thousand(sign):
+    d_loss, g_loss = LOSSES["bce"]
+    real, fake = (torch.full((2, 1), s * 1e4, requires_grad=True) for s in (sign, -sign))
+    loss_D, loss_G = d_loss(real, fake), g_loss(fake)
+    (loss_D + loss_G).backward()
+    assert (loss_D.item(), loss_G.item()) == ((0, 1e4) if sign > 0 else (2e4, 0))
+    assert real.grad.flatten().tolist() == [0 if sign > 0 else -0.5] * 2
+    assert fake.grad.flatten().tolist() == [-0.5 if sign > 0 else 0.5] * 2
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_scalar_means_that_repeated_batches_leave_alone(name):
+    d_loss, g_loss = LOSSES[name]
+    once, thrice = (REAL, FAKE), (REAL.repeat(3, 1), FAKE.repeat(3, 1))
+    assert d_loss(*once).shape == g_loss(FAKE).shape == ()
+    torch.testing.assert_close(d_loss(*thrice), d_loss(*once))
+    torch.testing.assert_close(d_loss(once[0], thrice[1]), d_loss(*once))  # batches may differ in size
+    torch.testing.assert_close(g_loss(thrice[1]), g_loss(FAKE))

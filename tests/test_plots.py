@@ -1,0 +1,127 @@
+"""Pictures: where each pixel of a grid goes, the frames of the animation, the file of the curves."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from utils import plots
+
+
+def constant_images(values, channels, side):
+    shape = (len(values), channels, side, side)
+    return torch.tensor(values, dtype=torch.uint8).view(len(values), -1, 1, 1).expand(shape)
+
+
+@pytest.mark.parametrize(("side", "cell"), [(8, 64), (16, 64), (32, 64), (48, 96), (64, 64), (128, 128)])
+def test_small_images_are_enlarged_by_a_whole_factor_to_64_pixels_or_more(side, cell):
+    image = plots.grid(constant_images([7], 1, side))
+    assert image.size == (cell + 4, cell + 4)  # a gap of 2 pixels on each side
+
+
+def test_images_lie_in_rows_from_the_top_left_with_white_gaps():
+    array = np.asarray(plots.grid(constant_images([10, 20, 30, 40, 50], 1, 64)))
+    assert array.shape == (2 * 66 + 2, 3 * 66 + 2)  # 5 images: 3 columns, 2 rows
+    expected = np.full_like(array, 255)
+    for value, top, left in ((10, 2, 2), (20, 2, 68), (30, 2, 134), (40, 68, 2), (50, 68, 68)):
+        expected[top : top + 64, left : left + 64] = value
+    assert np.array_equal(array, expected)
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (4, 2, 2), (7, 3, 3), (10, 4, 3)])
+def test_the_grid_is_as_square_as_the_count_allows(count, columns, rows):
+    assert plots.grid(constant_images([0] * count, 1, 64)).size == (66 * columns + 2, 66 * rows + 2)
+
+
+def test_the_columns_can_be_chosen():
+    assert plots.grid(constant_images([0] * 6, 1, 64), columns=6).size == (6 * 66 + 2, 68)
+
+
+def test_each_pixel_becomes_a_square_of_its_own_colour():
+    images = torch.randint(0, 256, (1, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    picture = plots.grid(images)
+    assert picture.mode == "RGB"
+    array = np.asarray(picture)[2:-2, 2:-2]
+    pixels = images[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(array, pixels.repeat(8, axis=0).repeat(8, axis=1))
+
+
+def test_grey_images_make_a_grey_picture():
+    picture = plots.grid(constant_images([3], 1, 8))
+    assert picture.mode == "L"
+    assert picture.getpixel((2, 2)) == 3
+
+
+def run_with_grids(run_dir, shades):
+    """A run directory with one grid of a flat grey for each step."""
+    (run_dir / "samples").mkdir()
+    (run_dir / "plots").mkdir()
+    for step, shade in shades.items():
+        Image.new("L", (6, 4), shade).save(run_dir / "samples" / f"step_{step:06d}.png")
+
+
+def frames_of(path):
+    """(grey value, milliseconds) of each frame."""
+    frames = []
+    with Image.open(path) as animation:
+        for i in range(animation.n_frames):
+            animation.seek(i)
+            frames.append((animation.convert("L").getpixel((3, 2)), animation.info["duration"]))
+    return frames
+
+
+def test_the_animation_shows_the_grids_in_the_order_of_their_steps_and_rests_on_the_last(tmp_path):
+    run_with_grids(tmp_path, {1_000_000: 200, 0: 10, 200_000: 100})
+    target = plots.animate(tmp_path)
+    assert target == tmp_path / "plots" / "samples.gif"
+    assert frames_of(target) == [(10, 150), (100, 150), (200, 2000)]
+
+
+def test_a_single_grid_makes_a_single_frame(tmp_path):
+    run_with_grids(tmp_path, {0: 10})
+    with Image.open(plots.animate(tmp_path)) as animation:
+        assert animation.n_frames == 1
+
+
+def test_a_long_run_is_thinned_to_60_frames_from_the_first_to_the_last(tmp_path):
+    run_with_grids(tmp_path, {step: 2 * step for step in range(101)})
+    shades = [shade for shade, _ in frames_of(plots.animate(tmp_path))]
+    assert len(shades) == 60
+    assert (shades[0], shades[-1]) == (0, 200)
+    assert shades == sorted(set(shades))
+
+
+def test_a_run_without_grids_has_no_animation(tmp_path):
+    (tmp_path / "samples").mkdir()
+    assert plots.animate(tmp_path) is None
+
+
+LINE = {"loss_D": 1.2, "loss_G": 0.3, "real_logits": 0.1, "fake_logits": -0.2, "grad_norm_D": 2.0, "grad_norm_G": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("stats", "panels"),
+    [
+        ([{"step": 1, **LINE}], 3),
+        ([{"step": 1, **dict.fromkeys(LINE)}], 3),
+        ([{"step": step, **LINE} for step in range(1, 40)], 3),
+        ([{"step": 1, **LINE}, {"step": 1, "inception_score": 8.0, "fid": 20.0, "kid": 0.1}], 5),
+        ([{"step": 1, **LINE, "loss_D": None}, {"step": 2, **LINE}], 3),
+    ],
+    ids=["one line", "only nulls", "many lines", "with scores", "a null among numbers"],
+)
+def test_the_curves_are_a_png_with_a_panel_for_each_kind_of_statistic(tmp_path, monkeypatch, stats, panels):
+    figures, close = [], plt.close
+    monkeypatch.setattr(plt, "close", figures.append)
+    (tmp_path / "plots").mkdir()
+    target = plots.plot_curves(tmp_path, stats, "a title")
+    assert target == tmp_path / "plots" / "curves.png"
+    with Image.open(target) as picture:
+        assert picture.format == "PNG"
+        assert 400 < picture.width < 2000 and 200 < picture.height < 1200
+    (figure,) = figures
+    assert len(figure.axes) == panels
+    curves = {line.get_label(): list(zip(*line.get_data())) for axis in figure.axes for line in axis.lines}
+    assert curves["D(fake)"] == [(s["step"], s["fake_logits"]) for s in stats if s.get("fake_logits") is not None]
+    close(figure)
