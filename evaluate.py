@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from utils import checkpoint, data, plots
-from utils.config import Parser, add_settings, given_settings
 from utils.distributed import select_device
 from utils.errors import UserError, run_as_script
 from utils.metrics import Evaluator, summary
+from utils.parser import Parser, add_settings, given_settings
 
 OVERRIDES = ("data_dir", "features", "inception_weights", "num_samples", "seed", "device")
 INTERPOLATIONS, INTERPOLATION_STEPS = 8, 10

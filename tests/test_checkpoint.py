@@ -270,3 +270,8 @@ def test_an_exported_generator_is_no_checkpoint_to_resume_from(tmp_path):
     checkpoint.export_generator(path, moved_generator(config), config, step=7, ema=True)
     with pytest.raises(UserError, match=f"{path} is not a checkpoint of this project that can be used here"):
         checkpoint.load(path)
+
+
+def test_saving_into_a_folder_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot write"):
+        checkpoint.save(tmp_path / "absent" / "x.pt", {})

@@ -11,8 +11,9 @@ import torch
 
 from models import build_models
 from utils import config
-from utils.config import FIELDS, Config, parse_args, read_yaml, resolve, to_yaml
+from utils.config import FIELDS, Config, read_yaml, resolve, to_yaml
 from utils.errors import UserError
+from utils.parser import parse_args
 
 ROOT = Path(config.__file__).resolve().parent.parent
 STORED = [name for name, f in FIELDS.items() if f.metadata["stored"]]
@@ -119,8 +120,13 @@ def test_a_key_that_resembles_none_gets_the_list_of_settings(tmp_path):
         ("batch_size: 1", "batch_size must be at least 2"),
         ("ema_decay: 1", "ema_decay must be less than 1"),
         ("num_samples: 99", "num_samples must be at least 100"),
-        ("- seed", "must hold `name: value` lines, not a list"),
+        ("- seed", "settings are `name: value` lines, not a list"),
         ("seed: [", "not valid YAML"),
+        ("seed: 2024-13-45", "not valid YAML"),
+        ("lr_G: !!float x", "not valid YAML"),
+        (f"lr_G: {'1' * 400}", "lr_G must be finite"),
+        (f"lr_G: {'9' * 5000}", "not valid YAML"),
+        ("config: other.yaml", "config is a flag only"),
         ("seed: !!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
@@ -199,7 +205,7 @@ def test_help_lists_every_setting(capsys):
 
 
 def test_importing_the_settings_does_not_import_torch():
-    command = "import sys, utils.config; print('torch' in sys.modules)"
+    command = "import sys, utils.parser; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

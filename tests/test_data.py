@@ -101,8 +101,8 @@ def test_the_shorter_side_is_resized_before_the_crop():
 def test_grey_from_colour_is_itu_r_601_luma():
     images = random_images(5, 3, 8, 8)
     luma = images[:, 0] * 0.299 + images[:, 1] * 0.587 + images[:, 2] * 0.114
-    # torchvision takes 0.2989 for red and drops the fraction.
-    assert np.abs(data.fit(torch.from_numpy(images), 8, 1)[:, 0].numpy() - luma).max() <= 1 + 0.0001 * 255
+    assert np.abs(data.fit(torch.from_numpy(images), 8, 1)[:, 0].numpy() - luma).max() <= 0.5 + 255 / 2**16
+    assert (data.fit(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8), 8, 1) == 255).all()
 
 
 def test_colour_from_grey_is_three_equal_planes():
@@ -164,6 +164,35 @@ def test_without_train_and_test_every_image_is_in_both_splits(tmp_path):
     assert torch.equal(data.load_split(config).images, data.load_split(config, "test").images)
     assert not data.has_test_split(config)
     assert data.has_test_split(Config())
+
+
+def test_a_train_folder_without_a_test_folder_is_both_splits(tmp_path):
+    save_image(tmp_path / "train" / "a" / "0.png", (1, 1, 1))
+    save_image(tmp_path / "train" / "b" / "0.png", (2, 2, 2))
+    for split in ("train", "test"):
+        loaded = data.load_split(folder_config(tmp_path), split)
+        assert loaded.classes == ("a", "b") and loaded.labels.tolist() == [0, 1]
+    assert not data.has_test_split(folder_config(tmp_path))
+
+
+def test_test_images_have_the_numbers_of_the_training_classes(tmp_path):
+    for name in ("a", "b", "c"):
+        save_image(tmp_path / "train" / name / "0.png", (1, 1, 1))
+    save_image(tmp_path / "test" / "c" / "0.png", (2, 2, 2))
+    loaded = data.load_split(folder_config(tmp_path), "test")
+    assert loaded.classes == ("a", "b", "c") and loaded.labels.tolist() == [2]
+
+
+def test_sixteen_bit_grey_keeps_its_upper_byte(tmp_path):
+    Image.fromarray(np.full((8, 8), 30000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    loaded = data.load_split(folder_config(tmp_path, channels=1))
+    assert (loaded.images == 30000 >> 8).all()
+
+
+def test_hidden_folders_are_ignored(tmp_path):
+    save_image(tmp_path / "a" / "0.png", (1, 1, 1))
+    save_image(tmp_path / ".thumbs" / "0.png", (9, 9, 9))
+    assert data.load_split(folder_config(tmp_path)).classes == ("a",)
 
 
 def test_hidden_files_and_files_of_other_kinds_are_ignored(tmp_path):

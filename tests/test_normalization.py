@@ -178,3 +178,11 @@ def test_mlps_d_normalises_its_second_hidden_layer(name, kind):
     _, D = build_models("mlp", 8, base_channels=2, d_norm=name)
     linear, slope = nn.Linear, nn.LeakyReLU
     assert [type(layer) for layer in D.layers] == [linear, slope, linear, kind, slope, linear]
+
+
+def test_a_zero_row_in_half_precision_stays_zero():
+    layer = nn.Linear(3, 2).half()
+    layer.weight.data[0] = 0
+    weight = weight_norm(layer).weight
+    assert torch.equal(weight[0], torch.zeros(3).half())
+    assert weight[1].float().norm().item() == pytest.approx(1, abs=1e-2)

@@ -312,3 +312,11 @@ def test_sigma_under_autocast_is_that_of_float32():
     assert output.dtype == torch.bfloat16 and found.dtype == torch.float32
     assert torch.equal(found, sigma(twin))
     assert all(torch.equal(a, b) for a, b in zip(vectors(layer), vectors(twin), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_wrapped_network_can_be_cast_to_half_precision(dtype):
+    layer = spectral_norm(nn.Linear(6, 5)).to(dtype)
+    largest = torch.linalg.matrix_norm(layer.weight.float(), 2)
+    layer(torch.ones(2, 6, dtype=dtype))
+    assert layer.weight.dtype == dtype and abs(largest - 1) < 0.1

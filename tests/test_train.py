@@ -13,7 +13,7 @@ from conftest import ROOT, SMALL
 import train
 from losses import LOSSES, REGULARIZERS
 from models import build_models
-from utils import checkpoint
+from utils import checkpoint, run
 from utils.config import FIELDS, check_combinations, resolve
 from utils.errors import Diverged, Stopped, UserError
 from utils.logger import read_stats
@@ -24,7 +24,7 @@ FAST = SMALL | {"total_steps": 12, "save_every": 5, "sample_every": 4, "log_ever
 
 
 def start(tmp_path, name="run", **flags):
-    return train.prepare({**FAST, "run_dir": str(tmp_path / name), **flags})
+    return run.prepare({**FAST, "run_dir": str(tmp_path / name), **flags})
 
 
 def linear_pair():
@@ -124,16 +124,16 @@ def test_every_sensible_norm_and_regularizer_trains_and_the_others_are_refused(t
 
 def test_a_run_directory_holds_what_the_design_says(tmp_path):
     path = train.train(start(tmp_path))
-    run = tmp_path / "run"
-    assert path == run / "checkpoints" / "step_000012.pt"
-    assert [step for step, _ in checkpoint.checkpoints(run)] == [5, 10, 12]  # step 0 was thinned
+    where = tmp_path / "run"
+    assert path == where / "checkpoints" / "step_000012.pt"
+    assert [step for step, _ in checkpoint.checkpoints(where)] == [5, 10, 12]  # step 0 was thinned
     names = {
-        str(file.relative_to(run)) for file in run.rglob("*") if file.is_file() and "checkpoints" not in file.parts
+        str(file.relative_to(where)) for file in where.rglob("*") if file.is_file() and "checkpoints" not in file.parts
     }
     grids = {f"samples/step_{step:06d}.png" for step in (0, 4, 8, 12)}
     assert names == {"config.yaml", "log.txt", "stats.jsonl", "plots/curves.png", "plots/samples.gif"} | grids
-    assert [line["step"] for line in read_stats(run)] == [2, 4, 6, 8, 10, 12]
-    for line in read_stats(run):
+    assert [line["step"] for line in read_stats(where)] == [2, 4, 6, 8, 10, 12]
+    for line in read_stats(where):
         assert line["lr_G"] == 5e-4 and line["grad_norm_D"] > 0 and line["grad_norm_G"] > 0
         assert {"loss_D", "loss_G", "real_logits", "fake_logits", "seconds_per_step"} <= set(line)
 
@@ -148,7 +148,7 @@ def test_num_epochs_become_steps(tmp_path):
     path = train.train(start(tmp_path, total_steps=1, n_dis=3, batch_size=250))
     assert checkpoint.load(path)["data"] == {"epoch": 0, "position": 750}
     flags = {key: value for key, value in FAST.items() if key != "total_steps"} | {"batch_size": 250}
-    path = train.train(train.prepare({**flags, "num_epochs": 2, "n_dis": 3, "run_dir": str(tmp_path / "epochs")}))
+    path = train.train(run.prepare({**flags, "num_epochs": 2, "n_dis": 3, "run_dir": str(tmp_path / "epochs")}))
     assert checkpoint.load(path)["step"] == 4  # ceil(2 * 1,498 / 750)
 
 
@@ -195,8 +195,8 @@ def assert_same_state(a, b):
 
 
 def same_stats(a, b):
-    def timeless(run):
-        return [{key: value for key, value in line.items() if key != "seconds_per_step"} for line in read_stats(run)]
+    def timeless(where):
+        return [{key: value for key, value in line.items() if key != "seconds_per_step"} for line in read_stats(where)]
 
     return timeless(a) == timeless(b)
 
@@ -227,7 +227,7 @@ def test_train_kill_resume_equals_the_run_without_the_kill_bit_by_bit(tmp_path, 
     assert checkpoint.latest(tmp_path / "killed").name == "step_000005.pt"
     assert read_stats(tmp_path / "killed")[-1]["step"] == 6  # beyond the checkpoint: dropped and written again
     threads = torch.get_num_threads()
-    resumed = train.train(train.prepare({"resume": str(tmp_path / "killed")}))
+    resumed = train.train(run.prepare({"resume": str(tmp_path / "killed")}))
     assert torch.get_num_threads() == threads
     assert_same_state(checkpoint.load(whole), checkpoint.load(resumed))
     assert same_stats(tmp_path / "whole", tmp_path / "killed")
@@ -249,7 +249,7 @@ def test_a_signal_saves_a_checkpoint_and_the_resumed_run_is_the_same(tmp_path, m
         train.train(start(tmp_path, "stopped"))
     assert stopped.value.exit_code == 128 + number
     assert checkpoint.latest(tmp_path / "stopped").name == "step_000007.pt"
-    resumed = train.train(train.prepare({"resume": str(tmp_path / "stopped")}))
+    resumed = train.train(run.prepare({"resume": str(tmp_path / "stopped")}))
     assert_same_state(checkpoint.load(whole), checkpoint.load(resumed))
     assert same_stats(tmp_path / "whole", tmp_path / "stopped")
 
@@ -257,17 +257,17 @@ def test_a_signal_saves_a_checkpoint_and_the_resumed_run_is_the_same(tmp_path, m
 def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
     path = train.train(start(tmp_path))
     before = path.read_bytes()
-    assert train.train(train.prepare({"resume": str(tmp_path / "run")})) == path
+    assert train.train(run.prepare({"resume": str(tmp_path / "run")})) == path
     assert path.read_bytes() == before
     assert [line["step"] for line in read_stats(tmp_path / "run")] == [2, 4, 6, 8, 10, 12]
 
 
 def test_a_resumed_run_may_go_further_but_not_change_its_model(tmp_path):
     train.train(start(tmp_path, total_steps=4))
-    path = train.train(train.prepare({"resume": str(tmp_path / "run"), "total_steps": 6}))
+    path = train.train(run.prepare({"resume": str(tmp_path / "run"), "total_steps": 6}))
     assert checkpoint.load(path)["step"] == 6
     with pytest.raises(UserError, match="--model resnet cannot change"):
-        train.prepare({"resume": str(tmp_path / "run"), "model": "resnet"})
+        run.prepare({"resume": str(tmp_path / "run"), "model": "resnet"})
 
 
 def test_a_run_never_overwrites_another(tmp_path):
@@ -287,7 +287,7 @@ def test_a_diverging_run_stops_with_the_step_and_the_last_good_checkpoint(tmp_pa
 
 def test_a_disk_too_small_is_refused_before_the_first_step(tmp_path, monkeypatch):
     usage = type("usage", (), {"free": 50 * 2**20})
-    monkeypatch.setattr(train.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="50 MiB are free"):
         train.train(start(tmp_path))
     assert not (tmp_path / "run" / "stats.jsonl").exists()

@@ -6,6 +6,7 @@ Files are written beside their place and renamed, and read with weights_only=Tru
 import dataclasses
 import os
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -53,7 +54,8 @@ def load(path, formats=(FORMAT,)):
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about pickle protocols, of files that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds here: a zip cut short, a pickle with code in it, ...
         what = "holds code or objects, which are never loaded" if "weights_only" in str(error).lower() else "is damaged"
         raise UserError(f"{path} is not a checkpoint of this project: it {what}") from error

@@ -1,9 +1,8 @@
-"""Settings: one flat frozen dataclass, from which the parser, the YAML check and the help are made.
+"""Settings: one flat frozen dataclass, from which the parser, the YAML check and the help are made (see parser.py).
 
 Precedence: default < preset (configs/DATASET_MODEL.yaml) < --config < flag. Imports no torch, so that --help is quick.
 """
 
-import argparse
 import dataclasses
 import difflib
 import types
@@ -207,57 +206,6 @@ def check_settings(values):
     if values.get("num_epochs") is not None and "total_steps" in values:
         raise ValueError("total_steps and num_epochs exclude each other")
     return {key: checked(key, value) for key, value in values.items()}
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, with a suggestion, and not the usage of forty flags."""
-
-    def error(self, message):
-        if message.startswith("unrecognized arguments: "):
-            given = message.split(": ", 1)[1].split()[0]
-            close = difflib.get_close_matches(given.split("=")[0], self._option_string_actions, 1)
-            message += f"; did you mean {close[0]}?" if close else ""
-        self.exit(2, f"error: {message} (--help lists every flag)\n")
-
-
-def add_settings(parser, names):
-    """Add a flag for each of these settings of Config. A flag that is not given is None in the namespace."""
-    for name in names:
-        f = FIELDS[name]
-        kind, _, count = element_type(name)
-        default = "" if f.default is None else f" (default: {to_flag(f.default)})"
-        if kind is bool:
-            parser.add_argument(f"--{name}", action="store_true", default=None, help=f.metadata["help"])
-            parser.add_argument(f"--no_{name}", dest=name, action="store_false", default=None, help=argparse.SUPPRESS)
-            continue
-        parser.add_argument(
-            f"--{name}",
-            type=kind,
-            nargs=count or "+" if count is not None else None,
-            choices=f.metadata["choices"],
-            metavar=None if f.metadata["choices"] else name.upper(),
-            help=(f.metadata["help"] + default).replace("%", "%%"),
-        )
-
-
-def given_settings(namespace):
-    """The settings in an argparse namespace that were typed, checked. UserError for a bad one."""
-    values = {key: value for key, value in vars(namespace).items() if key in FIELDS and value is not None}
-    if "num_epochs" in values and "total_steps" in values:
-        raise UserError("--total_steps and --num_epochs exclude each other")
-    try:
-        return {key: checked(key, value) for key, value in values.items()}
-    except ValueError as error:
-        raise UserError(f"--{error}") from error
-
-
-def parse_args(description, argv=None):
-    """Parse a training command line. Returns (flags, dry_run): the typed settings, and whether only to show them."""
-    parser = Parser(description=description, allow_abbrev=False)
-    add_settings(parser, FIELDS)
-    parser.add_argument("--dry_run", action="store_true", help="print every setting, then stop")
-    namespace = parser.parse_args(argv)
-    return given_settings(namespace), namespace.dry_run
 
 
 def resolve(flags):

@@ -146,7 +146,7 @@ def load_classifier(config, train, device, say):
     path = Path(config.data_dir) / "cache" / name
     network = _cached_classifier(path, config, train)
     if network is None:
-        epochs = max(3, -(-100_000 // len(train.images)))  # small sets need more passes
+        epochs = min(max(3, 100_000 // len(train.images)), 100)  # small sets need more passes
         say(f"training the classifier that scores {config.dataset}, once ({epochs} epochs)")
         network = train_classifier(train, device, epochs)
         tested, where = (load_split(config, "test"), "test") if has_test_split(config) else (train, "training")
