@@ -40,11 +40,12 @@ def extract(extractor, images, device):
     return tuple(torch.cat([part.float().cpu() for part in parts]) for parts in zip(*pairs))
 
 
-def scores(features, logits, real_features):
+def scores(features, logits, real_features, precision_recall=True):
     """IS, FID, KID, precision and recall of samples by torch-fidelity. A dict with evaluation.json's names.
 
     features (N, d), logits (N, k) of the samples; real_features (M, d). IS is the mean and std over 10 splits; KID over
-    100 subsets of 1,000, or of as many images as there are.
+    100 subsets of 1,000, or of as many images as there are. precision_recall: its cost grows with the square of the
+    number of images (two minutes for 60,000 on two cores), so scores during training leave it out.
     """
     from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
@@ -54,17 +55,19 @@ def scores(features, logits, real_features):
     kid = metric_kid.kid_features_to_metric(
         features, real_features, kid_subsets=KID_SUBSETS, kid_subset_size=subset_size, verbose=False
     )
-    prc = metric_prc.prc_features_to_metric(features, real_features, save_cpu_ram=True, verbose=False)
-    return {
+    result = {
         "inception_score": {
             "mean": inception_score[metric_isc.KEY_METRIC_ISC_MEAN],
             "std": inception_score[metric_isc.KEY_METRIC_ISC_STD],
         },
         "fid": metric_fid.fid_statistics_to_metric(*statistics, verbose=False)[metric_fid.KEY_METRIC_FID],
         "kid": {"mean": kid[metric_kid.KEY_METRIC_KID_MEAN], "std": kid[metric_kid.KEY_METRIC_KID_STD]},
-        "precision": prc[metric_prc.KEY_METRIC_PRECISION],
-        "recall": prc[metric_prc.KEY_METRIC_RECALL],
     }
+    if precision_recall:
+        prc = metric_prc.prc_features_to_metric(features, real_features, save_cpu_ram=True, verbose=False)
+        result["precision"] = prc[metric_prc.KEY_METRIC_PRECISION]
+        result["recall"] = prc[metric_prc.KEY_METRIC_RECALL]
+    return result
 
 
 class Evaluator:
@@ -83,7 +86,7 @@ class Evaluator:
             raise UserError("scores need two real images or more")
         self.real_features, _ = extract(self.extractor, images.images, device)
 
-    def evaluate(self, G, step, ema, num_samples=None, seed=None):
+    def evaluate(self, G, step, ema, num_samples=None, seed=None, precision_recall=True):
         """Score G. Returns (result, images): what evaluation.json holds, and the scored samples (N, C, H, W) uint8."""
         config = self.config
         num_samples = num_samples or config.num_samples
@@ -92,7 +95,7 @@ class Evaluator:
         features, logits = extract(self.extractor, images, self.device)
         if not (features.isfinite().all() and logits.isfinite().all()):
             raise UserError("the samples' features are not finite: the generator's weights are broken")
-        result = scores(features, logits, self.real_features)
+        result = scores(features, logits, self.real_features, precision_recall)
         if self.extractor.name == "classifier":
             counts = torch.bincount(logits.argmax(1), minlength=len(self.classes))
             result["class_share"] = dict(zip(self.classes, (counts / len(logits)).tolist()))
@@ -124,10 +127,11 @@ class Evaluator:
 def summary(result):
     """One line for a person: the scores and what they were measured with."""
     score, protocol = result["inception_score"], result["protocol"]
-    line = (
-        f"IS {score['mean']:.2f} +- {score['std']:.2f}, FID {result['fid']:.2f}, KID {result['kid']['mean']:.4f}, "
-        f"precision {result['precision']:.2f}, recall {result['recall']:.2f}\n"
-        f"  ({protocol['num_samples']:,} samples of {'the EMA of G' if protocol['ema'] else 'G'} at step "
+    line = f"IS {score['mean']:.2f} +- {score['std']:.2f}, FID {result['fid']:.2f}, KID {result['kid']['mean']:.4f}"
+    if "precision" in result:
+        line += f", precision {result['precision']:.2f}, recall {result['recall']:.2f}"
+    line += (
+        f"\n  ({protocol['num_samples']:,} samples of {'the EMA of G' if protocol['ema'] else 'G'} at step "
         f"{protocol['step']:,} against {protocol['num_real']:,} {protocol['split']} images, "
         f"features of the {protocol['features']})"
     )
