@@ -7,13 +7,16 @@ DATASET ?= cifar10
 MODEL ?= resnet
 STEPS ?= 50000
 ARGS ?=
-DEMO_RUN := runs/digits_dcgan_hinge_spectral_seed0
+DEMO_RUN := runs/demo
 NORMALIZE_RUN := runs/normalize_$(DATASET)_$(MODEL)_$(STEPS)
+
+TOO_OLD := import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try PYTHON=python3.11")
+VENV = @test -x $(BIN)/python || { $(PYTHON) -c '$(TOO_OLD)' && $(PYTHON) -m venv .venv; }
 
 .PHONY: demo test lint normalize
 
 demo: .venv/installed
-	$(BIN)/python main.py $(if $(wildcard $(DEMO_RUN)/checkpoints/*.pt),--resume $(DEMO_RUN)) $(ARGS)
+	$(BIN)/python main.py $(if $(wildcard $(DEMO_RUN)/checkpoints/*.pt),--resume,--run_dir) $(DEMO_RUN) $(ARGS)
 
 # Prepare the data, train and evaluate. make normalize DATASET=digits STEPS=500 is the same in small.
 normalize: .venv/installed
@@ -27,11 +30,11 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 .venv/installed: requirements.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
 	touch $@
 
 .venv/installed-dev: requirements-dev.txt requirements.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
 	touch $@

@@ -7,11 +7,13 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from utils import checkpoint, data, plots
+from utils.config import Config
 from utils.distributed import select_device
 from utils.errors import UserError, run_as_script
 from utils.metrics import Evaluator, summary
@@ -36,84 +38,101 @@ def parse_args(argv=None):
     single = namespace.save_samples or namespace.export
     if single and len(namespace.checkpoints) > 1:
         raise UserError(f"{single} holds one generator's output, but {len(namespace.checkpoints)} were named")
+    if namespace.save_samples and (namespace.export or namespace.interpolate):
+        raise UserError("--save_samples keeps scored images, but --export and --interpolate do not score")
     if namespace.save_samples and not namespace.save_samples.endswith(".npz"):
         raise UserError(f"--save_samples {namespace.save_samples}: the name must end in .npz")
+    if single and not Path(single).absolute().parent.is_dir():
+        raise UserError(f"{single} cannot be written: {Path(single).parent} is not a folder")
     return namespace, given_settings(namespace)
 
 
-def to_checkpoint(path):
-    """The checkpoint that a path names: itself, or a run directory's last."""
-    return checkpoint.latest(path) if Path(path).is_dir() else Path(path)
+class Loaded(NamedTuple):
+    """A generator from a checkpoint or an exported file, and what is known of it."""
+
+    path: Path
+    G: torch.nn.Module
+    config: Config
+    step: int
+    ema: bool
 
 
-def output_path(path, name):
-    """Where something made from a checkpoint goes: into its run directory, or beside a checkpoint that has none."""
-    return (
-        path.parent.parent / name
-        if path.parent.name == "checkpoints"
-        else path.with_name(f"{path.stem}_{Path(name).name}")
-    )
+def load(path, ema=True, settings=None, device="cpu"):
+    """Load the generator of a run directory's last checkpoint, of a checkpoint, or of an exported file, as Loaded.
+
+    ema: the moving average, where there is one. settings: what replaces the checkpoint's own (data_dir, seed, ...).
+    """
+    if Path(path).is_dir():
+        content, path = checkpoint.load_latest(path)
+    else:
+        content = checkpoint.load(path, (checkpoint.FORMAT, checkpoint.EXPORT_FORMAT))
+    G, config, ema = checkpoint.generator_of(content, path, ema)
+    config = dataclasses.replace(config, **(settings or {}))
+    return Loaded(Path(path), G.to(device), config, content["step"], ema)
 
 
-def write_json(path, content):
-    text = json.dumps(content, indent=2) + "\n"
-    checkpoint.write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def evaluation_path(loaded, no_ema=False):
+    """Where an evaluation goes: a run's evaluation.json is of its last checkpoint; others have a name of their own."""
+    folder = loaded.path.parent
+    if folder.name != "checkpoints":
+        return folder / f"{loaded.path.stem}_evaluation.json"
+    if loaded.path == checkpoint.latest(folder.parent) and not no_ema:
+        return folder.parent / "evaluation.json"
+    return folder.parent / f"evaluation_{loaded.path.stem}{'_no_ema' * no_ema}.json"
 
 
-def score_checkpoint(path, evaluator, ema=True, num_samples=None, seed=None, save_samples=None):
-    """Score one checkpoint, print the scores and write evaluation.json into its run directory. Returns that path."""
-    content = checkpoint.load(path)
-    G, _, ema = checkpoint.generator_of(content, path, ema)
-    result, images = evaluator.evaluate(G.to(evaluator.device), content["step"], ema, num_samples, seed)
-    print(f"{path}: {summary(result)}")
+def score(loaded, evaluator, save_samples=None, no_ema=False):
+    """Score a Loaded generator, print the scores and write them as JSON. Returns that file's path."""
+    result, images = evaluator.evaluate(loaded.G, loaded.config, loaded.step, loaded.ema)
+    print(f"{loaded.path}: {summary(result)}")
+    target = evaluation_path(loaded, no_ema)
+    text = json.dumps(result, indent=2) + "\n"
+    checkpoint.write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     if save_samples:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, samples=images.permute(0, 2, 3, 1).numpy())
         checkpoint.write_atomically(save_samples, lambda temporary: temporary.write_bytes(buffer.getvalue()))
         print(f"the {len(images):,} scored images are in {save_samples}")
-    target = output_path(path, "evaluation.json")
-    write_json(target, result)
     return target
 
 
 @torch.inference_mode()
-def interpolate(path, ema, device, seed):
+def interpolate(loaded, device):
     """Draw lines of samples between pairs of latents on the sphere of their norms. Returns the picture's path."""
-    G, config, _ = checkpoint.generator_of(checkpoint.load(path), path, ema)
-    generator = torch.Generator().manual_seed(config.seed if seed is None else seed)
-    start, end = torch.randn(2, INTERPOLATIONS, 1, config.z_dim, generator=generator)
+    generator = torch.Generator().manual_seed(loaded.config.seed)
+    start, end = torch.randn(2, INTERPOLATIONS, 1, loaded.config.z_dim, generator=generator)
     angle = torch.linspace(0, torch.pi / 2, INTERPOLATION_STEPS).view(1, -1, 1)
     # cos^2 + sin^2 = 1: every point between two independent normal latents is a normal latent too.
     z = (angle.cos() * start + angle.sin() * end).flatten(0, 1)  # (pairs * steps, z_dim)
-    images = data.quantise(G.to(device)(z.to(device))).cpu()
-    target = output_path(path, "plots/interpolation.png")
-    target.parent.mkdir(exist_ok=True)
-    plots.grid(images, columns=INTERPOLATION_STEPS).save(target)
+    images = data.quantise(loaded.G(z.to(device))).cpu()
+    folder = loaded.path.parent
+    in_run = folder.name == "checkpoints"
+    target = (
+        folder.parent / "plots" / "interpolation.png" if in_run else folder / f"{loaded.path.stem}_interpolation.png"
+    )
+    picture = plots.grid(images, columns=INTERPOLATION_STEPS)
+    checkpoint.write_atomically(target, lambda temporary: picture.save(temporary, format="PNG"))
     return target
 
 
 def main():
-    namespace, flags = parse_args()
+    namespace, settings = parse_args()
     evaluators = {}
-    for path in map(to_checkpoint, namespace.checkpoints):
-        content = checkpoint.load(path)
-        config = dataclasses.replace(checkpoint.config_of(content, path), **flags)
-        device = select_device(config.device)
+    for path in namespace.checkpoints:
+        device = select_device(settings.get("device", "auto"))
+        loaded = load(path, not namespace.no_ema, settings, device)
+        config = loaded.config
         if namespace.export:
-            G, _, ema = checkpoint.generator_of(content, path, not namespace.no_ema)
-            checkpoint.export_generator(namespace.export, G, config, content["step"], ema)
-            print(f"{namespace.export}: the generator of {path}; load it with utils.checkpoint.load_generator()")
+            checkpoint.export_generator(namespace.export, loaded.G.cpu(), config, loaded.step, loaded.ema)
+            print(f"{namespace.export}: the generator of {loaded.path}; load it with utils.checkpoint.load_generator()")
         if namespace.interpolate:
-            print(interpolate(path, not namespace.no_ema, device, flags.get("seed")))
+            print(interpolate(loaded, device))
         if namespace.export or namespace.interpolate:
             continue
         key = (config.dataset, config.data_dir, config.image_size, config.channels, config.features)
         if key not in evaluators:  # runs on the same data share the extractor and the real features
             evaluators[key] = Evaluator(config, data.load_split(config), device)
-        written = score_checkpoint(
-            path, evaluators[key], not namespace.no_ema, config.num_samples, config.seed, namespace.save_samples
-        )
-        print(f"written to {written}")
+        print(f"written to {score(loaded, evaluators[key], namespace.save_samples, namespace.no_ema)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ def main():
     flags, dry_run = parse_args(__doc__)
 
     # Only now what needs torch, so that --help and a mistyped flag answer at once.
-    from evaluate import score_checkpoint
+    import evaluate
     from train import train
     from utils import data
     from utils.distributed import select_device
@@ -20,16 +20,19 @@ def main():
     config = prepare(flags, dry_run)
     images = data.load_split(config)
     # What evaluation needs is checked before hours of training.
-    evaluator = Evaluator(config, images, select_device(config.device))
+    device = select_device(config.device)
+    evaluator = Evaluator(config, images, device)
     path = train(config, evaluator, images)
 
     print("\nscoring the last checkpoint")
-    written = score_checkpoint(path, evaluator)
+    changed = {name: getattr(config, name) for name in evaluate.OVERRIDES}  # a resume may score in another way
+    written = evaluate.score(evaluate.load(path, settings=changed, device=device), evaluator)
     run_dir = Path(config.run_dir)
     grid = sorted((run_dir / "samples").glob("step_*.png"))[-1:]
     print("\nworth opening:")
     for file in (*grid, run_dir / "plots" / "samples.gif", run_dir / "plots" / "curves.png", written):
-        print(f"  {file}")
+        if file.exists():
+            print(f"  {file}")
 
 
 if __name__ == "__main__":

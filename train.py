@@ -14,7 +14,7 @@ from utils import checkpoint, data, plots
 from utils.config import default_run_dir, to_yaml, warnings
 from utils.distributed import select_device
 from utils.errors import Diverged, Stopped, UserError, run_as_script
-from utils.logger import Logger, read_stats
+from utils.logger import Logger, check_tensorboard, read_stats
 from utils.metrics import Evaluator, summary
 from utils.parser import parse_args
 from utils.run import State, StopSignal, check_disk, prepare, refuse_existing, save_checkpoint
@@ -102,14 +102,20 @@ def total_norm(network):
     return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
 
 
-def log_line(state, seconds_per_step):
-    """The statistics since the last line. Raises Diverged, with the step, where one of them is not finite."""
-    history = torch.stack(state.pending).double().cpu()  # (steps, 4)
+def check_finite(state):
+    """The losses and logits since the last line of the log, (steps, 4); Diverged, with the step, where not finite."""
+    history = torch.stack(state.pending).double().cpu()
     first = state.step - len(history) + 1
     if (broken := ~history.isfinite().all(dim=1)).any():
         at = broken.nonzero()[0].item()
         loss = "loss_D" if not history[at, [0, 2, 3]].isfinite().all() else "loss_G"
         raise Diverged(f"{loss} is not finite at step {first + at} (loss_D {history[at, 0]}, loss_G {history[at, 1]})")
+    return history
+
+
+def log_line(state, seconds_per_step):
+    """The statistics since the last line."""
+    history = check_finite(state)
     means = dict(zip(("loss_D", "loss_G", "real_logits", "fake_logits"), history.mean(dim=0).tolist()))
     state.pending = []
     return means | {
@@ -131,10 +137,10 @@ def save_samples(run_dir, state, z):
     plots.grid(images).save(run_dir / "samples" / f"step_{state.step:06d}.png")
 
 
-def score(evaluator, state, logger):
+def score(evaluator, state, config, logger):
     """Score the generator as it is now, into the log and stats.jsonl."""
     was_training = state.scored.training
-    result, _ = evaluator.evaluate(state.scored, state.step, ema=state.ema is not None, precision_recall=False)
+    result, _ = evaluator.evaluate(state.scored, config, state.step, state.ema is not None, precision_recall=False)
     state.scored.train(was_training)
     logger.say(f"step {state.step:,}: {summary(result)}")
     logger.write(state.step, flat_scores(result))
@@ -153,7 +159,8 @@ def announce(logger, run_dir, config, state, images, device):
     """Say what is about to be trained."""
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", state.G), ("D", state.D))}
     if state.step:
-        logger.say(f"resumed     at step {state.step:,}")
+        left = "" if state.step < config.total_steps else ": nothing is left to train"
+        logger.say(f"resumed     at step {state.step:,}{left}")
     n, channels, side, _ = images.images.shape
     norm, extra = " + ".join(config.d_norm), f" + {config.regularizer}" if config.regularizer != "none" else ""
     logger.say(f"data        {config.dataset}: {n:,} images of {side}x{side}, {'grey' if channels == 1 else 'colour'}")
@@ -164,11 +171,14 @@ def announce(logger, run_dir, config, state, images, device):
         logger.say(f"warning     {sentence}")
 
 
-def finish_pictures(run_dir, config):
-    """The curves and the animation of what was trained so far."""
+def finish_pictures(run_dir, config, logger):
+    """The curves and the animation of what was trained so far. A picture that fails must not hide how the run ended."""
     title = f"{config.dataset}, {config.model}, {config.loss}, D: {' + '.join(config.d_norm)}"
-    plots.plot_curves(run_dir, read_stats(run_dir), title)
-    plots.animate(run_dir)
+    try:
+        plots.plot_curves(run_dir, read_stats(run_dir), title)
+        plots.animate(run_dir)
+    except (OSError, ValueError) as error:
+        logger.say(f"warning     the pictures in {run_dir / 'plots'} could not be made: {error}")
 
 
 # ---- The run -------------------------------------------------------------------------------------------------------
@@ -188,10 +198,14 @@ def train(config, evaluator=None, images=None):
     if config.num_epochs is not None:
         steps = data.steps_of(config.num_epochs, len(images.images), config.batch_size, config.n_dis)
         config = dataclasses.replace(config, total_steps=steps, num_epochs=None)
-    state = State(config, images.images, device)
+    state = State(config, images, device)
     if config.resume:
-        path = checkpoint.latest(run_dir)
-        state.load_state_dict(checkpoint.load(path), path)
+        state.load_state_dict(*checkpoint.load_latest(run_dir))
+        if state.step > config.total_steps:
+            raise UserError(f"{run_dir} is at step {state.step:,} already, beyond --total_steps {config.total_steps:,}")
+    check_disk(run_dir, state, config.keep)
+    if config.tensorboard:
+        check_tensorboard()
     if evaluator is None and config.eval_every:
         evaluator = Evaluator(config, images, device)
 
@@ -199,7 +213,6 @@ def train(config, evaluator=None, images=None):
     try:
         for name in ("samples", "checkpoints", "plots"):
             (run_dir / name).mkdir(parents=True, exist_ok=True)
-        check_disk(run_dir, state, config.keep)
         checkpoint.write_atomically(run_dir / "config.yaml", lambda path: path.write_text(to_yaml(config)))
         logger = Logger(run_dir, config.tensorboard, state.step)
     except OSError as error:
@@ -212,8 +225,10 @@ def train(config, evaluator=None, images=None):
             found = checkpoint.checkpoints(run_dir)
             last = f"the last good checkpoint is {found[-1][1]}" if found else "no checkpoint had been saved"
             raise Diverged(f"{error}; {last}. A smaller learning rate or another normalization may help") from error
+        except OSError as error:
+            raise UserError(f"cannot write into {run_dir}: {error}; --resume {run_dir} goes on when it can") from error
         finally:
-            finish_pictures(run_dir, config)
+            finish_pictures(run_dir, config, logger)
 
 
 def loop(config, run_dir, state, evaluator, logger, stop):
@@ -232,12 +247,12 @@ def loop(config, run_dir, state, evaluator, logger, stop):
             step(state, config)
             bar.update()
 
-            # Everything below is rare.
-            last = state.step == config.total_steps
-            log = state.step % config.log_every == 0
+            # Everything below is rare. A signal that comes during it is answered after the next step.
+            received, last = stop.received, state.step == config.total_steps
+            log = state.step % config.log_every == 0 or last
             sample = state.step % config.sample_every == 0 or last
             evaluate = evaluator is not None and config.eval_every and state.step % config.eval_every == 0
-            save = state.step % config.save_every == 0 or last or stop.received
+            save = state.step % config.save_every == 0 or last or received
             if not (log or sample or evaluate or save):
                 continue
 
@@ -250,13 +265,17 @@ def loop(config, run_dir, state, evaluator, logger, stop):
             if sample:
                 save_samples(run_dir, state, preview_z)
             if evaluate:
-                score(evaluator, state, logger)
+                score(evaluator, state, config, logger)
             if save:
+                if state.pending:
+                    check_finite(state)
                 path = save_checkpoint(run_dir, state, config)
-            if stop.received and not last:
-                name = signal.Signals(stop.received).name
-                where = f"stopped after step {state.step:,} and saved {path}. Go on with: --resume {run_dir}"
-                raise Stopped(f"{name}: {where}", stop.received)
+            if received:
+                break
+    if stop.received:
+        name = signal.Signals(stop.received).name
+        where = f"stopped after step {state.step:,} and saved {path}. Go on with: --resume {run_dir}"
+        raise Stopped(f"{name}: {where}", stop.received)
     return path
 
 

@@ -4,4 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] && PYTHON="${PYTHON:-.venv/bin/python}"
-exec "${PYTHON:-python}" main.py --config configs/mnist_dcgan64.yaml "$@"
+exec "${PYTHON:-python3}" main.py --config configs/mnist_dcgan64.yaml "$@"

@@ -4,4 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] && PYTHON="${PYTHON:-.venv/bin/python}"
-exec "${PYTHON:-python}" main.py --dataset cifar10 --model resnet --loss hinge "$@"
+exec "${PYTHON:-python3}" main.py --dataset cifar10 --model resnet --loss hinge "$@"

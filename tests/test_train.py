@@ -18,13 +18,17 @@ from utils.config import FIELDS, check_combinations, resolve
 from utils.errors import Diverged, Stopped, UserError
 from utils.logger import read_stats
 
-# No line of the log means no curves to draw, which is most of the time of a run of two steps.
-BRIEF = {"total_steps": 2, "log_every": 100}
 FAST = SMALL | {"total_steps": 12, "save_every": 5, "sample_every": 4, "log_every": 2}
 
 
 def start(tmp_path, name="run", **flags):
     return run.prepare({**FAST, "run_dir": str(tmp_path / name), **flags})
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Curves and animation are most of the time of a run of two steps."""
+    monkeypatch.setattr(train, "finish_pictures", lambda *args: None)
 
 
 def linear_pair():
@@ -100,8 +104,8 @@ def test_one_joint_forward_of_D_gives_the_update_of_two(loss):
 
 @pytest.mark.parametrize("loss", FIELDS["loss"].metadata["choices"])
 @pytest.mark.parametrize("model", FIELDS["model"].metadata["choices"])
-def test_every_model_trains_with_every_loss(tmp_path, model, loss):
-    path = train.train(start(tmp_path, model=model, loss=loss, **BRIEF))
+def test_every_model_trains_with_every_loss(tmp_path, no_pictures, model, loss):
+    path = train.train(start(tmp_path, model=model, loss=loss, total_steps=2))
     assert checkpoint.load(path)["step"] == 2
 
 
@@ -110,8 +114,10 @@ NORMS = [("none",), ("spectral",), ("weight",), ("batch",), ("layer",), ("spectr
 
 @pytest.mark.parametrize("regularizer", FIELDS["regularizer"].metadata["choices"])
 @pytest.mark.parametrize("d_norm", NORMS, ids="-".join)
-def test_every_sensible_norm_and_regularizer_trains_and_the_others_are_refused(tmp_path, d_norm, regularizer):
-    flags = {"d_norm": d_norm, "regularizer": regularizer, "g_sn": True, "model": "resnet", **BRIEF}
+def test_every_sensible_norm_and_regularizer_trains_and_the_others_are_refused(
+    tmp_path, no_pictures, d_norm, regularizer
+):
+    flags = {"d_norm": d_norm, "regularizer": regularizer, "g_sn": True, "model": "resnet", "total_steps": 2}
     senseless = (regularizer == "weight_clipping" and {"spectral", "weight"} & set(d_norm)) or (
         regularizer in ("gradient_penalty", "r1") and "batch" in d_norm
     )
@@ -146,7 +152,8 @@ def test_the_learning_rate_falls_linearly_from_step_0(tmp_path):
 
 def test_num_epochs_become_steps(tmp_path):
     path = train.train(start(tmp_path, total_steps=1, n_dis=3, batch_size=250))
-    assert checkpoint.load(path)["data"] == {"epoch": 0, "position": 750}
+    stream = checkpoint.load(path)["data"]
+    assert (stream["epoch"], stream["position"]) == (0, 750)
     flags = {key: value for key, value in FAST.items() if key != "total_steps"} | {"batch_size": 250}
     path = train.train(run.prepare({**flags, "num_epochs": 2, "n_dis": 3, "run_dir": str(tmp_path / "epochs")}))
     assert checkpoint.load(path)["step"] == 4  # ceil(2 * 1,498 / 750)

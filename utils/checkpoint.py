@@ -48,7 +48,8 @@ def save(path, content):
 def load(path, formats=(FORMAT,)):
     """Load and check a file that save() wrote, to the CPU. UserError where it is absent, damaged or something else."""
     try:
-        open(path, "rb").close()
+        with open(path, "rb") as file:
+            magic = file.read(2)
     except FileNotFoundError as error:
         raise UserError(f"there is no checkpoint {path}") from error
     except OSError as error:
@@ -57,7 +58,8 @@ def load(path, formats=(FORMAT,)):
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols, of files that are refused anyway
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds here: a zip cut short, a pickle with code in it, ...
-        what = "holds code or objects, which are never loaded" if "weights_only" in str(error).lower() else "is damaged"
+        refused = magic[:1] in (b"P", b"\x80") and "weights_only" in str(error).lower()
+        what = "holds code or objects, which are never loaded" if refused else "is damaged, or no such file at all"
         raise UserError(f"{path} is not a checkpoint of this project: it {what}") from error
     keys = {FORMAT: CHECKPOINT_KEYS, EXPORT_FORMAT: EXPORT_KEYS}
     found = content.get("format") if isinstance(content, dict) else None
@@ -108,16 +110,29 @@ def checkpoints(run_dir):
 
 
 def latest(run_dir):
-    """The newest checkpoint of a run directory. UserError where there is none."""
+    """The path of a run directory's newest checkpoint. UserError where there is none."""
     found = checkpoints(run_dir)
     if not found:
         raise UserError(f"{run_dir} holds no checkpoint (checkpoints/step_NNNNNN.pt)")
     return found[-1][1]
 
 
+def load_latest(run_dir):
+    """Load a run directory's newest checkpoint. Returns (content, path); UserError names an older one, if any."""
+    path = latest(run_dir)
+    try:
+        return load(path), path
+    except UserError as error:
+        older = [found for _, found in checkpoints(run_dir)[:-1]]
+        hint = f". The one before it is {older[-1]}: delete the newer file to go on from there" if older else ""
+        raise UserError(f"{error}{hint}") from error
+
+
 def thin(run_dir, keep):
-    """Delete all but the newest `keep` checkpoints of a run."""
+    """Delete all but the newest `keep` checkpoints of a run, and what a killed process left half written."""
     for _, path in checkpoints(run_dir)[:-keep]:
+        path.unlink(missing_ok=True)
+    for path in (Path(run_dir) / "checkpoints").glob("*.tmp"):  # of a process that was killed while it wrote
         path.unlink(missing_ok=True)
 
 

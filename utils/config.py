@@ -219,8 +219,8 @@ def resolve(flags):
     preset = CONFIGS_DIR / name if (CONFIGS_DIR / name).exists() else None
     settings = {}
     for layer in (read_yaml(preset) if preset else {}, experiment, flags):
-        for name, other in (("total_steps", "num_epochs"), ("num_epochs", "total_steps")):
-            if name in layer:  # the two say the same thing: the later layer's word counts
+        for key, other in (("total_steps", "num_epochs"), ("num_epochs", "total_steps")):
+            if layer.get(key) is not None:  # the two say the same thing: the later layer's word counts
                 settings.pop(other, None)
         settings.update(layer)
     config = Config(**settings)

@@ -5,6 +5,7 @@ worker processes and no per-image Python.
 """
 
 import contextlib
+import hashlib
 import math
 import os
 import socket
@@ -30,6 +31,12 @@ class Images(NamedTuple):
     images: torch.Tensor
     labels: torch.Tensor
     classes: tuple[str, ...]
+
+    def sha256(self):
+        """A hash of all pixels and labels: whether two runs saw the same data."""
+        digest = hashlib.sha256(self.images.numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
 
 
 # ---- Raw splits: each returns images (N, C, H, W) uint8, labels (N,), class names --------------------------------
@@ -81,7 +88,7 @@ def _torchvision(name):
 _MNIST_FILES = "the four files {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz (or unpacked) in"
 SOURCES = {
     "digits": Source(_load_digits, 8),
-    "mnist": Source(_torchvision("MNIST"), 28, "yann.lecun.com/exdb/mnist", f"{_MNIST_FILES} MNIST/raw/"),
+    "mnist": Source(_torchvision("MNIST"), 28, "ossci-datasets.s3.amazonaws.com/mnist", f"{_MNIST_FILES} MNIST/raw/"),
     "fashion_mnist": Source(
         _torchvision("FashionMNIST"),
         28,
@@ -193,7 +200,7 @@ def load_folder(data_dir, split, image_size, channels):
             with Image.open(path) as image:
                 if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip
                     image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                image = image.convert("L" if channels == 1 else "RGB")
+                image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
                 image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)  # centre crop
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"cannot read the image {path}: {error}. Remove or replace it") from error
@@ -207,8 +214,18 @@ def _list_images(root):
     if not root.is_dir():
         raise UserError(f"--dataset folder reads the images below --data_dir, but {root.resolve()} is not a folder")
     paths = []
-    for directory, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen = set()
+
+    def unreadable(error):
+        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}")
+
+    for directory, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
+        seen.add(os.path.realpath(directory))  # links may lead in a circle
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(directory, name)) not in seen
+        ]
         visible = (Path(directory, name) for name in names if not name.startswith("."))
         paths += [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES]
     if not paths:
@@ -252,7 +269,7 @@ class Batches:
         """The next batch: (batch_size, C, H, W) uint8 on the images' device."""
         parts, missing = [], self.batch_size
         while missing:
-            if self.position == len(self.images):
+            if self.position >= len(self.images):
                 self.epoch, self.position = self.epoch + 1, 0
                 self._order = self._shuffle(self.epoch)
             part = self._order[self.position : self.position + missing]

@@ -19,6 +19,7 @@ from .errors import UserError
 INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
 CLASSIFIER_FORMAT = "sngan-classifier-1"
 CLASSIFIER_FEATURES = 128
+CACHE = ".cache"  # below data_dir; hidden, so that a folder of images does not take it for a class
 MAX_LR = 3e-3  # of the classifier's one-cycle schedule
 AUTO = {"digits": "classifier", "mnist": "classifier", "fashion_mnist": "classifier"}
 
@@ -67,7 +68,7 @@ def inception_file(given):
             raise UserError(
                 f"the Inception weights are neither in {path} nor could they be downloaded ({error}). Fetch "
                 f"{URL_INCEPTION_V3} by hand, put it there or name it with --inception_weights FILE; or score with "
-                "--features classifier, which needs no network; or train without scores: python train.py"
+                "--features classifier, which needs labels but no network; or train without scores: python train.py"
             ) from error
     return path
 
@@ -132,7 +133,7 @@ def accuracy(network, split, device):
 
 
 def load_classifier(config, train, device, say):
-    """The data set's classifier: from its file in data_dir/cache, or trained now and kept there.
+    """The data set's classifier: from its file in data_dir/.cache, or trained now and kept there.
 
     The file's name holds a hash of the training images and labels, so that other data never meet old weights.
     """
@@ -141,9 +142,9 @@ def load_classifier(config, train, device, say):
             f"--features classifier needs labelled images of two classes or more, which the training split of "
             f"{config.dataset} does not have; use --features inception"
         )
-    key = hashlib.sha256(train.images.numpy().tobytes() + train.labels.numpy().tobytes()).hexdigest()[:12]
+    key = train.sha256()[:12]
     name = f"classifier_{config.dataset}_{config.image_size}px_{config.channels}ch_{key}.pt"
-    path = Path(config.data_dir) / "cache" / name
+    path = Path(config.data_dir) / CACHE / name
     network = _cached_classifier(path, config, train)
     if network is None:
         epochs = min(max(3, 100_000 // len(train.images)), 100)  # small sets need more passes

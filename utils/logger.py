@@ -53,9 +53,15 @@ class Logger:
             self._writer.close()
 
 
-def _summary_writer(run_dir, step):
+def check_tensorboard():
+    """Raise UserError where --tensorboard has nothing to write with."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
         raise UserError("--tensorboard needs the tensorboard package: pip install tensorboard") from error
+
+
+def _summary_writer(run_dir, step):
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)

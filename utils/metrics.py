@@ -15,6 +15,7 @@ from .errors import UserError
 CHUNK = 100  # samples drawn and scored at once: fixed, so that sample i does not depend on how many are drawn
 IS_SPLITS = 10
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
+NEIGHBOURS = 3  # of precision and recall
 
 
 @torch.inference_mode()
@@ -64,7 +65,9 @@ def scores(features, logits, real_features, precision_recall=True):
         "kid": {"mean": kid[metric_kid.KEY_METRIC_KID_MEAN], "std": kid[metric_kid.KEY_METRIC_KID_STD]},
     }
     if precision_recall:
-        prc = metric_prc.prc_features_to_metric(features, real_features, save_cpu_ram=True, verbose=False)
+        prc = metric_prc.prc_features_to_metric(
+            features, real_features, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False
+        )
         result["precision"] = prc[metric_prc.KEY_METRIC_PRECISION]
         result["recall"] = prc[metric_prc.KEY_METRIC_RECALL]
     return result
@@ -73,8 +76,8 @@ def scores(features, logits, real_features, precision_recall=True):
 class Evaluator:
     """Scores generators of one data set: the extractor and the real images' features, made once.
 
-    images is the training split. Making it is also the check that an evaluation is possible: it raises UserError where
-    weights or data are missing.
+    images is the training split; of config only what concerns data and extractor is read. Making it is also the check
+    that an evaluation is possible: it raises UserError where weights or data are missing.
     """
 
     def __init__(self, config, images, device, say=print):
@@ -84,14 +87,15 @@ class Evaluator:
         self.extractor = load_extractor(config, images, device, say)
         if len(images.images) < 2:
             raise UserError("scores need two real images or more")
+        self.data_sha256 = images.sha256()
         self.real_features, _ = extract(self.extractor, images.images, device)
 
-    def evaluate(self, G, step, ema, num_samples=None, seed=None, precision_recall=True):
-        """Score G. Returns (result, images): what evaluation.json holds, and the scored samples (N, C, H, W) uint8."""
-        config = self.config
-        num_samples = num_samples or config.num_samples
-        seed = config.seed if seed is None else seed
-        images = draw_samples(G, config.z_dim, num_samples, seed, self.device)
+    def evaluate(self, G, config, step, ema, precision_recall=True):
+        """Score G with its own run's config: z_dim, num_samples, seed.
+
+        Returns (result, images): what evaluation.json holds, and the scored samples (N, C, H, W) uint8.
+        """
+        images = draw_samples(G, config.z_dim, config.num_samples, config.seed, self.device)
         features, logits = extract(self.extractor, images, self.device)
         if not (features.isfinite().all() and logits.isfinite().all()):
             raise UserError("the samples' features are not finite: the generator's weights are broken")
@@ -99,26 +103,30 @@ class Evaluator:
         if self.extractor.name == "classifier":
             counts = torch.bincount(logits.argmax(1), minlength=len(self.classes))
             result["class_share"] = dict(zip(self.classes, (counts / len(logits)).tolist()))
-        result["protocol"] = self.protocol(step, ema, num_samples, seed)
+        result["protocol"] = self.protocol(config, step, ema)
         return result, images
 
-    def protocol(self, step, ema, num_samples, seed):
+    def protocol(self, config, step, ema):
         """Everything that a score depends on."""
         packages = ("torch", "torchvision", "torch-fidelity", "numpy")
         return {
-            "dataset": self.config.dataset,
+            "dataset": config.dataset,
             "split": "train",
+            "data_sha256": self.data_sha256,
             "num_real": len(self.real_features),
-            "num_samples": num_samples,
+            "num_samples": config.num_samples,
             "step": step,
             "ema": ema,
-            "seed": seed,
+            "seed": config.seed,
             "features": self.extractor.name,
             "features_sha256": self.extractor.sha256,
-            "image_size": self.config.image_size,
+            "image_size": config.image_size,
             "resize": self.extractor.resize,
             "quantisation": "uint8, round((x + 1) * 127.5)",
             "inception_score_splits": IS_SPLITS,
+            "kid_subsets": KID_SUBSETS,
+            "kid_subset_size": min(KID_SUBSET_SIZE, config.num_samples, len(self.real_features)),
+            "precision_recall_neighbours": NEIGHBOURS,
             "versions": {"python": platform.python_version()}
             | {package: importlib.metadata.version(package) for package in packages},
         }

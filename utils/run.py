@@ -1,6 +1,7 @@
 """A run: how it starts, resumes and stops, and the state that its checkpoints hold beside the configuration."""
 
 import dataclasses
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -39,11 +40,21 @@ def prepare(flags, dry_run=False):
 def refuse_existing(run_dir):
     """Raise UserError where a new run would meet another's files."""
     path = Path(run_dir)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{run_dir} is a file; choose another --run_dir")
+    if path.exists() and any(path.iterdir()):
+        resume = f"Go on with --resume {run_dir}, or choose" if checkpoint.checkpoints(run_dir) else "Choose"
         raise UserError(
-            f"{run_dir} exists, and a run never overwrites another. Go on with --resume {run_dir}, or choose another "
-            "--run_dir or --seed, or delete it"
+            f"{run_dir} exists, and a run never overwrites another. {resume} another --run_dir or --seed, or delete it"
         )
+    parent = existing_parent(path)
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise UserError(f"{run_dir} cannot be made: {parent} is not a folder that can be written to")
+
+
+def existing_parent(path):
+    """The nearest folder on a path that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
 def _resumed(flags):
@@ -51,8 +62,7 @@ def _resumed(flags):
     run_dir = flags["resume"]
     if not Path(run_dir).is_dir():
         raise UserError(f"--resume takes a run directory, and {run_dir} is none")
-    path = checkpoint.latest(run_dir)
-    config = checkpoint.config_of(checkpoint.load(path), path)
+    config = checkpoint.config_of(*checkpoint.load_latest(run_dir))
     for name, value in flags.items():
         if name in ("run_dir", "config"):
             raise UserError(f"--{name} has no place beside --resume: {run_dir} has its own")
@@ -69,7 +79,7 @@ def check_disk(run_dir, state, keep):
     networks = [state.G, state.D] + ([state.ema.G] if state.ema else [])
     values = sum(tensor.numel() * tensor.element_size() for net in networks for tensor in net.state_dict().values())
     adam = 2 * sum(p.numel() * p.element_size() for net in (state.G, state.D) for p in net.parameters())
-    needed, free = (values + adam) * (keep + 1) + DISK_RESERVE, shutil.disk_usage(run_dir).free
+    needed, free = (values + adam) * (keep + 1) + DISK_RESERVE, shutil.disk_usage(existing_parent(run_dir)).free
     if needed > free:
         raise UserError(
             f"{run_dir} may need {needed / 2**20:,.0f} MiB for its checkpoints and pictures, and "
@@ -90,7 +100,8 @@ class State:
         self.opt_G = _make_optimizer(config, self.G, config.lr_G)
         self.opt_D = _make_optimizer(config, self.D, config.lr_D)
         self.ema = EMA(self.G, config.ema_decay) if config.ema_decay else None
-        self.batches = Batches(images.to(device), config.batch_size, config.seed)
+        self.batches = Batches(images.images.to(device), config.batch_size, config.seed)
+        self.data_sha256 = images.sha256()
         # One stream for z, dequantization and interpolation, apart from torch's global one, which libraries may use.
         self.random = torch.Generator(device).manual_seed(config.seed)
         self.step = 0
@@ -110,22 +121,26 @@ class State:
             "opt_G": self.opt_G.state_dict(),
             "opt_D": self.opt_D.state_dict(),
             "random": self.random.get_state(),
-            "data": self.batches.state_dict(),
+            "data": {**self.batches.state_dict(), "sha256": self.data_sha256},
             "pending": torch.stack(self.pending) if self.pending else None,
         }
 
     def load_state_dict(self, content, path):
-        """Take over what a loaded checkpoint holds; path is for the messages."""
+        """Take over what a loaded checkpoint holds; path is for the messages. UserError where it does not fit."""
+        if content["data"].get("sha256") != self.data_sha256:
+            raise UserError(f"{path} was trained on other data than there are now: the same --data_dir, unchanged?")
         checkpoint.load_weights(self.G, content["G"], path, "G")
         checkpoint.load_weights(self.D, content["D"], path, "D")
         if self.ema:
             checkpoint.load_weights(self.ema.G, content["ema"], path, "EMA")
         checkpoint.load_weights(self.opt_G, content["opt_G"], path, "optimizer of G")
         checkpoint.load_weights(self.opt_D, content["opt_D"], path, "optimizer of D")
-        self.random.set_state(content["random"])
-        self.batches.load_state_dict(content["data"])
-        self.step = content["step"]
-        pending = content["pending"]
+        try:
+            self.random.set_state(content["random"])
+            self.batches.load_state_dict(content["data"])
+        except (RuntimeError, TypeError, KeyError) as error:
+            raise UserError(f"{path}: its random state or data order cannot be used: {error}") from error
+        self.step, pending = content["step"], content["pending"]
         self.pending = [] if pending is None else list(pending.to(self.batches.images.device))
 
 
