@@ -87,7 +87,7 @@ def test_the_classifier_is_trained_once_and_reloaded_with_the_same_sha256(tmp_pa
     assert first.sha256 == second.sha256 and len(first.sha256) == 64
     assert all(torch.equal(a, b) for a, b in zip(first(digits.images[:5]), second(digits.images[:5])))
     assert not second.training and not any(parameter.requires_grad for parameter in second.parameters())
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / ".cache").iterdir())) == 1
     # Both times the test accuracy is said, the same.
     assert said[-1] == said[-2] and "test accuracy" in said[-1] and f"{second.accuracy['accuracy']:.2%}" in said[-1]
 
@@ -95,7 +95,7 @@ def test_the_classifier_is_trained_once_and_reloaded_with_the_same_sha256(tmp_pa
 @pytest.mark.parametrize("damage", ["truncated", "empty", "another file"])
 def test_a_damaged_cache_is_built_again(tmp_path, digits, trainings, damage):
     first = features.load_extractor(digits_config(tmp_path), digits, CPU, quiet)
-    (path,) = (tmp_path / "cache").iterdir()
+    (path,) = (tmp_path / ".cache").iterdir()
     whole = path.read_bytes()
     if damage == "another file":
         torch.save({"format": "another-1"}, path)
@@ -114,11 +114,11 @@ def test_other_training_data_get_another_classifier(tmp_path, digits, trainings,
     other = digits._replace(**{changed: getattr(digits, changed).flip(0)})
     features.load_extractor(digits_config(tmp_path), other, CPU, quiet)
     assert len(trainings) == 2
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / ".cache").iterdir())) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_does_without(tmp_path, digits, trainings):
-    (tmp_path / "cache").write_text("a file where the folder should be")
+    (tmp_path / ".cache").write_text("a file where the folder should be")
     said = []
     network = features.load_extractor(digits_config(tmp_path), digits, CPU, said.append)
     assert network.name == "classifier"

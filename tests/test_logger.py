@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from utils.errors import UserError
-from utils.logger import Logger, read_stats
+from utils.logger import Logger, check_tensorboard, read_stats
 
 
 def write_run(run_dir, steps):
@@ -82,7 +82,7 @@ def test_tensorboard_gets_the_finite_numbers(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("loss_D")] == [(10, 0.5), (20, 0.25)]
 
 
-def test_tensorboard_that_is_not_installed_is_named_with_the_way_to_get_it(tmp_path, monkeypatch):
+def test_tensorboard_that_is_not_installed_is_named_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="pip install tensorboard"):
-        Logger(tmp_path, tensorboard=True)
+        check_tensorboard()

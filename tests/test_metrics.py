@@ -233,7 +233,7 @@ def test_features_are_extracted_in_order_as_float32_on_the_cpu():
 def test_a_generator_of_the_real_images_has_perfect_scores_and_returns_what_was_scored(pixels):
     split = noise_images(300)
     evaluator = metrics.Evaluator(Config(z_dim=4, num_samples=300), split, CPU)
-    result, images = evaluator.evaluate(Replay(split.images), step=5, ema=True)
+    result, images = evaluator.evaluate(Replay(split.images), evaluator.config, 5, ema=True)
     assert torch.equal(images, split.images)
     assert result["fid"] == pytest.approx(0, abs=1e-5)
     assert (result["precision"], result["recall"]) == (1, 1)
@@ -244,7 +244,7 @@ def test_the_protocol_holds_everything_that_a_score_depends_on(pixels):
 
     config = Config(z_dim=4, image_size=8, num_samples=120, seed=3)
     evaluator = metrics.Evaluator(config, noise_images(150), CPU)
-    result, images = evaluator.evaluate(Replay(noise_images(9).images), step=5, ema=False)
+    result, images = evaluator.evaluate(Replay(noise_images(9).images), evaluator.config, 5, ema=False)
     assert len(images) == 120
     assert set(result) >= {"inception_score", "fid", "kid", "precision", "recall", "protocol"}
     assert set(result["inception_score"]) == set(result["kid"]) == {"mean", "std"}
@@ -259,9 +259,11 @@ def test_the_protocol_holds_everything_that_a_score_depends_on(pixels):
     assert json.loads(json.dumps(result)) == result
 
 
-def test_the_number_of_samples_and_the_seed_can_be_given(pixels):
+def test_the_number_of_samples_and_the_seed_are_those_of_the_scored_run(pixels):
     evaluator = metrics.Evaluator(Config(z_dim=4, num_samples=300, seed=3), noise_images(150), CPU)
-    result, images = evaluator.evaluate(Replay(noise_images(9).images), 5, True, num_samples=110, seed=0)
+    result, images = evaluator.evaluate(
+        Replay(noise_images(9).images), Config(z_dim=4, num_samples=110, seed=0), 5, True
+    )
     assert len(images) == 110
     assert (result["protocol"]["num_samples"], result["protocol"]["seed"]) == (110, 0)
 
@@ -275,7 +277,7 @@ def test_a_generator_with_broken_weights_is_refused(monkeypatch):
     monkeypatch.setattr(extractors, "load_extractor", lambda *args, **kwargs: Broken())
     evaluator = metrics.Evaluator(Config(z_dim=4, num_samples=100), noise_images(150), CPU)
     with pytest.raises(UserError, match="not finite"):
-        evaluator.evaluate(Replay(torch.zeros(1, 1, 2, 2, dtype=torch.uint8)), 5, True)
+        evaluator.evaluate(Replay(torch.zeros(1, 1, 2, 2, dtype=torch.uint8)), evaluator.config, 5, True)
 
 
 def test_a_single_real_image_is_refused(pixels):
@@ -292,7 +294,7 @@ def test_real_digits_have_the_scores_of_real_digits(tmp_path, monkeypatch):
     config = Config(image_size=8, channels=1, data_dir=str(tmp_path), num_samples=1498)
     split = load_split(config)
     evaluator = metrics.Evaluator(config, split, CPU, say=lambda text: None)
-    result, _ = evaluator.evaluate(Replay(split.images), step=1, ema=True)
+    result, _ = evaluator.evaluate(Replay(split.images), evaluator.config, 1, ema=True)
     assert 9.0 < result["inception_score"]["mean"] <= 10
     assert result["fid"] == pytest.approx(0, abs=0.01)
     assert (result["precision"], result["recall"]) == (1, 1)
@@ -303,6 +305,8 @@ def test_real_digits_have_the_scores_of_real_digits(tmp_path, monkeypatch):
     assert f"IS {result['inception_score']['mean']:.2f}" in line
     assert "1,498 samples of the EMA of G at step 1 against 1,498 train images" in line
     assert "features of the classifier" in line
-    noise, _ = evaluator.evaluate(Replay(torch.full((1, 1, 8, 8), 128, dtype=torch.uint8)), step=1, ema=True)
+    noise, _ = evaluator.evaluate(
+        Replay(torch.full((1, 1, 8, 8), 128, dtype=torch.uint8)), evaluator.config, step=1, ema=True
+    )
     assert noise["inception_score"]["mean"] == pytest.approx(1, abs=1e-6)
     assert noise["fid"] > 1

@@ -1,8 +1,12 @@
 """Every script started as a user starts it, and every bad input answered as a user reads it."""
 
+import importlib
 import json
 import pickle
+import socket
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from PIL import Image
 
 from utils import checkpoint, data
 from utils.config import FIELDS
+from utils.errors import run_as_script
 
 TINY = [word for name, value in SMALL.items() for word in (f"--{name}", value)] + ["--total_steps", 2, "--log_every", 1]
 
@@ -19,14 +24,28 @@ TINY = [word for name, value in SMALL.items() for word in (f"--{name}", value)] 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory, data_dir):
     """A run of `python main.py` on digits in miniature: (its directory, what it printed)."""
-    import subprocess
-    import sys
-
     run_dir = tmp_path_factory.mktemp("runs") / "digits"
     command = [sys.executable, "main.py", *map(str, TINY), "--g_sn", "--data_dir", data_dir, "--run_dir", str(run_dir)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return run_dir, done.stdout
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Start a script's main() in this process, which spares the import of torch; returns what a process would."""
+
+    def call(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        code = 0
+        try:
+            run_as_script(importlib.import_module(script.removesuffix(".py")).main)
+        except SystemExit as end:
+            code = end.code
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, code, printed.out, printed.err)
+
+    return call
 
 
 def fails(done, *words):
@@ -69,7 +88,23 @@ def test_evaluate_keeps_the_scored_images(digits_run, run_script, data_dir, tmp_
     assert again.returncode == 0 and "samples of G at step 2" in again.stdout
 
 
-def test_an_exported_generator_gives_the_same_images(digits_run, run_script, tmp_path):
+def test_runs_with_other_latents_are_scored_together_and_keep_their_own_files(
+    digits_run, run_script, data_dir, tmp_path
+):
+    run_dir, _ = digits_run
+    other = tmp_path / "other"
+    done = run_script("train.py", *TINY, "--z_dim", 5, "--run_dir", other, "--data_dir", data_dir)
+    assert done.returncode == 0, done.stderr
+    before = (run_dir / "evaluation.json").read_text()
+    first = run_dir / "checkpoints" / "step_000000.pt"
+    done = run_script("evaluate.py", first, other, "--data_dir", data_dir)
+    assert done.returncode == 0, done.stderr
+    assert (run_dir / "evaluation.json").read_text() == before  # that is of the last checkpoint
+    assert json.loads((run_dir / "evaluation_step_000000.json").read_text())["protocol"]["step"] == 0
+    assert json.loads((other / "evaluation.json").read_text())["protocol"]["step"] == 2
+
+
+def test_an_exported_generator_gives_the_same_images_and_can_be_scored(digits_run, run_script, data_dir, tmp_path):
     run_dir, _ = digits_run
     exported = tmp_path / "G.pt"
     assert run_script("evaluate.py", run_dir, "--export", exported).returncode == 0
@@ -78,6 +113,8 @@ def test_an_exported_generator_gives_the_same_images(digits_run, run_script, tmp
     folded = checkpoint.load_generator(exported)
     assert not any("parametrizations" in name for name in folded.state_dict())
     assert any("parametrizations" in name for name in original.state_dict())
+    scored = run_script("evaluate.py", exported, "--data_dir", data_dir)
+    assert scored.returncode == 0 and (tmp_path / "G_evaluation.json").exists(), scored.stderr
     assert torch.allclose(original(z), folded(z), rtol=0, atol=1e-6)
 
 
@@ -137,8 +174,6 @@ def test_help_lists_every_setting_without_importing_torch(run_script):
     assert done.returncode == 0
     assert all(f"--{name}" in done.stdout for name in FIELDS)
     probe = "import sys, main\ntry: main.main()\nexcept SystemExit: print('torch' in sys.modules)"
-    import sys
-
     quick = run_script(sys.executable, "-c", f"import sys; sys.argv = ['main.py', '--help']\n{probe}")
     assert quick.stdout.rstrip().endswith("False")
 
@@ -161,8 +196,8 @@ BAD_FLAGS = [
 
 
 @pytest.mark.parametrize("flags, words", BAD_FLAGS, ids=[" ".join(flags) for flags, _ in BAD_FLAGS])
-def test_bad_flags_are_answered_in_one_line(run_script, tmp_path, flags, words):
-    done = run_script("main.py", *flags, *([] if "--resume" in flags else ["--run_dir", tmp_path / "run"]))
+def test_bad_flags_are_answered_in_one_line(call, tmp_path, flags, words):
+    done = call("main.py", *flags, *([] if "--resume" in flags else ["--run_dir", tmp_path / "run"]))
     fails(done, *words)
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
@@ -179,46 +214,47 @@ def test_bad_flags_are_answered_in_one_line(run_script, tmp_path, flags, words):
         ("!!python/object/apply:os.system ['exit 3']", ["not valid YAML"]),
     ],
 )
-def test_bad_yaml_names_the_file_and_the_key(run_script, tmp_path, text, words):
+def test_bad_yaml_names_the_file_and_the_key(call, tmp_path, text, words):
     (tmp_path / "bad.yaml").write_text(text)
-    fails(run_script("main.py", "--config", tmp_path / "bad.yaml"), tmp_path / "bad.yaml", *words)
+    bad = tmp_path / "bad.yaml"
+    fails(call("main.py", "--config", bad, "--run_dir", tmp_path / "run"), bad, *words)
 
 
-def test_no_network_and_no_data_is_explained(run_script, tmp_path):
-    offline = "import socket\ndef refuse(*a, **k): raise OSError('no network')\n"
-    offline += "socket.create_connection = socket.getaddrinfo = refuse\nfrom utils.errors import run_as_script\n"
-    offline += "import main; run_as_script(main.main)"
-    for dataset in ("mnist", "fashion_mnist", "cifar10", "cifar100", "stl10"):
-        import sys
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist", "cifar10", "cifar100", "stl10"])
+def test_no_network_and_no_data_is_explained(call, tmp_path, monkeypatch, dataset):
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
 
-        code = f"import sys; sys.argv = ['main.py', '--dataset', '{dataset}', '--data_dir', '{tmp_path}']\n{offline}"
-        done = run_script(sys.executable, "-c", code)
-        assert done.returncode == 2 and "Traceback" not in done.stderr
-        message = done.stderr[done.stderr.index("error: ") :]
-        for words in (f"data set {dataset}", str(tmp_path), "by hand", "--dataset digits"):
-            assert words in message, message
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    done = call("main.py", "--dataset", dataset, "--data_dir", tmp_path, "--run_dir", tmp_path / "run")
+    assert done.returncode == 2
+    message = done.stderr[done.stderr.index("error: ") :]
+    for words in (f"data set {dataset}", str(tmp_path), "by hand", "--dataset digits"):
+        assert words in message, message
 
 
-def test_a_cut_off_data_file_is_explained(run_script, tmp_path):
+def test_a_cut_off_data_file_is_explained(call, tmp_path):
     write_mnist(tmp_path)
     file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:1000])
-    fails(run_script("main.py", "--dataset", "mnist", "--data_dir", tmp_path, *TINY), "data set mnist", tmp_path)
+    flags = ["--dataset", "mnist", "--data_dir", tmp_path, "--run_dir", tmp_path / "run", *TINY]
+    fails(call("main.py", *flags), "data set mnist", tmp_path)
 
 
-def test_bad_image_folders_are_named(run_script, image_folder, tmp_path):
+def test_bad_image_folders_are_named(call, image_folder, tmp_path):
     flags = ["--dataset", "folder", "--features", "classifier", *TINY, "--run_dir", tmp_path / "run", "--data_dir"]
     (tmp_path / "empty").mkdir()
-    fails(run_script("main.py", *flags, tmp_path / "empty"), tmp_path / "empty", "no images")
-    fails(run_script("main.py", *flags, tmp_path / "absent"), tmp_path / "absent", "not a folder")
+    fails(call("main.py", *flags, tmp_path / "empty"), tmp_path / "empty", "no images")
+    fails(call("main.py", *flags, tmp_path / "absent"), tmp_path / "absent", "not a folder")
     broken = image_folder / "dark" / "07.png"
     broken.write_bytes(broken.read_bytes()[:100])
-    fails(run_script("main.py", *flags, image_folder), broken)
+    fails(call("main.py", *flags, image_folder), broken)
 
 
-def test_absent_inception_weights_are_refused_before_training(run_script, image_folder, tmp_path):
+def test_absent_inception_weights_are_refused_before_training(call, image_folder, tmp_path):
     flags = ["--dataset", "folder", "--data_dir", image_folder, *TINY, "--run_dir", tmp_path / "run"]
-    fails(run_script("main.py", *flags, "--inception_weights", tmp_path / "absent.pth"), "absent.pth")
+    fails(call("main.py", *flags, "--inception_weights", tmp_path / "absent.pth"), "absent.pth")
     assert not (tmp_path / "run").exists()
 
 
@@ -247,16 +283,21 @@ def bad_checkpoints(run_dir, folder):
     return paths
 
 
-def test_bad_checkpoints_are_refused_and_nothing_in_them_runs(digits_run, run_script, data_dir, tmp_path):
+def test_bad_checkpoints_are_refused_and_nothing_in_them_runs(digits_run, call, data_dir, tmp_path):
     run_dir, _ = digits_run
     for what, path in bad_checkpoints(run_dir, tmp_path).items():
-        done = run_script("evaluate.py", path, "--data_dir", data_dir)
+        done = call("evaluate.py", path, "--data_dir", data_dir)
         fails(done, path)
         if "code" in what:
             assert "never loaded" in done.stderr
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_run_directory_that_exists_is_refused(digits_run, run_script):
+def test_samples_that_could_not_be_kept_are_refused_before_scoring(digits_run, call, tmp_path):
     run_dir, _ = digits_run
-    fails(run_script("main.py", "--run_dir", run_dir), run_dir, "exists", "--resume")
+    fails(call("evaluate.py", run_dir, "--save_samples", tmp_path / "absent" / "x.npz"), "is not a folder")
+
+
+def test_a_run_directory_that_exists_is_refused(digits_run, call):
+    run_dir, _ = digits_run
+    fails(call("main.py", "--run_dir", run_dir), run_dir, "exists", "--resume")

@@ -261,6 +261,47 @@ def test_a_signal_saves_a_checkpoint_and_the_resumed_run_is_the_same(tmp_path, m
     assert same_stats(tmp_path / "whole", tmp_path / "stopped")
 
 
+def test_a_signal_while_scoring_loses_no_step(tmp_path, data_dir, monkeypatch):
+    plain, calls = train.score, []
+
+    def signalled(*args):
+        if not calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+        calls.append(None)
+        return plain(*args)
+
+    monkeypatch.setattr(train, "score", signalled)
+    with pytest.raises(Stopped, match=r"stopped after step 8 and saved .*step_000008.pt"):
+        train.train(start(tmp_path, eval_every=7, data_dir=data_dir))
+    assert checkpoint.latest(tmp_path / "run").name == "step_000008.pt"
+
+
+def test_a_run_on_other_data_is_not_resumed(tmp_path, image_folder):
+    flags = {"dataset": "folder", "data_dir": str(image_folder), "image_size": 8, "total_steps": 3}
+    train.train(start(tmp_path, **flags))
+    (image_folder / "dark" / "00.png").unlink()
+    with pytest.raises(UserError, match="trained on other data than there are now"):
+        train.train(run.prepare({"resume": str(tmp_path / "run"), "total_steps": 6}))
+
+
+def test_a_damaged_newest_checkpoint_names_the_one_before(tmp_path):
+    path = train.train(start(tmp_path))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"step_000012.pt.*The one before it is .*step_000010.pt"):
+        run.prepare({"resume": str(tmp_path / "run")})
+    path.unlink()
+    assert checkpoint.load(train.train(run.prepare({"resume": str(tmp_path / "run")})))["step"] == 12
+
+
+def test_a_picture_that_fails_does_not_hide_how_the_run_ended(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(train.plots, "plot_curves", full)
+    assert checkpoint.load(train.train(start(tmp_path)))["step"] == 12
+    assert "could not be made: no space left" in (tmp_path / "run" / "log.txt").read_text()
+
+
 def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
     path = train.train(start(tmp_path))
     before = path.read_bytes()
@@ -297,7 +338,7 @@ def test_a_disk_too_small_is_refused_before_the_first_step(tmp_path, monkeypatch
     monkeypatch.setattr(run.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="50 MiB are free"):
         train.train(start(tmp_path))
-    assert not (tmp_path / "run" / "stats.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_cuda_that_is_absent_is_refused(tmp_path):
@@ -308,10 +349,8 @@ def test_cuda_that_is_absent_is_refused(tmp_path):
 
 def test_every_preset_and_experiment_resolves_to_networks_that_fit(tmp_path):
     for path in sorted((ROOT / "configs").glob("*.yaml")):
-        dataset, model = path.stem.split("_")[-2:] if path.stem.startswith("fashion") else path.stem.split("_")[:2]
-        dataset = "fashion_mnist" if path.stem.startswith("fashion") else dataset
-        model = next(name for name in ("dcgan", "resnet", "mlp") if model.startswith(name))
-        config, _ = resolve({"config": str(path), "dataset": dataset, "model": model, "base_channels": 2})
+        config, _ = resolve({"config": str(path), "base_channels": 2})
+        assert path.stem.startswith(f"{config.dataset}_{config.model}")
         check_combinations(config)
         G, D = checkpoint.models_of(config)
         images = G(torch.randn(2, config.z_dim))
