@@ -129,7 +129,14 @@ def main():
             print(interpolate(loaded, device))
         if namespace.export or namespace.interpolate:
             continue
-        key = (config.dataset, config.data_dir, config.image_size, config.channels, config.features)
+        key = (
+            config.dataset,
+            config.data_dir,
+            config.image_size,
+            config.channels,
+            config.features,
+            config.inception_weights,
+        )
         if key not in evaluators:  # runs on the same data share the extractor and the real features
             evaluators[key] = Evaluator(config, data.load_split(config), device)
         print(f"written to {score(loaded, evaluators[key], namespace.save_samples, namespace.no_ema)}")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from utils.parser import parse_args
 from utils.run import State, StopSignal, check_disk, prepare, refuse_existing, save_checkpoint
 
 PREVIEW = 100  # samples in a grid
+LOG_FILE_INTERVAL = 30  # seconds between the progress bar's updates where nobody watches it move
 PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
 
 
@@ -242,7 +244,9 @@ def loop(config, run_dir, state, evaluator, logger, stop):
         save_samples(run_dir, state, preview_z)
         save_checkpoint(run_dir, state, config)
     logged_at, logged_step = time.perf_counter(), state.step
-    with tqdm(total=config.total_steps, initial=state.step, unit="step", smoothing=0.05, dynamic_ncols=True) as bar:
+    # On a terminal the bar moves; in a log file it leaves a line now and then.
+    often = {"mininterval": 0.1 if sys.stderr.isatty() else LOG_FILE_INTERVAL, "smoothing": 0.05, "dynamic_ncols": True}
+    with tqdm(total=config.total_steps, initial=state.step, unit="step", **often) as bar:
         while state.step < config.total_steps:
             step(state, config)
             bar.update()
@@ -266,6 +270,7 @@ def loop(config, run_dir, state, evaluator, logger, stop):
                 save_samples(run_dir, state, preview_z)
             if evaluate:
                 score(evaluator, state, config, logger)
+                logged_at, logged_step = time.perf_counter(), state.step  # scoring is no part of a step's time
             if save:
                 if state.pending:
                     check_finite(state)
