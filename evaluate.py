@@ -1,50 +1,92 @@
-"""Score trained generators: checkpoint -> samples -> IS, FID, KID, precision and recall -> evaluation.json.
+"""Score generators: checkpoints -> samples -> IS, FID, KID, precision and recall -> evaluation.json, a CSV, pictures.
 
-Also exports a generator for inference and draws latent interpolations; neither of these scores.
+Also scores the images of any other generator, exports a generator for inference and draws latent interpolations.
 """
 
 import dataclasses
-import io
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from utils import checkpoint, data, plots
-from utils.config import Config
-from utils.distributed import select_device
+from utils import checkpoint, data, features, plots, report
+from utils.config import Config, resolve
+from utils.distributed import processes, rank, rank_zero_first, select_device
 from utils.errors import UserError, run_as_script
-from utils.metrics import Evaluator, summary
+from utils.evaluator import Evaluator
+from utils.image_files import load_samples, save_samples
 from utils.parser import Parser, add_settings, given_settings
+from utils.sampling import Generated, Given, images_at
 
-OVERRIDES = ("data_dir", "features", "inception_weights", "num_samples", "seed", "device")
+OVERRIDES = ("data_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
+OF_SAMPLES = ("dataset", "image_size", "channels")  # what a checkpoint knows and other images do not
 INTERPOLATIONS, INTERPOLATION_STEPS = 8, 10
 
 
 def parse_args(argv=None):
     """Returns (namespace, the typed settings). Settings that are not typed are the checkpoint's own."""
     parser = Parser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("checkpoints", nargs="+", metavar="RUN_DIR_OR_CHECKPOINT", help="a run's last one, or the file")
+    parser.add_argument(
+        "checkpoints", nargs="*", metavar="RUN_DIR_OR_CHECKPOINT", help="every checkpoint of a run, or these"
+    )
+    parser.add_argument("--samples", metavar="DIR_OR_NPZ", help="score these images instead, against --dataset")
+    parser.add_argument(
+        "--reference", metavar="DIR", help="a folder of images in the place of the data set's real ones"
+    )
     add_settings(parser, OVERRIDES)
+    parser.add_argument(
+        "--bootstrap", metavar="N", type=int, default=0, help="intervals of FID and KID, by N resamples"
+    )
+    parser.add_argument("--fid_infinity", action="store_true", help="FID extrapolated to infinitely many samples")
     parser.add_argument("--no_ema", action="store_true", help="score G itself, not the moving average of its weights")
     parser.add_argument(
         "--save_samples", metavar="FILE.npz", help="keep the scored images: samples, uint8, N x H x W x C"
     )
     parser.add_argument("--export", metavar="FILE", help="save the generator for inference, spectral norm folded in")
     parser.add_argument("--interpolate", action="store_true", help="draw a latent interpolation into the run's plots")
+    add_settings(parser.add_argument_group("what --samples show"), OF_SAMPLES)
     namespace = parser.parse_args(argv)
-    single = namespace.save_samples or namespace.export
-    if single and len(namespace.checkpoints) > 1:
-        raise UserError(f"{single} holds one generator's output, but {len(namespace.checkpoints)} were named")
-    if namespace.save_samples and (namespace.export or namespace.interpolate):
-        raise UserError("--save_samples keeps scored images, but --export and --interpolate do not score")
-    if namespace.save_samples and not namespace.save_samples.endswith(".npz"):
-        raise UserError(f"--save_samples {namespace.save_samples}: the name must end in .npz")
-    if single and not Path(single).absolute().parent.is_dir():
-        raise UserError(f"{single} cannot be written: {Path(single).parent} is not a folder")
+    check_flags(namespace)
     return namespace, given_settings(namespace)
+
+
+def check_flags(namespace):
+    """Raise UserError for flags that make no sense together."""
+    single = namespace.save_samples or namespace.export
+    unscored = namespace.export or namespace.interpolate
+    of_samples = next((name for name in OF_SAMPLES if getattr(namespace, name) is not None), None)
+    rules = [
+        (
+            bool(namespace.checkpoints) == bool(namespace.samples),
+            "name what is scored: either a run directory or checkpoints, or --samples DIR_OR_NPZ",
+        ),
+        (of_samples and not namespace.samples, f"--{of_samples} goes with --samples: a checkpoint has its own"),
+        (namespace.samples and (single or unscored or namespace.no_ema), "--samples are scored, and nothing else"),
+        (single and len(namespace.checkpoints) > 1, f"{single} holds one generator's output, but more were named"),
+        (
+            namespace.save_samples and unscored,
+            "--save_samples keeps scored images, but --export and --interpolate do not score",
+        ),
+        (
+            namespace.save_samples and not namespace.save_samples.endswith(".npz"),
+            f"--save_samples {namespace.save_samples}: the name must end in .npz",
+        ),
+        (
+            single and not Path(single).absolute().parent.is_dir(),
+            f"{single} cannot be written: {single and Path(single).parent} is not a folder",
+        ),
+        (namespace.bootstrap < 0 or namespace.bootstrap == 1, "--bootstrap takes 2 resamples or more, usually 100"),
+        (
+            namespace.reference and not Path(namespace.reference).is_dir(),
+            f"--reference {namespace.reference} is no folder",
+        ),
+    ]
+    for broken, reason in rules:
+        if broken:
+            raise UserError(reason)
+
+
+# ---- What is scored ------------------------------------------------------------------------------------------------
 
 
 class Loaded(NamedTuple):
@@ -71,29 +113,100 @@ def load(path, ema=True, settings=None, device="cpu"):
     return Loaded(Path(path), G.to(device), config, content["step"], ema)
 
 
-def evaluation_path(loaded, no_ema=False):
-    """Where an evaluation goes: a run's evaluation.json is of its last checkpoint; others have a name of their own."""
-    folder = loaded.path.parent
+def by_run(names):
+    """Group run directories and files: {what is scored together: its checkpoints, oldest first}."""
+    groups = {}
+    for name in map(Path, names):
+        checkpoint.latest(name) if name.is_dir() else None  # a directory without checkpoints is no run
+        for path in [path for _, path in checkpoint.checkpoints(name)] if name.is_dir() else [name]:
+            group = groups.setdefault(path.parent if path.parent.name == "checkpoints" else path, [])
+            group.append(path) if path not in group else None
+    return {key: sorted(paths) for key, paths in groups.items()}
+
+
+def stem_of(paths, ema=True):
+    """Where an evaluation of these checkpoints goes, without its suffix.
+
+    A run's evaluation.json is of its last checkpoint, the EMA where there is one; any other has a name of its own.
+    """
+    last = paths[-1]
+    folder = last.parent
     if folder.name != "checkpoints":
-        return folder / f"{loaded.path.stem}_evaluation.json"
-    if loaded.path == checkpoint.latest(folder.parent) and not no_ema:
-        return folder.parent / "evaluation.json"
-    return folder.parent / f"evaluation_{loaded.path.stem}{'_no_ema' * no_ema}.json"
+        return folder / f"{last.stem}_evaluation"
+    if ema and checkpoint.checkpoints(folder.parent) and last == checkpoint.latest(folder.parent):
+        return folder.parent / "evaluation"
+    return folder.parent / f"evaluation_{last.stem}{'' if ema else '_no_ema'}"
 
 
-def score(loaded, evaluator, save_samples=None, no_ema=False):
-    """Score a Loaded generator, print the scores and write them as JSON. Returns that file's path."""
-    result, images = evaluator.evaluate(loaded.G, loaded.config, loaded.step, loaded.ema)
-    print(f"{loaded.path}: {summary(result)}")
-    target = evaluation_path(loaded, no_ema)
-    text = json.dumps(result, indent=2) + "\n"
-    checkpoint.write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    if save_samples:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, samples=images.permute(0, 2, 3, 1).numpy())
-        checkpoint.write_atomically(save_samples, lambda temporary: temporary.write_bytes(buffer.getvalue()))
-        print(f"the {len(images):,} scored images are in {save_samples}")
-    return target
+def make_evaluator(config, device, reference=None):
+    """The Evaluator of a configuration's data set, or of the folder `reference` in its place."""
+    if reference and features.extractor_name(config) == "inception":  # then nothing of the data set is needed
+        config, reference = dataclasses.replace(config, dataset="folder", data_dir=reference), None
+    with rank_zero_first():
+        train = data.load_split(config)
+    return Evaluator(config, train, device, say=print if rank() == 0 else lambda text: None, reference=reference)
+
+
+# ---- Scoring -------------------------------------------------------------------------------------------------------
+
+
+def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid_infinity=False):
+    """Score checkpoints of one run, oldest first, print the scores, and write them after each. Returns the files.
+
+    settings: what replaces the checkpoints' own. keep: an .npz for the last one's scored images. On ranks other than 0
+    nothing is written.
+    """
+    results, written = [], []
+    for path in paths:
+        loaded = load(path, ema, settings, evaluator.device)
+        config = loaded.config
+        source = Generated(loaded.G, config.z_dim, config.seed, evaluator.device)
+        facts = {"step": loaded.step, "ema": loaded.ema, "seed": config.seed}
+        found, neighbours = evaluator.evaluate(
+            source, facts, config.protocol, config.num_samples, bootstrap=bootstrap, infinity=fid_infinity
+        )
+        if rank() == 0:
+            results += say_results(path, found)
+            written = report.write(stem_of(paths, ema), results)
+    if rank() > 0:
+        return []
+    if keep:
+        drawn = max(max(r["protocol"]["num_samples"], r["protocol"]["inception_score_samples"]) for r in results)
+        save_samples(keep, images_at(source, range(drawn)))
+        print(f"{drawn:,} scored images are in {keep}")
+    if sentence := report.best_and_last(results):
+        print(sentence)
+    return written + report.draw(stem_of(paths, ema), results, neighbours)
+
+
+def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None):
+    """Score the images of any other generator against a data set or the folder `reference`. Returns the files."""
+    if reference and "dataset" not in settings:
+        settings = settings | {"dataset": "folder", "data_dir": reference}
+        reference = None
+    config, _ = resolve(settings)
+    images = load_samples(path, config.image_size, config.channels)
+    evaluator = make_evaluator(config, select_device(config.device), reference)
+    source = Given(images)
+    facts = {"samples": str(path), "samples_sha256": data.Images(images, torch.empty(0), ()).sha256()}
+    facts |= {"step": None, "ema": None, "seed": None, "quantisation": "none: given as uint8"}
+    found, neighbours = evaluator.evaluate(
+        source, facts, config.protocol, config.num_samples, bootstrap=bootstrap, infinity=fid_infinity
+    )
+    if rank() > 0:
+        return []
+    stem = Path(path).absolute().with_name(f"{Path(path).absolute().name.removesuffix('.npz')}_evaluation")
+    results = say_results(path, found)
+    return report.write(stem, results) + report.draw(stem, results, neighbours)
+
+
+def say_results(path, found):
+    """Print results under the name of what was scored, and return them with that name."""
+    print(f"{path}:\n  {report.summary(found)}", flush=True)
+    return [{"checkpoint": str(path), **result} for result in found]
+
+
+# ---- What is not scored --------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -115,31 +228,37 @@ def interpolate(loaded, device):
     return target
 
 
+def export_or_interpolate(path, namespace, settings):
+    device = select_device(settings.get("device", "auto"))
+    loaded = load(path, not namespace.no_ema, settings, device)
+    if namespace.interpolate:
+        print(interpolate(loaded, device))
+    if namespace.export:
+        checkpoint.export_generator(namespace.export, loaded.G.cpu(), loaded.config, loaded.step, loaded.ema)
+        print(f"{namespace.export}: the generator of {loaded.path}; load it with utils.checkpoint.load_generator()")
+
+
 def main():
     namespace, settings = parse_args()
-    evaluators = {}
-    for path in namespace.checkpoints:
-        device = select_device(settings.get("device", "auto"))
-        loaded = load(path, not namespace.no_ema, settings, device)
-        config = loaded.config
-        if namespace.export:
-            checkpoint.export_generator(namespace.export, loaded.G.cpu(), config, loaded.step, loaded.ema)
-            print(f"{namespace.export}: the generator of {loaded.path}; load it with utils.checkpoint.load_generator()")
-        if namespace.interpolate:
-            print(interpolate(loaded, device))
-        if namespace.export or namespace.interpolate:
-            continue
-        key = (
-            config.dataset,
-            config.data_dir,
-            config.image_size,
-            config.channels,
-            config.features,
-            config.inception_weights,
-        )
-        if key not in evaluators:  # runs on the same data share the extractor and the real features
-            evaluators[key] = Evaluator(config, data.load_split(config), device)
-        print(f"written to {score(loaded, evaluators[key], namespace.save_samples, namespace.no_ema)}")
+    if namespace.export or namespace.interpolate:
+        for path in namespace.checkpoints:
+            export_or_interpolate(path, namespace, settings)
+        return
+    extras = {"bootstrap": namespace.bootstrap, "fid_infinity": namespace.fid_infinity}
+    with processes():
+        if namespace.samples:
+            written = score_images(namespace.samples, settings, **extras, reference=namespace.reference)
+            print("\n".join(f"written to {path}" for path in written))
+        evaluators = {}
+        for paths in by_run(namespace.checkpoints).values():
+            config = load(paths[0], settings=settings).config
+            names = ("dataset", "data_dir", "image_size", "channels", "features", "inception_weights")
+            key = tuple(getattr(config, name) for name in names)
+            if key not in evaluators:  # runs on the same data share the extractor and the real features
+                device = select_device(settings.get("device", "auto"))
+                evaluators[key] = make_evaluator(config, device, namespace.reference)
+            written = score(paths, evaluators[key], not namespace.no_ema, settings, namespace.save_samples, **extras)
+            print("\n".join(f"written to {path}" for path in written))
 
 
 if __name__ == "__main__":

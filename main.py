@@ -14,7 +14,7 @@ def main():
     from train import train
     from utils import data
     from utils.distributed import select_device
-    from utils.metrics import Evaluator
+    from utils.evaluator import Evaluator
     from utils.run import prepare
 
     config = prepare(flags, dry_run)
@@ -22,15 +22,16 @@ def main():
     # What evaluation needs is checked before hours of training.
     device = select_device(config.device)
     evaluator = Evaluator(config, images, device)
+    evaluator.check(config.protocol)
     path = train(config, evaluator, images)
 
     print("\nscoring the last checkpoint")
     changed = {name: getattr(config, name) for name in evaluate.OVERRIDES}  # a resume may score in another way
-    written = evaluate.score(evaluate.load(path, settings=changed, device=device), evaluator)
+    written = evaluate.score([path], evaluator, settings=changed)
     run_dir = Path(config.run_dir)
     grid = sorted((run_dir / "samples").glob("step_*.png"))[-1:]
     print("\nworth opening:")
-    for file in (*grid, run_dir / "plots" / "samples.gif", run_dir / "plots" / "curves.png", written):
+    for file in (*grid, run_dir / "plots" / "samples.gif", run_dir / "plots" / "curves.png", *written):
         if file.exists():
             print(f"  {file}")
 

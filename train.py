@@ -3,25 +3,23 @@
 import contextlib
 import dataclasses
 import signal
-import sys
 import time
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from losses import LOSSES, REGULARIZERS
-from utils import checkpoint, data, plots
+from utils import checkpoint, data, plots, report
 from utils.config import default_run_dir, to_yaml, warnings
 from utils.distributed import select_device
 from utils.errors import Diverged, Stopped, UserError, run_as_script
-from utils.logger import Logger, check_tensorboard, read_stats
-from utils.metrics import Evaluator, summary
+from utils.evaluator import Evaluator
+from utils.logger import Logger, check_tensorboard, progress, read_stats
 from utils.parser import parse_args
 from utils.run import State, StopSignal, check_disk, prepare, refuse_existing, save_checkpoint
+from utils.sampling import Generated
 
 PREVIEW = 100  # samples in a grid
-LOG_FILE_INTERVAL = 30  # seconds between the progress bar's updates where nobody watches it move
 PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
 
 
@@ -140,12 +138,15 @@ def save_samples(run_dir, state, z):
 
 
 def score(evaluator, state, config, logger):
-    """Score the generator as it is now, into the log and stats.jsonl."""
-    was_training = state.scored.training
-    result, _ = evaluator.evaluate(state.scored, config, state.step, state.ema is not None, precision_recall=False)
-    state.scored.train(was_training)
-    logger.say(f"step {state.step:,}: {summary(result)}")
-    logger.write(state.step, flat_scores(result))
+    """Score the generator as it is now under the first protocol, into the log and stats.jsonl."""
+    G = state.scored
+    was_training = G.training
+    source = Generated(G, config.z_dim, config.seed, evaluator.device)
+    facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
+    results, _ = evaluator.evaluate(source, facts, config.protocol[:1], config.num_samples, quick=True)
+    G.train(was_training)
+    logger.say(f"step {state.step:,}: {report.summary(results)}")
+    logger.write(state.step, flat_scores(results[0]))
 
 
 def flat_scores(result):
@@ -154,6 +155,7 @@ def flat_scores(result):
         "inception_score": result["inception_score"]["mean"],
         "fid": result["fid"],
         "kid": result["kid"]["mean"],
+        "protocol": report.label(result["protocol"]),
     }
 
 
@@ -210,6 +212,7 @@ def train(config, evaluator=None, images=None):
         check_tensorboard()
     if evaluator is None and config.eval_every:
         evaluator = Evaluator(config, images, device)
+        evaluator.check(config.protocol[:1])
 
     # From here on the run exists: its directory, configuration and log.
     try:
@@ -244,9 +247,7 @@ def loop(config, run_dir, state, evaluator, logger, stop):
         save_samples(run_dir, state, preview_z)
         save_checkpoint(run_dir, state, config)
     logged_at, logged_step = time.perf_counter(), state.step
-    # On a terminal the bar moves; in a log file it leaves a line now and then.
-    often = {"mininterval": 0.1 if sys.stderr.isatty() else LOG_FILE_INTERVAL, "smoothing": 0.05, "dynamic_ncols": True}
-    with tqdm(total=config.total_steps, initial=state.step, unit="step", **often) as bar:
+    with progress(total=config.total_steps, initial=state.step, unit="step", smoothing=0.05, delay=0) as bar:
         while state.step < config.total_steps:
             step(state, config)
             bar.update()

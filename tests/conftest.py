@@ -1,5 +1,6 @@
 """What several tests share: small settings, one cache of the digits classifier, and pictures on disk."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from utils.errors import run_as_script
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"base_channels": 4, "z_dim": 8, "batch_size": 8, "num_samples": 100}
@@ -31,6 +34,23 @@ def run_script():
 
 
 @pytest.fixture
+def call(monkeypatch, capsys):
+    """Start a script's main() in this process, which spares the import of torch; returns what a process would."""
+
+    def call(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        code = 0
+        try:
+            run_as_script(importlib.import_module(script.removesuffix(".py")).main)
+        except SystemExit as end:
+            code = end.code
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, code, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
 def image_folder(tmp_path):
     """Forty colour images of 40x36 pixels in two folders a class, each class of its own brightness."""
     generator = np.random.default_rng(0)
@@ -40,6 +60,22 @@ def image_folder(tmp_path):
             pixels = generator.integers(low, low + 128, (36, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i:02d}.png")
     return tmp_path / "images"
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory):
+    """A file in the format of torch-fidelity's Inception weights, with random values that keep the signal's size."""
+    from torchvision.models import inception_v3
+
+    torch.manual_seed(0)
+    network = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.weight.mul_(6**0.5)  # from torch's variance 1 / (3 fan_in) to He's 2 / fan_in
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save(network.state_dict(), path)
+    return path
 
 
 @pytest.fixture(autouse=True)

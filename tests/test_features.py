@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import urllib.error
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -48,7 +49,9 @@ def digits_config(tmp_path):
 def test_the_classifier_names_more_than_95_percent_of_unseen_digits_rightly(digits):
     network = train_classifier(digits, CPU, epochs=5)
     test = data.load_split(Config(image_size=8, channels=1), "test")
-    assert features.accuracy(network, test, CPU) > 0.95
+    found = features.examine(network, test, CPU)
+    assert found["accuracy"] > 0.95
+    assert sum(found["class_share"]) == pytest.approx(1) and max(found["class_share"]) < 0.15
     assert not network.training
 
 
@@ -69,14 +72,14 @@ def test_the_classifier_takes_every_image_size_and_gives_features_and_logits(ima
     assert (found.shape, logits.shape) == ((2, 128), (2, 7))
 
 
-def test_the_accuracy_is_the_share_that_is_named_rightly():
+def test_a_classifier_is_examined_by_the_share_that_is_named_rightly_and_the_share_of_each_class():
     class Oracle(torch.nn.Module):
         def forward(self, images):
             return None, torch.eye(4)[images[:, 0, 0, 0].long()]
 
     images = torch.tensor([0, 1, 2, 3, 0], dtype=torch.uint8).view(-1, 1, 1, 1)
     split = data.Images(images, torch.tensor([0, 1, 2, 0, 1]), tuple("abcd"))
-    assert features.accuracy(Oracle(), split, CPU) == 0.6
+    assert features.examine(Oracle(), split, CPU) == {"accuracy": 0.6, "class_share": [0.4, 0.2, 0.2, 0.2]}
 
 
 def test_the_classifier_is_trained_once_and_reloaded_with_the_same_sha256(tmp_path, digits, trainings):
@@ -89,7 +92,7 @@ def test_the_classifier_is_trained_once_and_reloaded_with_the_same_sha256(tmp_pa
     assert not second.training and not any(parameter.requires_grad for parameter in second.parameters())
     assert len(list((tmp_path / ".cache").iterdir())) == 1
     # Both times the test accuracy is said, the same.
-    assert said[-1] == said[-2] and "test accuracy" in said[-1] and f"{second.accuracy['accuracy']:.2%}" in said[-1]
+    assert said[-1] == said[-2] and "test accuracy" in said[-1] and f"{second.examined['accuracy']:.2%}" in said[-1]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "another file"])
@@ -137,22 +140,6 @@ def test_unlabelled_data_are_refused_for_the_classifier(tmp_path, labels, classe
 
 
 @pytest.fixture(scope="module")
-def inception_weights(tmp_path_factory):
-    """A file in the format of torch-fidelity's Inception weights, with random values that keep the signal's size."""
-    from torchvision.models import inception_v3
-
-    torch.manual_seed(0)
-    network = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.weight.mul_(6**0.5)  # from torch's variance 1 / (3 fan_in) to He's 2 / fan_in
-    path = tmp_path_factory.mktemp("inception") / "weights.pth"
-    torch.save(network.state_dict(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def inception(inception_weights):
     config = Config(dataset="cifar10", inception_weights=str(inception_weights))
     return features.load_extractor(config, None, CPU, quiet)
@@ -179,6 +166,20 @@ def test_inception_names_itself_its_resizing_and_its_file(inception, inception_w
     assert inception.name == "inception-v3-compat"
     assert "299" in inception.resize
     assert inception.sha256 == hashlib.sha256(inception_weights.read_bytes()).hexdigest()
+
+
+def test_weights_of_another_hash_are_used_with_a_warning(inception, inception_weights):
+    said = []
+    config = Config(dataset="cifar10", inception_weights=str(inception_weights))
+    loaded = features.load_extractor(config, None, CPU, said.append)
+    assert loaded.sha256 == inception.sha256
+    assert loaded.warning == inception.warning and said == [f"warning: {loaded.warning}"]
+    assert f"not the published ones (SHA-256 {inception.sha256[:8]}..., not 6726825d...)" in loaded.warning
+
+
+def test_the_published_weights_need_no_warning(inception_weights, monkeypatch):
+    monkeypatch.setattr(features, "file_sha256", lambda path: "6726825d" + 56 * "0")
+    assert features.Inception(inception_weights).warning is None
 
 
 def test_a_grey_image_has_the_features_of_the_same_image_in_colour(inception):
@@ -255,6 +256,7 @@ def test_the_extractor_is_the_classifier_for_digits_and_mnist_and_inception_else
 ):
     monkeypatch.setattr(features, "load_classifier", lambda *args: "classifier")
     monkeypatch.setattr(features, "inception_file", lambda given: given)
-    monkeypatch.setattr(features, "Inception", lambda path: torch.nn.Identity())
+    monkeypatch.setattr(features, "Inception", Mock())
     extractor = features.load_extractor(Config(dataset=dataset, features=given), None, CPU, quiet)
     assert ("classifier" if extractor == "classifier" else "inception") == chosen
+    assert features.extractor_name(Config(dataset=dataset, features=given)) == chosen

@@ -125,3 +125,54 @@ def test_the_curves_are_a_png_with_a_panel_for_each_kind_of_statistic(tmp_path, 
     curves = {line.get_label(): list(zip(*line.get_data())) for axis in figure.axes for line in axis.lines}
     assert curves["D(fake)"] == [(s["step"], s["fake_logits"]) for s in stats if s.get("fake_logits") is not None]
     close(figure)
+
+
+# ---- Evaluations ---------------------------------------------------------------------------------------------------
+
+
+def scored(step, fid, name="modern"):
+    return {
+        "inception_score": {"mean": 2.0, "std": 0.1},
+        "fid": fid,
+        "kid": {"mean": -0.1, "std": 0.1},
+        "precision": 0.5,
+        "recall": 0.25,
+        "memorisation": {"nearer": 0.4},
+        "protocol": {"name": name, "step": step},
+    }
+
+
+def test_scores_over_steps_have_a_line_for_each_protocol_and_a_star_at_the_best(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    results = [scored(step, fid, name) for name in ("modern", "paper") for step, fid in ((0, 90), (5, 3), (9, 4))]
+    path = plots.plot_scores(tmp_path / "scores.png", results, lambda protocol: f"label of {protocol['name']}")
+    assert path.exists()
+    (figure,) = kept
+    labels = [axis.get_ylabel() for axis in figure.axes]
+    assert labels[:5] == ["Inception Score", "FID", "KID", "precision", "recall"]
+    assert all(axis.get_xlabel() == "step (updates of G)" for axis in figure.axes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["label of modern", "label of paper"]
+    fid = figure.axes[1]
+    lines = [container.lines[0].get_xydata().tolist() for container in fid.containers]
+    assert lines == [[[0, 90], [5, 3], [9, 4]]] * 2
+    (star,) = [line for line in fid.lines if line.get_marker() == "*"]
+    assert star.get_xydata().tolist() == [[5, 3]]
+    plt.close("all")
+
+
+def test_neighbours_stand_right_of_their_samples(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    samples = constant_images([10, 20, 30, 40], 1, 64)
+    training = torch.stack([constant_images([v + 1, v + 2], 1, 64) for v in (10, 20, 30, 40)])
+    distances = torch.tensor([[1.5, 2], [2.5, 3], [3.5, 4], [4.5, 5]])
+    assert plots.plot_neighbours(tmp_path / "neighbours.png", samples, training, distances).exists()
+    (figure,) = kept
+    for axis, values, far in zip(figure.axes, ((10, 20), (30, 40)), (["1.5", "2.5"], ["3.5", "4.5"])):
+        picture = np.asarray(axis.images[0].get_array())
+        cells = picture[34::66, 34::66][:2, :3]
+        assert cells.tolist() == [[v, v + 1, v + 2] for v in values]
+        assert [label.get_text() for label in axis.get_yticklabels()] == far
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["sample", "1", "2"]
+    plt.close("all")

@@ -1,6 +1,5 @@
 """Every script started as a user starts it, and every bad input answered as a user reads it."""
 
-import importlib
 import json
 import pickle
 import socket
@@ -16,7 +15,6 @@ from PIL import Image
 
 from utils import checkpoint, data
 from utils.config import FIELDS
-from utils.errors import run_as_script
 
 TINY = [word for name, value in SMALL.items() for word in (f"--{name}", value)] + ["--total_steps", 2, "--log_every", 1]
 
@@ -29,23 +27,6 @@ def digits_run(tmp_path_factory, data_dir):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return run_dir, done.stdout
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Start a script's main() in this process, which spares the import of torch; returns what a process would."""
-
-    def call(script, *arguments):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        code = 0
-        try:
-            run_as_script(importlib.import_module(script.removesuffix(".py")).main)
-        except SystemExit as end:
-            code = end.code
-        printed = capsys.readouterr()
-        return subprocess.CompletedProcess(sys.argv, code, printed.out, printed.err)
-
-    return call
 
 
 def fails(done, *words):
@@ -66,7 +47,10 @@ def test_main_trains_scores_and_names_the_files_worth_opening(digits_run):
     opened = printed.split("worth opening:")[1].split()
     assert opened == [
         str(run_dir / name)
-        for name in ("samples/step_000002.png", "plots/samples.gif", "plots/curves.png", "evaluation.json")
+        for name in (
+            *("samples/step_000002.png", "plots/samples.gif", "plots/curves.png"),
+            *("evaluation.json", "evaluation.csv", "plots/evaluation_neighbours.png"),
+        )
     ]
     result = json.loads((run_dir / "evaluation.json").read_text())
     assert result["inception_score"]["mean"] >= 1 and result["fid"] > 0
@@ -85,7 +69,7 @@ def test_evaluate_keeps_the_scored_images(digits_run, run_script, data_dir, tmp_
     assert samples.dtype == np.uint8 and samples.shape == (100, 8, 8, 1)
     path = checkpoint.latest(run_dir)
     again = run_script("evaluate.py", path, "--data_dir", data_dir, "--no_ema")
-    assert again.returncode == 0 and "samples of G at step 2" in again.stdout
+    assert again.returncode == 0 and "drawn from G at step 2" in again.stdout
 
 
 def test_runs_with_other_latents_are_scored_together_and_keep_their_own_files(

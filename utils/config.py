@@ -88,7 +88,19 @@ class Config:
     eval_every: int = setting(0, "scores during training; 0: only after it", low=0, resumable=True)
 
     # How it is scored
-    num_samples: int = setting(10_000, "samples that are scored", low=100, resumable=True)
+    num_samples: int | None = setting(
+        None,
+        "samples that are scored, at most (default: the protocol's, scaled to small data sets)",
+        low=100,
+        resumable=True,
+    )
+    protocol: tuple[str, ...] = setting(
+        ("modern",),
+        "how scores are counted, one or more: modern is 50,000 samples against the training images; paper an IS of "
+        "10 x 5,000 and a FID of 5,000 against the test images; test 10,000 against the test images",
+        choices=("modern", "paper", "test"),
+        resumable=True,
+    )
     features: str = setting(
         "auto",
         "what looks at the images: torch-fidelity's Inception, or a classifier trained on the data set "

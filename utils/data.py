@@ -7,7 +7,6 @@ worker processes and no per-image Python.
 import contextlib
 import hashlib
 import math
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,8 @@ import torch
 from torch.nn import functional as F
 
 from .errors import UserError
+from .image_files import list_images, read_images
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 DIGITS_TEST_EVERY = 6  # of scikit-learn's 1,797 digits every sixth is held out: 1,498 to train, 299 to test
 RESIZE_CHUNK = 2048  # images resized at once, to bound the memory of their float copies
 SOCKET_TIMEOUT = 30  # seconds without a byte before a download counts as failed
@@ -188,50 +187,11 @@ def has_test_split(config):
 
 def load_folder(data_dir, split, image_size, channels):
     """Load a directory of images, flat or one folder a class, as Images. UserError names a file that cannot be read."""
-    from PIL import Image, ImageOps
-
-    root = folder_root(data_dir, split)
-    paths, folders = _list_images(root)
-    names = _list_images(folder_root(data_dir, "train"))[1] if split == "test" else folders
+    paths, folders = list_images(folder_root(data_dir, split))
+    names = list_images(folder_root(data_dir, "train"))[1] if split == "test" else folders
     classes = tuple(sorted(set(names))) if None not in names else ()  # test images have the training classes' numbers
-    images = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
-    for path, out in zip(paths, images):
-        try:
-            with Image.open(path) as image:
-                if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)  # centre crop
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"cannot read the image {path}: {error}. Remove or replace it") from error
-        out.copy_(torch.from_numpy(np.array(image)).view(image_size, image_size, channels).permute(2, 0, 1))
     labels = torch.tensor([classes.index(folder) if folder in classes else -1 for folder in folders])
-    return Images(images, labels, classes)
-
-
-def _list_images(root):
-    """The images below a folder, hidden ones left out, and each one's class folder, or None at the top."""
-    if not root.is_dir():
-        raise UserError(f"--dataset folder reads the images below --data_dir, but {root.resolve()} is not a folder")
-    paths = []
-    seen = set()
-
-    def unreadable(error):
-        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}")
-
-    for directory, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
-        seen.add(os.path.realpath(directory))  # links may lead in a circle
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(directory, name)) not in seen
-        ]
-        visible = (Path(directory, name) for name in names if not name.startswith("."))
-        paths += [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not paths:
-        raise UserError(f"no images below {root.resolve()}; it takes {', '.join(sorted(IMAGE_SUFFIXES))}")
-    paths.sort()
-    return paths, [path.relative_to(root).parts[0] if path.parent != root else None for path in paths]
+    return Images(read_images(paths, image_size, channels), labels, classes)
 
 
 # ---- Batches -------------------------------------------------------------------------------------------------------

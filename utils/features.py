@@ -17,7 +17,7 @@ from .data import has_test_split, load_split
 from .errors import UserError
 
 INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
-CLASSIFIER_FORMAT = "sngan-classifier-1"
+CLASSIFIER_FORMAT = "sngan-classifier-2"
 CLASSIFIER_FEATURES = 128
 CACHE = ".cache"  # below data_dir; hidden, so that a folder of images does not take it for a class
 MAX_LR = 3e-3  # of the classifier's one-cycle schedule
@@ -33,6 +33,7 @@ class Inception(nn.Module):
     """torch-fidelity's inception-v3-compat: 2048-d pool features and 1008 unbiased logits."""
 
     name = "inception-v3-compat"
+    warning = None  # what a reader of the scores must know of the weights
     resize = "299x299 bilinear, as TensorFlow 1.x"
 
     def __init__(self, path):
@@ -46,6 +47,11 @@ class Inception(nn.Module):
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"{path} does not hold the weights of torch-fidelity's Inception: {reason}") from error
         self.sha256 = file_sha256(path)
+        if not self.sha256.startswith(INCEPTION_SHA256):
+            self.warning = (
+                f"the Inception weights are not the published ones (SHA-256 {self.sha256[:8]}..., not "
+                f"{INCEPTION_SHA256}...): these scores compare with no others"
+            )
 
     def forward(self, images):
         return self.network(images.expand(-1, 3, -1, -1))
@@ -77,6 +83,7 @@ class Classifier(nn.Module):
     """Three strided stages to a 128-d feature and the data set's classes."""
 
     name = "classifier"
+    warning = None
 
     def __init__(self, image_size, channels, num_classes):
         super().__init__()
@@ -124,12 +131,16 @@ def train_classifier(train, device, epochs):
 
 
 @torch.inference_mode()
-def accuracy(network, split, device):
-    """The share of a split that the classifier names rightly."""
-    right = 0
-    for images, labels in zip(split.images.split(1000), split.labels.split(1000)):
-        right += (network(images.to(device))[1].argmax(1).cpu() == labels).sum().item()
-    return right / len(split.labels)
+def examine(network, split, device):
+    """What the classifier answers on a split: {accuracy, class_share}, shares of the images, a class each."""
+    answers = torch.cat([network(images.to(device))[1].argmax(1).cpu() for images in split.images.split(1000)])
+    shares = torch.bincount(answers, minlength=len(split.classes)).double() / len(answers)
+    return {"accuracy": (answers == split.labels).double().mean().item(), "class_share": shares.tolist()}
+
+
+def is_labelled(images):
+    """Whether a classifier can be trained on these Images."""
+    return len(images.classes) > 1 and bool((images.labels >= 0).all())
 
 
 def load_classifier(config, train, device, say):
@@ -137,7 +148,7 @@ def load_classifier(config, train, device, say):
 
     The file's name holds a hash of the training images and labels, so that other data never meet old weights.
     """
-    if len(train.classes) < 2 or (train.labels < 0).any():
+    if not is_labelled(train):
         raise UserError(
             f"--features classifier needs labelled images of two classes or more, which the training split of "
             f"{config.dataset} does not have; use --features inception"
@@ -151,14 +162,14 @@ def load_classifier(config, train, device, say):
         say(f"training the classifier that scores {config.dataset}, once ({epochs} epochs)")
         network = train_classifier(train, device, epochs)
         tested, where = (load_split(config, "test"), "test") if has_test_split(config) else (train, "training")
-        network.accuracy = {"split": where, "accuracy": accuracy(network, tested, device)}
+        network.examined = {"split": where, **examine(network, tested._replace(classes=train.classes), device)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             weights = {name: value.cpu() for name, value in network.state_dict().items()}
-            save(path, {"format": CLASSIFIER_FORMAT, "weights": weights, "accuracy": network.accuracy})
+            save(path, {"format": CLASSIFIER_FORMAT, "weights": weights, "examined": network.examined})
         except (OSError, UserError) as error:
             say(f"the classifier is not kept for the next time: {error}")
-    say(f"classifier of {config.dataset}: {network.accuracy['split']} accuracy {network.accuracy['accuracy']:.2%}")
+    say(f"classifier of {config.dataset}: {network.examined['split']} accuracy {network.examined['accuracy']:.2%}")
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode() + value.cpu().numpy().tobytes())
@@ -173,15 +184,22 @@ def _cached_classifier(path, config, train):
         if content["format"] != CLASSIFIER_FORMAT:
             return None
         network.load_state_dict(content["weights"])
-        network.accuracy = content["accuracy"]
+        network.examined = content["examined"]
     except Exception:  # absent, truncated or another version's: it is trained again
         return None
     return network.eval()
 
 
+def extractor_name(config):
+    """Which extractor --features names for this data set: inception or classifier."""
+    return AUTO.get(config.dataset, "inception") if config.features == "auto" else config.features
+
+
 def load_extractor(config, train, device, say=print):
-    """The extractor that --features names for this data set, on the device. UserError where it cannot be had."""
-    name = AUTO.get(config.dataset, "inception") if config.features == "auto" else config.features
-    if name == "classifier":
+    """That extractor, on the device; train is the training split as Images. UserError where it cannot be had."""
+    if extractor_name(config) == "classifier":
         return load_classifier(config, train, device, say)
-    return Inception(inception_file(config.inception_weights)).to(device)
+    extractor = Inception(inception_file(config.inception_weights)).to(device)
+    if extractor.warning:
+        say(f"warning: {extractor.warning}")
+    return extractor

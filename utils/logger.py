@@ -2,11 +2,21 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
 from .errors import UserError
+
+LOG_FILE_INTERVAL = 30  # seconds between a progress bar's updates where nobody watches it move
+PATIENCE = 5  # seconds before a bar is shown at all
+
+
+def progress(iterable=None, label=None, total=None, delay=PATIENCE, **options):
+    """A tqdm bar that moves on a terminal and leaves a line now and then in a log file."""
+    interval = 0.1 if sys.stderr.isatty() else LOG_FILE_INTERVAL
+    return tqdm(iterable, label, total, mininterval=interval, delay=delay, dynamic_ncols=True, **options)
 
 
 def read_stats(run_dir):
@@ -38,12 +48,12 @@ class Logger:
         self._text.write(text + "\n")
 
     def write(self, step, values):
-        """Append {"step": step, **values} to stats.jsonl; numbers that JSON has no name for become null."""
-        values = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        """Append {"step": step, **values}, numbers and text, to stats.jsonl; NaN and infinity become null."""
+        values = {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in values.items()}
         self._stats.write(json.dumps({"step": step, **values}) + "\n")
         if self._writer:
             for name, value in values.items():
-                if value is not None:
+                if value is not None and not isinstance(value, str):
                     self._writer.add_scalar(name, value, step)
 
     def close(self):

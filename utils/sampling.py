@@ -1,0 +1,80 @@
+"""Samples to be scored, in blocks of 64 images, and their features. Under torchrun the ranks share the blocks.
+
+A block of a generator is always drawn and looked at whole. So sample i and its features are functions of the
+generator, the seed and i alone: not of how many are drawn, by how many processes, or of a batch size.
+"""
+
+import numpy as np
+import torch
+
+from .data import quantise
+from .distributed import gather, rank, world_size
+from .errors import UserError
+from .logger import progress
+
+BLOCK = 64  # images; also torch-fidelity's default batch size
+
+
+def latents(seed, start, count, z_dim):
+    """z ~ N(0, I) of the samples start, start + 1, ...: (count, z_dim), each from a seed of its own."""
+    z = torch.empty(count, z_dim)
+    generator = torch.Generator()
+    for i, row in enumerate(z, start):
+        entropy = np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0]
+        torch.randn(z_dim, generator=generator.manual_seed(int(entropy >> np.uint64(1))), out=row)
+    return z
+
+
+class Generated:
+    """The endless samples of a generator in eval mode, quantised."""
+
+    count = None
+
+    def __init__(self, G, z_dim, seed, device):
+        self.G, self.z_dim, self.seed, self.device = G.eval(), z_dim, seed, device
+
+    @torch.inference_mode()
+    def block(self, number):
+        """Samples 64 * number and on: (64, C, H, W) uint8 on the CPU. UserError where G gives no finite numbers."""
+        z = latents(self.seed, BLOCK * number, BLOCK, self.z_dim)
+        images = self.G(z.to(self.device))
+        if not images.isfinite().all():  # as uint8 they would be black images, and have a score
+            raise UserError("the generator draws NaN or infinity: its weights are broken")
+        return quantise(images).cpu()
+
+
+class Given:
+    """Images that exist: a data set's, or another program's samples, (N, C, H, W) uint8."""
+
+    def __init__(self, images):
+        self.images, self.count = images, len(images)
+
+    def block(self, number):
+        """Images 64 * number and on: (64, C, H, W) uint8, fewer in the last block."""
+        return self.images[BLOCK * number : BLOCK * (number + 1)]
+
+
+def images_at(source, indices):
+    """The source's images with these numbers: (n, C, H, W) uint8."""
+    blocks = {number: source.block(number) for number in {int(i) // BLOCK for i in indices}}
+    return torch.stack([blocks[int(i) // BLOCK][int(i) % BLOCK] for i in indices])
+
+
+@torch.inference_mode()
+def extract(networks, source, count, device, label):
+    """What networks say about a source's first `count` images, in one pass.
+
+    Each network gives (features, logits) for a block; returns their (count, d) and (count, k) as float32 on the CPU,
+    two for each network, on rank 0; None on the others. label: of the progress bar, shown where it takes long.
+    """
+    last = (count - 1) // BLOCK
+    shares = last // world_size() + 1  # blocks of each rank; the last block is repeated where they do not divide
+    found = None
+    for i in progress(range(shares), label, unit_scale=BLOCK * world_size(), unit="image", disable=rank() > 0):
+        images = source.block(min(i * world_size() + rank(), last)).to(device)
+        parts = [part for network in networks for part in network(images)]
+        found = found or [torch.empty(shares, BLOCK, part.size(1)) for part in parts]
+        for rows, part in zip(found, parts):
+            rows[i, : len(part)] = part
+    gathered = [gather(rows) for rows in found]
+    return None if rank() > 0 else [rows.transpose(0, 1).flatten(0, 2)[:count] for rows in gathered]
