@@ -113,37 +113,12 @@ def load(path, ema=True, settings=None, device="cpu"):
     return Loaded(Path(path), G.to(device), config, content["step"], ema)
 
 
-def by_run(names):
-    """Group run directories and files: {what is scored together: its checkpoints, oldest first}."""
-    groups = {}
-    for name in map(Path, names):
-        checkpoint.latest(name) if name.is_dir() else None  # a directory without checkpoints is no run
-        for path in [path for _, path in checkpoint.checkpoints(name)] if name.is_dir() else [name]:
-            group = groups.setdefault(path.parent if path.parent.name == "checkpoints" else path, [])
-            group.append(path) if path not in group else None
-    return {key: sorted(paths) for key, paths in groups.items()}
-
-
-def stem_of(paths, ema=True):
-    """Where an evaluation of these checkpoints goes, without its suffix.
-
-    A run's evaluation.json is of its last checkpoint, the EMA where there is one; any other has a name of its own.
-    """
-    last = paths[-1]
-    folder = last.parent
-    if folder.name != "checkpoints":
-        return folder / f"{last.stem}_evaluation"
-    if ema and checkpoint.checkpoints(folder.parent) and last == checkpoint.latest(folder.parent):
-        return folder.parent / "evaluation"
-    return folder.parent / f"evaluation_{last.stem}{'' if ema else '_no_ema'}"
-
-
 def make_evaluator(config, device, reference=None):
     """The Evaluator of a configuration's data set, or of the folder `reference` in its place."""
-    if reference and features.extractor_name(config) == "inception":  # then nothing of the data set is needed
-        config, reference = dataclasses.replace(config, dataset="folder", data_dir=reference), None
-    with rank_zero_first():
-        train = data.load_split(config)
+    train = None
+    if not reference or features.extractor_name(config) == "classifier":  # the classifier is the data set's in any case
+        with rank_zero_first():
+            train = data.load_split(config)
     return Evaluator(config, train, device, say=print if rank() == 0 else lambda text: None, reference=reference)
 
 
@@ -167,7 +142,7 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
         )
         if rank() == 0:
             results += say_results(path, found)
-            written = report.write(stem_of(paths, ema), results)
+            written = report.write(report.stem_of(paths, ema), results)
     if rank() > 0:
         return []
     if keep:
@@ -176,14 +151,13 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
         print(f"{drawn:,} scored images are in {keep}")
     if sentence := report.best_and_last(results):
         print(sentence)
-    return written + report.draw(stem_of(paths, ema), results, neighbours)
+    return written + report.draw(report.stem_of(paths, ema), results, neighbours)
 
 
 def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None):
     """Score the images of any other generator against a data set or the folder `reference`. Returns the files."""
     if reference and "dataset" not in settings:
         settings = settings | {"dataset": "folder", "data_dir": reference}
-        reference = None
     config, _ = resolve(settings)
     images = load_samples(path, config.image_size, config.channels)
     evaluator = make_evaluator(config, select_device(config.device), reference)
@@ -204,6 +178,11 @@ def say_results(path, found):
     """Print results under the name of what was scored, and return them with that name."""
     print(f"{path}:\n  {report.summary(found)}", flush=True)
     return [{"checkpoint": str(path), **result} for result in found]
+
+
+def say_written(paths):
+    for path in paths:
+        print(f"written to {path}")
 
 
 # ---- What is not scored --------------------------------------------------------------------------------------------
@@ -247,18 +226,17 @@ def main():
     extras = {"bootstrap": namespace.bootstrap, "fid_infinity": namespace.fid_infinity}
     with processes():
         if namespace.samples:
-            written = score_images(namespace.samples, settings, **extras, reference=namespace.reference)
-            print("\n".join(f"written to {path}" for path in written))
+            say_written(score_images(namespace.samples, settings, **extras, reference=namespace.reference))
         evaluators = {}
-        for paths in by_run(namespace.checkpoints).values():
+        for paths in checkpoint.by_run(namespace.checkpoints).values():
             config = load(paths[0], settings=settings).config
             names = ("dataset", "data_dir", "image_size", "channels", "features", "inception_weights")
             key = tuple(getattr(config, name) for name in names)
             if key not in evaluators:  # runs on the same data share the extractor and the real features
                 device = select_device(settings.get("device", "auto"))
                 evaluators[key] = make_evaluator(config, device, namespace.reference)
-            written = score(paths, evaluators[key], not namespace.no_ema, settings, namespace.save_samples, **extras)
-            print("\n".join(f"written to {path}" for path in written))
+            ema = not namespace.no_ema
+            say_written(score(paths, evaluators[key], ema, settings, namespace.save_samples, **extras))
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_the_share_of_each_class_is_beside_that_of_real_images():
 def result(nearer=0.4, apart=1.0, recall=0.5, shares=(0.5, 0.3, 0.2)):
     return {
         "recall": recall,
-        "memorisation": {"nearer": nearer, "unseen": "test images"},
+        "memorisation": {"nearer": nearer, "real": "training images", "unseen": "test images"},
         "diversity": {"distance_between_samples": apart, "distance_between_real": 1.0},
         "class_share": dict(zip("abc", shares)),
         "class_share_real": dict(zip("abc", Judge.examined["class_share"])),
@@ -109,7 +109,7 @@ def result(nearer=0.4, apart=1.0, recall=0.5, shares=(0.5, 0.3, 0.2)):
     ("changed", "words"),
     [
         ({}, []),
-        ({"nearer": 0.8}, ["may copy its training images"]),
+        ({"nearer": 0.8}, ["may copy training images"]),
         ({"apart": 0.01, "recall": 0, "nearer": 1.0}, ["has collapsed"]),  # what follows from it is not said too
         ({"shares": (0.65, 0.35, 0.0)}, ["hardly a sample of class c"]),
         ({"shares": (0.99, 0.005, 0.005)}, ["hardly a sample of class b, c"]),

@@ -11,8 +11,7 @@ from conftest import SMALL
 from PIL import Image
 from test_scripts import TINY, fails
 
-import evaluate
-from utils import checkpoint, data
+from utils import checkpoint, data, report
 from utils.errors import UserError
 
 
@@ -120,6 +119,8 @@ def test_a_run_is_scored_against_a_folder_in_its_data_sets_place(scored, tmp_pat
     result = json.loads((run / "evaluation.json").read_text())
     assert (result["protocol"]["dataset"], result["protocol"]["num_real"]) == ("folder", 100)
     assert result["protocol"]["features"] == "classifier"  # of the digits
+    assert result["protocol"]["reference"] == str(tmp_path / "reference")
+    assert "nearest of the reference images" in done.stdout
 
 
 def data_config():
@@ -202,17 +203,17 @@ def test_fid_infinity_says_how_many_samples_it_needs(scored):
 def test_the_name_of_an_evaluation_says_what_it_is_of(run_dir, tmp_path):
     first, last = (checkpoint.checkpoint_path(run_dir, step) for step in (0, 4))
     folder = last.parent.parent
-    assert evaluate.stem_of([first, last]) == folder / "evaluation"
-    assert evaluate.stem_of([first]) == folder / "evaluation_step_000000"
-    assert evaluate.stem_of([last], ema=False) == folder / "evaluation_step_000004_no_ema"
-    assert evaluate.stem_of([tmp_path / "G.pt"]) == tmp_path / "G_evaluation"
+    assert report.stem_of([first, last]) == folder / "evaluation"
+    assert report.stem_of([first]) == folder / "evaluation_step_000000"
+    assert report.stem_of([last], ema=False) == folder / "evaluation_step_000004_no_ema"
+    assert report.stem_of([tmp_path / "G.pt"]) == tmp_path / "G_evaluation"
 
 
 def test_exported_generators_are_scored_each_by_itself(run_dir, tmp_path):
-    groups = evaluate.by_run([run_dir, tmp_path / "a.pt", tmp_path / "b.pt", checkpoint.latest(run_dir)])
+    groups = checkpoint.by_run([run_dir, tmp_path / "a.pt", tmp_path / "b.pt", checkpoint.latest(run_dir)])
     assert [len(paths) for paths in groups.values()] == [3, 1, 1]
     with pytest.raises(UserError, match="holds no checkpoint"):
-        evaluate.by_run([tmp_path])
+        checkpoint.by_run([tmp_path])
 
 
 def test_no_scores_are_kept_of_a_generator_whose_weights_are_broken(scored):

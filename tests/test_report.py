@@ -18,6 +18,7 @@ def result(step, fid, name="modern", **others):
         "precision": 0.75,
         "recall": 0.5,
         "memorisation": {
+            "real": "training images",
             "unseen": "test images",
             "distance_of_samples": 4.5,
             "distance_of_unseen": 3.25,
@@ -52,14 +53,14 @@ def test_the_summary_names_scores_and_protocol():
         "    modern: 5,000 samples, 50,000 train images of digits, features of the classifier (abcdef01); "
         "samples drawn from the EMA of G at step 1,200",
         "    short of the full protocol modern: 5,000 samples, not 50,000",
-        "  nearest training image: at 4.5 in the median, for test images at 3.25",
+        "  nearest of the training images: at 4.5 in the median, for test images at 3.25",
     ]
 
 
 def test_the_summary_of_several_protocols_says_once_what_they_share():
     first, second = result(1200, 4.0, warnings=["it copies"]), result(1200, 6.0, "paper", warnings=["it copies"])
     text = report.summary([first, second])
-    assert text.count("nearest training image") == text.count("warning: it copies") == 1
+    assert text.count("nearest of the training images") == text.count("warning: it copies") == 1
     assert text.index("FID 4.00") < text.index("modern:") < text.index("FID 6.00") < text.index("paper:")
 
 

@@ -117,6 +117,17 @@ def latest(run_dir):
     return found[-1][1]
 
 
+def by_run(names):
+    """Group run directories and files: {what is scored together: its checkpoints, oldest first}."""
+    groups = {}
+    for name in map(Path, names):
+        if name.is_dir():
+            latest(name)  # a directory without checkpoints is no run
+        for path in [path for _, path in checkpoints(name)] if name.is_dir() else [name]:
+            groups.setdefault(path.parent if path.parent.name == "checkpoints" else path, set()).add(path)
+    return {key: sorted(paths) for key, paths in groups.items()}
+
+
 def load_latest(run_dir):
     """Load a run directory's newest checkpoint. Returns (content, path); UserError names an older one, if any."""
     path = latest(run_dir)

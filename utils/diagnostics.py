@@ -46,11 +46,12 @@ def nearest(queries, images, k=1, among_themselves=False):
     return torch.cat(distances), torch.cat(indices)
 
 
-def memorisation(samples, training, unseen=None):
+def memorisation(samples, training, unseen=None, name="training"):
     """How near samples (N, d) lie to training images (M, d), beside how near unseen images (K, d) lie.
 
     nearer: the probability that a sample is nearer to a training image than an unseen image is (0.5: alike; the effect
-    size of the Mann-Whitney test, as in Meehan et al. 2020). Returns (dict, Neighbours).
+    size of the Mann-Whitney test, as in Meehan et al. 2020). name: what the training images are called in words.
+    Returns (dict, Neighbours).
     """
     from scipy import stats
 
@@ -61,7 +62,8 @@ def memorisation(samples, training, unseen=None):
         of_unseen, _ = nearest(unseen[:QUERIES], training)
     first, other = of_samples[:, 0].numpy(), of_unseen[:, 0].numpy()
     found = {
-        "unseen": "test images" if unseen is not None else "other training images",
+        "real": f"{name} images",
+        "unseen": "test images" if unseen is not None else f"other {name} images",
         "distance_of_samples": of_samples[:, 0].median().item(),
         "distance_of_unseen": of_unseen[:, 0].median().item(),
         "nearer": float(stats.mannwhitneyu(other, first).statistic / len(first) / len(other)),
@@ -112,7 +114,7 @@ def warnings(result, drawn):
     memory = result["memorisation"]
     if memory["nearer"] > MEMORISING and not collapsed:
         found.append(
-            f"the generator may copy its training images: a sample is nearer to one than {memory['unseen']} are in "
+            f"the generator may copy {memory['real']}: a sample is nearer to one than {memory['unseen']} are in "
             f"{memory['nearer']:.0%} of comparisons; look at the picture of nearest neighbours"
         )
     if result["recall"] < LOW_RECALL and not collapsed:

@@ -20,19 +20,20 @@ class Evaluator:
     """Scores samples against one data set: the extractor and the real images' features, made once and cached.
 
     Of config only what concerns data and extractor is read; train is its training split. reference: a folder whose
-    images stand in the data set's place as the real ones, while the extractor stays the data set's. Making an Evaluator
-    is also the check that the protocols are possible: it raises UserError where weights, data or a split are missing.
+    images stand in the data set's place as the real ones, while a classifier stays the data set's; Inception needs no
+    train then. UserError where weights or data are missing.
     """
 
     def __init__(self, config, train, device, say=print, reference=None):
-        self.device, self.say, self.classes = device, say, train.classes
+        self.device, self.say, self.folder = device, say, reference
         with rank_zero_first():
             self.extractor = features.load_extractor(config, train, device, say)
             self.classifier = self.extractor if self.extractor.name == "classifier" else None
-            if self.classifier is None and config.dataset != "folder" and features.is_labelled(train):
+            if train and self.classifier is None and config.dataset != "folder" and features.is_labelled(train):
                 self.classifier = features.load_classifier(config, train, device, say)
         if broadcast(self.extractor.sha256) != self.extractor.sha256:
             raise UserError(f"the ranks have different weights of the {self.extractor.name}: share one data_dir")
+        self.classes = train.classes if train else ()
         self.config = dataclasses.replace(config, dataset="folder", data_dir=reference) if reference else config
         self.splits = {"train": load_split(self.config) if reference else train}
         if has_test_split(self.config):
@@ -75,6 +76,8 @@ class Evaluator:
         evaluation.json has it, and what plots.plot_neighbours() takes, or None; on ranks other than 0, (None, None).
         """
         self.check(protocols)
+        if source.count is not None and source.count < metrics.MIN_IMAGES:
+            raise UserError(f"scores need {metrics.MIN_IMAGES} samples or more, and there are {source.count}")
         splits = {name: metrics.PROTOCOLS[name].split for name in protocols}
         sizes = {name: len(self.images(split).images) for name, split in splits.items()}
         counts = {name: metrics.sample_counts(name, sizes[name], num_samples, source.count) for name in protocols}
@@ -112,8 +115,8 @@ class Evaluator:
 
         Returns what a result holds of it, and what plots.plot_neighbours() takes.
         """
-        unseen = unseen and unseen.features
-        memorisation, found = diagnostics.memorisation(samples, training.features, unseen)
+        real = "reference" if self.folder else "training"
+        memorisation, found = diagnostics.memorisation(samples, training.features, unseen and unseen.features, real)
         diversity = diagnostics.diversity(samples, training.features)
         pictures = images_at(source, found.samples), self.images("train").images[found.training]
         return {"memorisation": memorisation, "diversity": diversity}, (*pictures, found.distances)
@@ -127,6 +130,7 @@ class Evaluator:
             "name": name,
             "departures": metrics.departures(name, *counts, num_real),
             "dataset": self.config.dataset,
+            "reference": self.folder,
             "split": split,
             "data_sha256": images.sha256(),
             "num_real": num_real,

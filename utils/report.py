@@ -8,7 +8,7 @@ import io
 import json
 
 from . import plots
-from .checkpoint import write_atomically
+from .checkpoint import checkpoints, latest, write_atomically
 
 COLUMNS = [
     *("checkpoint", "step", "ema", "protocol", "departures", "dataset", "split", "num_real", "num_samples"),
@@ -35,8 +35,8 @@ def summary(results):
     if "memorisation" in result:
         memory = result["memorisation"]
         lines.append(
-            f"nearest training image: at {memory['distance_of_samples']:.3g} in the median, for {memory['unseen']} at "
-            f"{memory['distance_of_unseen']:.3g}"
+            f"nearest of the {memory['real']}: at {memory['distance_of_samples']:.3g} in the median, for "
+            f"{memory['unseen']} at {memory['distance_of_unseen']:.3g}"
         )
     sentences = [result["protocol"]["features_warning"], *result.get("warnings", [])]
     lines += [f"warning: {sentence}" for sentence in sentences if sentence]
@@ -83,6 +83,20 @@ def best_and_last(results):
         return None
     best, last = (f"step {_step(r):,} (FID {r['fid']:.2f}, IS {r['inception_score']['mean']:.2f})" for r in chosen)
     return f"of {len(first)}, the best by FID is {best}, the last {last}\n  {label(chosen[0]['protocol'])}"
+
+
+def stem_of(paths, ema=True):
+    """Where an evaluation of these checkpoints goes, without its suffix.
+
+    A run's evaluation.json is of its last checkpoint, the EMA where there is one; any other has a name of its own.
+    """
+    last = paths[-1]
+    folder = last.parent
+    if folder.name != "checkpoints":
+        return folder / f"{last.stem}_evaluation"
+    if ema and checkpoints(folder.parent) and last == latest(folder.parent):
+        return folder.parent / "evaluation"
+    return folder.parent / f"evaluation_{last.stem}{'' if ema else '_no_ema'}"
 
 
 def write(stem, results):
