@@ -106,7 +106,7 @@ LINE = {"loss_D": 1.2, "loss_G": 0.3, "real_logits": 0.1, "fake_logits": -0.2, "
         ([{"step": 1, **LINE}], 3),
         ([{"step": 1, **dict.fromkeys(LINE)}], 3),
         ([{"step": step, **LINE} for step in range(1, 40)], 3),
-        ([{"step": 1, **LINE}, {"step": 1, "inception_score": 8.0, "fid": 20.0, "kid": 0.1}], 5),
+        ([{"step": 1, **LINE}, {"step": 1, "inception_score": 8.0, "fid": 20.0, "protocol": "the protocol"}], 5),
         ([{"step": 1, **LINE, "loss_D": None}, {"step": 2, **LINE}], 3),
     ],
     ids=["one line", "only nulls", "many lines", "with scores", "a null among numbers"],
@@ -122,6 +122,7 @@ def test_the_curves_are_a_png_with_a_panel_for_each_kind_of_statistic(tmp_path, 
         assert 400 < picture.width < 2000 and 200 < picture.height < 1200
     (figure,) = figures
     assert len(figure.axes) == panels
+    assert figure.get_suptitle() == ("a title\nscores: the protocol" if panels == 5 else "a title")
     curves = {line.get_label(): list(zip(*line.get_data())) for axis in figure.axes for line in axis.lines}
     assert curves["D(fake)"] == [(s["step"], s["fake_logits"]) for s in stats if s.get("fake_logits") is not None]
     close(figure)

@@ -53,7 +53,7 @@ def test_main_trains_scores_and_names_the_files_worth_opening(digits_run):
         )
     ]
     result = json.loads((run_dir / "evaluation.json").read_text())
-    assert result["inception_score"]["mean"] >= 1 and result["fid"] > 0
+    assert result["inception_score"]["mean"] > 0.999 and result["fid"] > 0
     assert sum(result["class_share"].values()) == pytest.approx(1)
     assert result["protocol"]["features"] == "classifier" and result["protocol"]["num_samples"] == 100
     with Image.open(run_dir / "samples" / "step_000002.png") as grid:

@@ -90,7 +90,8 @@ class Config:
     # How it is scored
     num_samples: int | None = setting(
         None,
-        "samples that are scored, at most (default: the protocol's, scaled to small data sets)",
+        "samples that are scored, in the place of 50,000; other counts of a protocol follow in proportion (default: "
+        "50,000, fewer for small data sets)",
         low=100,
         resumable=True,
     )

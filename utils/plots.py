@@ -68,7 +68,8 @@ def plot_curves(run_dir, stats, title):
         axis.grid(alpha=0.3)
         if len(series) > 1:
             axis.legend(frameon=False)
-    figure.suptitle(title)
+    protocol = next((line["protocol"] for line in stats if "protocol" in line), None)
+    figure.suptitle(f"{title}\nscores: {protocol}" if protocol else title)
     target = Path(run_dir) / "plots" / "curves.png"
     figure.savefig(target, dpi=110)
     plt.close(figure)
