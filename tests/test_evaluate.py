@@ -129,18 +129,22 @@ def data_config():
     return Config(image_size=8, channels=1)
 
 
-def test_two_processes_give_exactly_the_scores_of_one(scored, run_script, data_dir):
+def test_two_processes_give_exactly_the_scores_of_one(scored, run_script, tmp_path):
     def results(run):
         content = json.loads((run / "evaluation.json").read_text())
         return [{key: value for key, value in result.items() if key != "checkpoint"} for result in content["results"]]
 
+    def paths(run):
+        return [run / "checkpoints" / f"step_{step:06d}.pt" for step in (2, 4)]
+
     flags = ["--protocol", "modern", "paper", "--num_samples", 300]
-    run, done = scored(*flags)
+    run, done = scored(*flags, what=paths)
     assert done.returncode == 0, done.stderr
     alone = results(run)
     (run / "evaluation.json").unlink()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--standalone"]
-    done = run_script(*torchrun, "evaluate.py", run, "--data_dir", data_dir, *flags)
+    # An empty cache: the two train the classifier and take the real features themselves.
+    done = run_script(*torchrun, "evaluate.py", *paths(run), "--data_dir", tmp_path / "empty", *flags)
     assert done.returncode == 0, done.stderr
     assert results(run) == alone
     assert done.stdout.count("best by FID") == 1  # one process speaks

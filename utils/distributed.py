@@ -82,14 +82,22 @@ def gather(tensor):
     return torch.stack(parts) if parts else None
 
 
+@contextlib.contextmanager
 def all_cores():
-    """A context in which numpy on this rank uses every core, as it does alone: torchrun leaves it a single one.
+    """A context in which this rank computes on every core, as a process alone does: torchrun leaves it a single one.
 
     The last bits of a sum depend on the number of threads, and the scores are to be the same.
     """
     if world_size() == 1:
-        return contextlib.nullcontext()
+        yield
+        return
     from threadpoolctl import threadpool_limits
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return threadpool_limits(cores, user_api="blas")
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        with threadpool_limits(cores, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)

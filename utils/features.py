@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from .checkpoint import save
 from .data import has_test_split, load_split
+from .distributed import all_cores
 from .errors import UserError
 
 INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
@@ -160,9 +161,10 @@ def load_classifier(config, train, device, say):
     if network is None:
         epochs = min(max(3, 100_000 // len(train.images)), 100)  # small sets need more passes
         say(f"training the classifier that scores {config.dataset}, once ({epochs} epochs)")
-        network = train_classifier(train, device, epochs)
         tested, where = (load_split(config, "test"), "test") if has_test_split(config) else (train, "training")
-        network.examined = {"split": where, **examine(network, tested._replace(classes=train.classes), device)}
+        with all_cores():
+            network = train_classifier(train, device, epochs)
+            network.examined = {"split": where, **examine(network, tested._replace(classes=train.classes), device)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             weights = {name: value.cpu() for name, value in network.state_dict().items()}

@@ -1,7 +1,7 @@
 """Samples to be scored, in blocks of 64 images, and their features. Under torchrun the ranks share the blocks.
 
-A block of a generator is always drawn and looked at whole. So sample i and its features are functions of the
-generator, the seed and i alone: not of how many are drawn, by how many processes, or of a batch size.
+Blocks are always drawn and looked at whole. So sample i and its features are functions of the generator, the seed and
+i alone: not of how many are drawn, by how many processes, or of a batch size.
 """
 
 import numpy as np
@@ -73,10 +73,14 @@ def extract(networks, source, count, device, label):
     found = None
     for i in progress(range(shares), label, unit_scale=BLOCK * world_size(), unit="image", disable=rank() > 0):
         images = source.block(min(i * world_size() + rank(), last)).to(device)
-        for start, half in zip(range(0, BLOCK, at_once), images.split(at_once)):
-            parts = [part for network in networks for part in network(half)]
-            found = found or [torch.empty(shares, BLOCK, part.size(1)) for part in parts]
-            for rows, part in zip(found, parts):
-                rows[i, start : start + len(part)] = part
+        for start, part in zip(range(0, BLOCK, at_once), images.split(at_once)):
+            missing = at_once - len(
+                part
+            )  # the last images of all: filled up, since a batch's size can change last bits
+            batch = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
+            outputs = [output for network in networks for output in network(batch)]
+            found = found or [torch.empty(shares, BLOCK, output.size(1)) for output in outputs]
+            for rows, output in zip(found, outputs):
+                rows[i, start : start + at_once] = output
     gathered = [gather(rows) for rows in found]
     return None if rank() > 0 else [rows.transpose(0, 1).flatten(0, 2)[:count] for rows in gathered]
