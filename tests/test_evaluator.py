@@ -108,7 +108,9 @@ def test_several_protocols_are_scored_in_one_pass_each_on_its_own_samples_and_im
         assert result["fid"] == metrics.fid(samples[:count].flatten(1).float() / 255, reference)
     assert results[0]["memorisation"]["unseen"] == "test images"
     # Alone, a protocol gives what it gives beside others.
-    (alone,), _ = Evaluator(folder_with_test, train, CPU).evaluate(Given(samples), FACTS, ("paper",), num_samples=200)
+    (alone,), _ = Evaluator(folder_with_test, train, CPU).evaluate(
+        Given(samples), FACTS, ("paper",) * 2, num_samples=200
+    )
     assert alone == results[1]
 
 
@@ -184,9 +186,12 @@ def test_a_generator_with_broken_weights_is_refused(monkeypatch, folder):
         evaluator.evaluate(Given(torch.zeros(100, 1, 2, 2, dtype=torch.uint8)), FACTS, ("modern",))
 
 
-def test_too_few_real_images_are_refused(pixels, folder):
+def test_too_few_images_are_refused(pixels, folder):
     with pytest.raises(UserError, match="scores need 10 real images or more"):
         Evaluator(folder, noise_images(9), CPU).check(("modern",))
+    with pytest.raises(UserError, match="scores need 10 samples or more, and there are 9"):
+        Evaluator(folder, noise_images(10), CPU).evaluate(Given(noise_images(9).images), FACTS, ("modern",))
+    Evaluator(folder, noise_images(10), CPU).evaluate(Given(noise_images(10).images), FACTS, ("modern",))
 
 
 def test_a_reference_folder_stands_in_the_data_sets_place(tmp_path, image_folder):

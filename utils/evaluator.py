@@ -75,6 +75,7 @@ class Evaluator:
         of FID and KID; infinity: FID infinity too. Returns (results, neighbours): a dict for each protocol as
         evaluation.json has it, and what plots.plot_neighbours() takes, or None; on ranks other than 0, (None, None).
         """
+        protocols = tuple(dict.fromkeys(protocols))
         self.check(protocols)
         if source.count is not None and source.count < metrics.MIN_IMAGES:
             raise UserError(f"scores need {metrics.MIN_IMAGES} samples or more, and there are {source.count}")
