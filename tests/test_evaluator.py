@@ -48,6 +48,14 @@ def noise_images(count, seed=0):
     return Images(images, torch.full((count,), -1), ())
 
 
+class Endless(Given):
+    """Known images as if they were a generator's: there is no end of them, and their order is kept."""
+
+    def __init__(self, images):
+        super().__init__(images)
+        self.count = None
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Settings of a folder data set without test images, whose training images the tests bring themselves."""
@@ -87,7 +95,7 @@ def test_a_collapsed_generator_is_caught(pixels, folder):
 
 def test_several_protocols_are_scored_in_one_pass_each_on_its_own_samples_and_images(pixels, folder_with_test):
     train, test, samples = noise_images(150), noise_images(40, seed=9), noise_images(200, seed=3).images
-    source = Given(samples)
+    source = Endless(samples)
     evaluator = Evaluator(folder_with_test, train, CPU)
     blocks = []
     source.block = lambda number: blocks.append(number) or Given.block(source, number)
@@ -109,7 +117,7 @@ def test_several_protocols_are_scored_in_one_pass_each_on_its_own_samples_and_im
     assert results[0]["memorisation"]["unseen"] == "test images"
     # Alone, a protocol gives what it gives beside others.
     (alone,), _ = Evaluator(folder_with_test, train, CPU).evaluate(
-        Given(samples), FACTS, ("paper",) * 2, num_samples=200
+        Endless(samples), FACTS, ("paper",) * 2, num_samples=200
     )
     assert alone == results[1]
 
@@ -117,11 +125,26 @@ def test_several_protocols_are_scored_in_one_pass_each_on_its_own_samples_and_im
 def test_the_paper_scores_its_ten_sets_in_the_order_of_the_samples(pixels, folder_with_test):
     evaluator = Evaluator(folder_with_test, noise_images(150), CPU)
     samples = noise_images(200, seed=3).images
-    results, _ = evaluator.evaluate(Given(samples), FACTS, ("modern", "paper"), num_samples=200)
+    results, _ = evaluator.evaluate(Endless(samples), FACTS, ("modern", "paper"), num_samples=200)
     _, logits = Pixels()(samples)
     for result, shuffle in zip(results, (True, False)):
         assert result["inception_score"] == pytest.approx(metrics.inception_score(logits, shuffle), rel=1e-6)
         assert result["protocol"]["inception_score_shuffled"] is shuffle
+
+
+def test_sorted_images_are_shuffled_where_a_part_of_them_is_scored(pixels, folder_with_test):
+    dark, light = (torch.full((100, 1, 2, 2), value, dtype=torch.uint8) for value in (10, 240))
+    folder_of_samples = torch.cat([dark, light])
+    evaluator = Evaluator(folder_with_test, noise_images(150), CPU)
+    results, _ = evaluator.evaluate(Given(folder_of_samples), FACTS, ("modern", "paper"), num_samples=200)
+    scores = [result["inception_score"]["mean"] for result in results]
+    assert scores[0] == pytest.approx(scores[1], rel=0.02)  # sorted, each set of the paper's would be of one kind: 1.0
+    assert scores[1] > 1.01
+    fid = [result["fid"] for result in results]
+    assert fid[1] < 1.5 * fid[0]  # the paper's FID takes 20 of them, of both kinds
+    assert all(result["protocol"]["samples_shuffled"] for result in results)
+    (whole,), _ = evaluator.evaluate(Given(folder_of_samples), FACTS, ("modern",), num_samples=200)
+    assert not whole["protocol"]["samples_shuffled"]
 
 
 def test_a_protocol_without_its_images_is_refused_at_once(pixels, folder):

@@ -22,7 +22,7 @@ LOW_RECALL = 0.1
 class Neighbours(NamedTuple):
     """Samples by their numbers (n,), each one's nearest training images (n, k), and how far they are (n, k).
 
-    The first half are the samples that are nearest to a training image, the second half the first ones, not chosen.
+    The first half are the samples that are nearest to a training image, the second half any, evenly spaced.
     """
 
     samples: torch.Tensor
@@ -30,20 +30,25 @@ class Neighbours(NamedTuple):
     distances: torch.Tensor
 
 
-def nearest(queries, images, k=1, among_themselves=False):
+def nearest(queries, images, k=1, own=None):
     """The k nearest images (M, d) of each query (N, d): distances (N, k) and indices (N, k).
 
-    among_themselves: the queries are the first N of the images, and none is its own neighbour.
+    own (N,): the numbers that the queries have among the images; then none is its own neighbour.
     """
     distances, indices = [], []
     for start in range(0, len(queries), CHUNK):
         apart = torch.cdist(queries[start : start + CHUNK], images)
-        if among_themselves:
-            apart.diagonal(start).fill_(torch.inf)
-        found = apart.topk(min(k, len(images) - among_themselves), largest=False)
+        if own is not None:
+            apart.scatter_(1, own[start : start + CHUNK, None], torch.inf)
+        found = apart.topk(min(k, len(images) - (own is not None)), largest=False)
         distances.append(found.values)
         indices.append(found.indices)
     return torch.cat(distances), torch.cat(indices)
+
+
+def spaced(total, count):
+    """The numbers of `count` of `total` images, evenly spaced: a folder's images are sorted by class."""
+    return torch.arange(min(count, total)) * total // min(count, total)
 
 
 def memorisation(samples, training, unseen=None, name="training"):
@@ -55,11 +60,13 @@ def memorisation(samples, training, unseen=None, name="training"):
     """
     from scipy import stats
 
-    of_samples, indices = nearest(samples[:QUERIES], training, NEIGHBOURS)
+    chosen = spaced(len(samples), QUERIES)
+    of_samples, indices = nearest(samples[chosen], training, NEIGHBOURS)
     if unseen is None:
-        of_unseen, _ = nearest(training[:QUERIES], training, among_themselves=True)
+        own = spaced(len(training), QUERIES)
+        of_unseen, _ = nearest(training[own], training, own=own)
     else:
-        of_unseen, _ = nearest(unseen[:QUERIES], training)
+        of_unseen, _ = nearest(unseen[spaced(len(unseen), QUERIES)], training)
     first, other = of_samples[:, 0].numpy(), of_unseen[:, 0].numpy()
     found = {
         "real": f"{name} images",
@@ -68,16 +75,17 @@ def memorisation(samples, training, unseen=None, name="training"):
         "distance_of_unseen": of_unseen[:, 0].median().item(),
         "nearer": float(stats.mannwhitneyu(other, first).statistic / len(first) / len(other)),
     }
-    shown = torch.cat([of_samples[:, 0].argsort()[:PICTURED], torch.arange(len(of_samples))[:PICTURED]])
-    return found, Neighbours(shown, indices[shown], of_samples[shown])
+    shown = torch.cat([of_samples[:, 0].argsort()[:PICTURED], spaced(len(of_samples), PICTURED)])
+    return found, Neighbours(chosen[shown], indices[shown], of_samples[shown])
 
 
 def diversity(samples, training):
     """The median distance of a sample (N, d) to the next sample, beside that among as many training images (M, d)."""
     count = min(len(samples), len(training), QUERIES)
-    medians = [
-        nearest(part[:count], part[:count], among_themselves=True)[0].median().item() for part in (samples, training)
-    ]
+    medians = []
+    for features in (samples, training):
+        part = features[spaced(len(features), count)]
+        medians.append(nearest(part, part, own=torch.arange(count))[0].median().item())
     return {"distance_between_samples": medians[0], "distance_between_real": medians[1]}
 
 

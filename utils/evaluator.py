@@ -82,6 +82,9 @@ class Evaluator:
         splits = {name: metrics.PROTOCOLS[name].split for name in protocols}
         sizes = {name: len(self.images(split).images) for name, split in splits.items()}
         counts = {name: metrics.sample_counts(name, sizes[name], num_samples, source.count) for name in protocols}
+        if source.count is not None:  # images that exist: a part of them is to be like the whole
+            part = any(counts[name] != (source.count,) * 2 or not metrics.PROTOCOLS[name].shuffle for name in protocols)
+            source, facts = source.shuffled() if part else source, facts | {"samples_shuffled": part}
         references = {name: self.reference(split) for name, split in splits.items()}
         compared = None if quick else [self.reference(split) for split in self.splits]  # training, test images if any
         networks = list(dict.fromkeys(filter(None, (self.extractor, self.classifier))))

@@ -130,7 +130,7 @@ def plot_neighbours(target, samples, training, distances):
     """
     plt = _pyplot()
     k = distances.size(1)
-    titles = ("the samples nearest to a training image", "the first samples, not chosen")
+    titles = ("the samples nearest to a training image", "any samples, not chosen")
     figure, axes = plt.subplots(1, 2, figsize=(11, 7.4), layout="constrained")
     parts = [part.chunk(2) for part in (samples, training, distances)]
     for axis, title, shown, beside, far in zip(axes, titles, *parts):

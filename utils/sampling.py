@@ -49,6 +49,11 @@ class Given:
     def __init__(self, images):
         self.images, self.count = images, len(images)
 
+    def shuffled(self):
+        """The same images in a fixed random order: a folder's are often sorted, and its first ones of one kind."""
+        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(0))
+        return Given(self.images[order])
+
     def block(self, number):
         """Images 64 * number and on: (64, C, H, W) uint8, fewer in the last block."""
         return self.images[BLOCK * number : BLOCK * (number + 1)]
