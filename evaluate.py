@@ -142,7 +142,7 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
         )
         if rank() == 0:
             results += say_results(path, found)
-            written = report.write(report.stem_of(paths, ema), results)
+            written = report.write(report.stem_of(paths, ema, evaluator.folder), results)
     if rank() > 0:
         return []
     if keep:
@@ -151,7 +151,7 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
         print(f"{drawn:,} scored images are in {keep}")
     if sentence := report.best_and_last(results):
         print(sentence)
-    return written + report.draw(report.stem_of(paths, ema), results, neighbours)
+    return written + report.draw(report.stem_of(paths, ema, evaluator.folder), results, neighbours)
 
 
 def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None):

@@ -116,7 +116,8 @@ def test_a_run_is_scored_against_a_folder_in_its_data_sets_place(scored, tmp_pat
         Image.fromarray(digits.images[i, 0].numpy()).save(folder / f"{i}.png")
     run, done = scored("--reference", tmp_path / "reference", what=lambda run: [run / "checkpoints/step_000004.pt"])
     assert done.returncode == 0, done.stderr
-    result = json.loads((run / "evaluation.json").read_text())
+    assert not (run / "evaluation.json").exists()  # that is against the data set
+    result = json.loads((run / "evaluation_step_000004_reference.json").read_text())
     assert (result["protocol"]["dataset"], result["protocol"]["num_real"]) == ("folder", 100)
     assert result["protocol"]["features"] == "classifier"  # of the digits
     assert result["protocol"]["reference"] == str(tmp_path / "reference")
@@ -201,7 +202,7 @@ def test_the_paper_protocol_needs_test_images_and_says_so_before_training(call, 
 
 def test_fid_infinity_says_how_many_samples_it_needs(scored):
     _, done = scored("--fid_infinity")
-    fails(done, "FID infinity needs 258 samples or more with features of 128 dimensions")
+    fails(done, "FID infinity needs 2,560 samples or more with features of 128 dimensions, not 100")
 
 
 def test_the_name_of_an_evaluation_says_what_it_is_of(run_dir, tmp_path):
@@ -209,6 +210,7 @@ def test_the_name_of_an_evaluation_says_what_it_is_of(run_dir, tmp_path):
     folder = last.parent.parent
     assert report.stem_of([first, last]) == folder / "evaluation"
     assert report.stem_of([first]) == folder / "evaluation_step_000000"
+    assert report.stem_of([last], reference="folder") == folder / "evaluation_step_000004_reference"
     assert report.stem_of([last], ema=False) == folder / "evaluation_step_000004_no_ema"
     assert report.stem_of([tmp_path / "G.pt"]) == tmp_path / "G_evaluation"
 
@@ -216,6 +218,8 @@ def test_the_name_of_an_evaluation_says_what_it_is_of(run_dir, tmp_path):
 def test_exported_generators_are_scored_each_by_itself(run_dir, tmp_path):
     groups = checkpoint.by_run([run_dir, tmp_path / "a.pt", tmp_path / "b.pt", checkpoint.latest(run_dir)])
     assert [len(paths) for paths in groups.values()] == [3, 1, 1]
+    long = [tmp_path / "checkpoints" / f"step_{step}.pt" for step in (1000000, 999999)]
+    assert checkpoint.by_run(long)[long[0].parent] == long[::-1]
     with pytest.raises(UserError, match="holds no checkpoint"):
         checkpoint.by_run([tmp_path])
 

@@ -132,6 +132,16 @@ def test_the_paper_scores_its_ten_sets_in_the_order_of_the_samples(pixels, folde
         assert result["protocol"]["inception_score_shuffled"] is shuffle
 
 
+def test_too_few_test_images_do_not_stand_in_the_way_of_the_training_images(pixels, folder, monkeypatch):
+    monkeypatch.setattr("utils.evaluator.has_test_split", lambda config: True)
+    monkeypatch.setattr("utils.evaluator.load_split", lambda config, split: noise_images(5, seed=9))
+    said = []
+    evaluator = Evaluator(folder, noise_images(150), CPU, said.append)
+    (result,), _ = evaluator.evaluate(Given(noise_images(120, seed=1).images), FACTS, ("modern",), num_samples=120)
+    assert result["memorisation"]["unseen"] == "other training images"
+    assert "not compared with test images: scores need 10 real images or more" in said[0]
+
+
 def test_sorted_images_are_shuffled_where_a_part_of_them_is_scored(pixels, folder_with_test):
     dark, light = (torch.full((100, 1, 2, 2), value, dtype=torch.uint8) for value in (10, 240))
     folder_of_samples = torch.cat([dark, light])

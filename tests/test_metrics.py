@@ -214,6 +214,6 @@ def test_fid_infinity_is_the_intercept_of_the_line_through_1_over_n(monkeypatch)
 
 
 def test_fid_infinity_refuses_fewer_samples_than_its_dimensions_allow():
-    with pytest.raises(UserError, match="FID infinity needs 130 samples or more with features of 64 dimensions"):
-        metrics.fid_infinity(gaussian(129, 64), reference_of(gaussian(200, 64)))
-    metrics.fid_infinity(gaussian(130, 64), reference_of(gaussian(200, 64)))
+    with pytest.raises(UserError, match="needs 640 samples or more with features of 32 dimensions, not 639"):
+        metrics.fid_infinity(gaussian(639, 32), reference_of(gaussian(200, 32)))
+    metrics.fid_infinity(gaussian(640, 32), reference_of(gaussian(200, 32)))

@@ -125,7 +125,8 @@ def by_run(names):
             latest(name)  # a directory without checkpoints is no run
         for path in [path for _, path in checkpoints(name)] if name.is_dir() else [name]:
             groups.setdefault(path.parent if path.parent.name == "checkpoints" else path, set()).add(path)
-    return {key: sorted(paths) for key, paths in groups.items()}
+    # Names of one length sort by their steps; from step 1,000,000 on they grow longer.
+    return {key: sorted(paths, key=lambda path: (len(path.name), path.name)) for key, paths in groups.items()}
 
 
 def load_latest(run_dir):

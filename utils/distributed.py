@@ -15,11 +15,11 @@ PATIENCE = datetime.timedelta(days=1)  # ranks wait this long for rank 0, which 
 def select_device(name):
     """The torch.device that --device names: auto, cpu, cuda or cuda:N. UserError where it is not there.
 
-    auto is CUDA where there is one: under torchrun, the GPU of this process's local rank.
+    auto is CUDA where there is one. Under torchrun, auto and cuda are the GPU of this process's local rank.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        local = os.environ.get("LOCAL_RANK")
+    local = os.environ.get("LOCAL_RANK")
+    if name == "auto" or (name == "cuda" and count):
         return torch.device(("cuda" if local is None else f"cuda:{int(local) % count}") if count else "cpu")
     try:
         device = torch.device(name)
@@ -46,7 +46,7 @@ def world_size():
 @contextlib.contextmanager
 def processes():
     """Join the other processes that torchrun started, for as long as the context lasts."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         dist.init_process_group("gloo", timeout=PATIENCE)  # what is exchanged lies on the CPU
     try:
         yield

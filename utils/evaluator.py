@@ -86,7 +86,10 @@ class Evaluator:
             part = any(counts[name] != (source.count,) * 2 or not metrics.PROTOCOLS[name].shuffle for name in protocols)
             source, facts = source.shuffled() if part else source, facts | {"samples_shuffled": part}
         references = {name: self.reference(split) for name, split in splits.items()}
-        compared = None if quick else [self.reference(split) for split in self.splits]  # training, test images if any
+        if infinity and rank() == 0:
+            for name, reference in references.items():
+                metrics.check_infinity(counts[name][0], reference.features.size(1))
+        compared = None if quick else self.compared()
         networks = list(dict.fromkeys(filter(None, (self.extractor, self.classifier))))
         drawn = max(max(pair) for pair in counts.values())
         found = extract(networks, source, drawn, self.device, "samples")
@@ -113,6 +116,16 @@ class Evaluator:
                 result["protocol"] = self.protocol(name, counts[name]) | facts
                 results.append(result)
         return results, neighbours
+
+    def compared(self):
+        """What samples are compared with: the References of training and, where there are enough, of test images."""
+        if "test" in self.splits:
+            try:
+                self.images("test")
+            except UserError as error:
+                self.say(f"samples are not compared with test images: {error}")
+                del self.splits["test"]
+        return [self.reference(split) for split in self.splits]
 
     def diagnose(self, source, samples, training, unseen=None):
         """Compare the samples' features with the References of training and unseen images.
@@ -148,6 +161,7 @@ class Evaluator:
             "features": self.extractor.name,
             "features_sha256": self.extractor.sha256,
             "features_warning": self.extractor.warning,
+            "class_share_sha256": self.classifier.sha256 if self.classifier else None,
             "image_size": self.config.image_size,
             "resize": self.extractor.resize,
             "quantisation": "uint8, round((x + 1) * 127.5)",

@@ -9,6 +9,7 @@ import json
 
 from . import plots
 from .checkpoint import checkpoints, latest, write_atomically
+from .errors import UserError
 
 COLUMNS = [
     *("checkpoint", "step", "ema", "protocol", "departures", "dataset", "split", "num_real", "num_samples"),
@@ -85,18 +86,20 @@ def best_and_last(results):
     return f"of {len(first)}, the best by FID is {best}, the last {last}\n  {label(chosen[0]['protocol'])}"
 
 
-def stem_of(paths, ema=True):
+def stem_of(paths, ema=True, reference=None):
     """Where an evaluation of these checkpoints goes, without its suffix.
 
-    A run's evaluation.json is of its last checkpoint, the EMA where there is one; any other has a name of its own.
+    A run's evaluation.json is of its last checkpoint, the EMA where there is one, against its data set; any other has a
+    name of its own.
     """
     last = paths[-1]
     folder = last.parent
+    suffix = ("" if ema else "_no_ema") + ("_reference" if reference else "")
     if folder.name != "checkpoints":
-        return folder / f"{last.stem}_evaluation"
-    if ema and checkpoints(folder.parent) and last == latest(folder.parent):
+        return folder / f"{last.stem}_evaluation{suffix}"
+    if not suffix and checkpoints(folder.parent) and last == latest(folder.parent):
         return folder.parent / "evaluation"
-    return folder.parent / f"evaluation_{last.stem}{'' if ema else '_no_ema'}"
+    return folder.parent / f"evaluation_{last.stem}{suffix}"
 
 
 def write(stem, results):
@@ -154,7 +157,10 @@ def draw(stem, results, neighbours=None):
     neighbours: what plots.plot_neighbours() takes. In a run, pictures lie in its plots folder.
     """
     folder = stem.parent / "plots" if (stem.parent / "checkpoints").is_dir() else stem.parent
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the scores are written, but no pictures can be into {folder}: {error.strerror}") from error
     drawn = []
     if len(set(map(_step, results))) > 1:
         drawn.append(plots.plot_scores(folder / f"{stem.name}_scores.png", results, label))
