@@ -53,7 +53,9 @@ class Logger:
         self._stats.write(json.dumps({"step": step, **values}) + "\n")
         if self._writer:
             for name, value in values.items():
-                if value is not None and not isinstance(value, str):
+                if isinstance(value, str):
+                    self._writer.add_text(name, value, step)
+                elif value is not None:
                     self._writer.add_scalar(name, value, step)
 
     def close(self):

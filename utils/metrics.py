@@ -19,7 +19,7 @@ NEIGHBOURS = 3  # of precision and recall
 MIN_IMAGES = 10  # one for each of the Inception Score's splits
 LEVEL = 0.95  # of an interval
 INFINITY_POINTS, INFINITY_SMALLEST = 15, 5000  # sample counts of FID infinity (Chong and Forsyth 2020, section 4)
-INFINITY_RATIO = 20  # samples for each dimension that it needs: with 5 its value was half of the true one on Gaussians
+INFINITY_RATIO = 20  # samples for each dimension that it needs; see benchmarks/error_bars.py
 
 
 # ---- Protocols -----------------------------------------------------------------------------------------------------
@@ -128,9 +128,9 @@ def bootstrap(score, features, resamples, label):
     """The interval in which score(features (N, d)) lies for other samples of the same generator: {low, high, ...}.
 
     Samples are drawn with replacement; the reference stays. A resample repeats samples, which moves FID and KID up by
-    about as much as their bias, so the 95 % interval is centred on the score itself. It is a cautious one: on Gaussians
-    in 4 to 64 dimensions FID's std was 1.1 to 1.8 times that between independent sets of samples, KID's up to 5 times.
-    It tells the spread, not the bias, and nothing of how runs with other seeds differ.
+    about as much as their bias, so the 95 % interval is centred on the score itself. On Gaussians its std was 1 to 1.8
+    times that between independent sets of samples (benchmarks/error_bars.py): rather too wide. It tells the spread, not
+    the bias, and nothing of how runs with other seeds differ.
     """
     from scipy import stats
 
@@ -173,7 +173,7 @@ def fid_infinity(features, reference):
     """FID extrapolated to infinitely many samples: {value, std, sizes} (Chong and Forsyth 2020).
 
     FID is biased in proportion to 1/N: a line through the FIDs of 15 random subsets of the samples, from 5,000 (or a
-    tenth) to all of them, meets 1/N = 0 at the value; std is the fit's alone, about half of that between sets of
+    tenth) to all of them, meets 1/N = 0 at the value; std is the fit's alone, less than that between sets of
     samples. The bias by the real images' number stays. UserError where check_infinity() raises it.
     """
     from scipy import stats

@@ -79,9 +79,7 @@ def extract(networks, source, count, device, label):
     for i in progress(range(shares), label, unit_scale=BLOCK * world_size(), unit="image", disable=rank() > 0):
         images = source.block(min(i * world_size() + rank(), last)).to(device)
         for start, part in zip(range(0, BLOCK, at_once), images.split(at_once)):
-            missing = at_once - len(
-                part
-            )  # the last images of all: filled up, since a batch's size can change last bits
+            missing = at_once - len(part)  # among the last images: filled up, as a batch's size can change last bits
             batch = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
             outputs = [output for network in networks for output in network(batch)]
             found = found or [torch.empty(shares, BLOCK, output.size(1)) for output in outputs]
