@@ -16,6 +16,7 @@ from utils.errors import Diverged, Stopped, UserError, run_as_script
 from utils.evaluator import Evaluator
 from utils.logger import Logger, check_tensorboard, progress, read_stats
 from utils.parser import parse_args
+from utils.precision import FULL, keep_memory, set_tf32
 from utils.run import State, StopSignal, check_disk, prepare, refuse_existing, save_checkpoint
 from utils.sampling import Generated
 
@@ -27,38 +28,35 @@ PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs 
 
 
 def discriminator_step(
-    G, D, d_loss, opt_D, real, z, regularizer=REGULARIZERS["none"], weight=0.0, alpha=None, joint=True
+    G, D, d_loss, opt_D, real, z, regularizer=REGULARIZERS["none"], weight=0.0, alpha=None, joint=True, precision=FULL
 ):
     """One update of D on real images (N, C, H, W) and as many fresh samples G(z), z (N, z_dim).
 
     alpha (N, 1, 1, 1) in [0, 1]: where the gradient penalty looks, between real and fake. joint: one forward of D for
     both halves, so one power iteration an update as in the paper's algorithm 1; batch norm in D needs two, one a half.
+    precision: of the networks; losses and penalties are computed in full precision.
     Returns detached (loss, real_logits, fake_logits); the loss includes the penalty.
     """
     with torch.no_grad():
-        fake = G(z)
+        fake = precision.call(G, z)
     if joint:
-        real_logits, fake_logits = D(torch.cat([real, fake])).split(len(real))
+        real_logits, fake_logits = precision.call(D, torch.cat([real, fake])).split(len(real))
     else:
-        real_logits, fake_logits = D(real), D(fake)
+        real_logits, fake_logits = precision.call(D, real), precision.call(D, fake)
     loss = d_loss(real_logits, fake_logits)
     if regularizer.penalty:
         loss = loss + weight * regularizer.penalty(D, real, fake, alpha)
-    opt_D.zero_grad()
-    loss.backward()
-    opt_D.step()
+    precision.update(opt_D, loss)
     if regularizer.project:
         regularizer.project(D, weight)
     return loss.detach(), real_logits.detach(), fake_logits.detach()
 
 
-def generator_step(G, D, g_loss, opt_G, z):
+def generator_step(G, D, g_loss, opt_G, z, precision=FULL):
     """One update of G on samples G(z), z (N, z_dim). D's parameters are frozen meanwhile. Returns the detached loss."""
     D.requires_grad_(False)
-    loss = g_loss(D(G(z)))
-    opt_G.zero_grad()
-    loss.backward()
-    opt_G.step()
+    loss = g_loss(precision.call(D, precision.call(G, z)))
+    precision.update(opt_G, loss)
     D.requires_grad_(True)
     return loss.detach()
 
@@ -76,10 +74,10 @@ def step(state, config):
         z = torch.randn(len(real), config.z_dim, generator=random, device=device)
         alpha = torch.rand(len(real), 1, 1, 1, generator=random, device=device)
         loss_D, real_logits, fake_logits = discriminator_step(
-            state.G, state.D, d_loss, state.opt_D, real, z, regularizer, weight, alpha, joint
+            state.G, state.D, d_loss, state.opt_D, real, z, regularizer, weight, alpha, joint, state.precision["D"]
         )
     z = torch.randn(config.batch_size_G or config.batch_size, config.z_dim, generator=random, device=device)
-    loss_G = generator_step(state.G, state.D, g_loss, state.opt_G, z)
+    loss_G = generator_step(state.G, state.D, g_loss, state.opt_G, z, state.precision["G"])
     state.step += 1
     if state.ema:
         state.ema.update(state.G, state.step)
@@ -119,8 +117,8 @@ def log_line(state, seconds_per_step):
     means = dict(zip(("loss_D", "loss_G", "real_logits", "fake_logits"), history.mean(dim=0).tolist()))
     state.pending = []
     return means | {
-        "grad_norm_D": total_norm(state.D).item(),
-        "grad_norm_G": total_norm(state.G).item(),
+        "grad_norm_D": total_norm(state.D).item() / state.precision["D"].scale(),
+        "grad_norm_G": total_norm(state.G).item() / state.precision["G"].scale(),
         "lr_G": state.opt_G.param_groups[0]["lr"],
         "lr_D": state.opt_D.param_groups[0]["lr"],
         "seconds_per_step": seconds_per_step,
@@ -171,6 +169,9 @@ def announce(logger, run_dir, config, state, images, device):
     logger.say(f"networks    {config.model}: G {count['G']:,} parameters, D {count['D']:,} with d_norm {norm}")
     logger.say(f"training    {config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {device}")
     logger.say(f"run         {run_dir}")
+    ignored = [name for name in ("amp", "tf32", "compile") if getattr(config, name) not in (False, "none")]
+    if ignored and device.type != "cuda":
+        logger.say(f"warning     without effect on {device}: {' and '.join(f'--{name}' for name in ignored)} speed up CUDA alone")
     for sentence in warnings(config):
         logger.say(f"warning     {sentence}")
 
@@ -198,11 +199,18 @@ def train(config, evaluator=None, images=None):
     if not config.resume:
         refuse_existing(run_dir)
     device = select_device(config.device)
+    if device.type == "cuda":
+        set_tf32(config.tf32)
+    else:
+        keep_memory()
     images = images or data.load_split(config)
     if config.num_epochs is not None:
         steps = data.steps_of(config.num_epochs, len(images.images), config.batch_size, config.n_dis)
         config = dataclasses.replace(config, total_steps=steps, num_epochs=None)
     state = State(config, images, device)
+    if config.compile and device.type == "cuda":
+        state.G.compile()
+        state.D.compile()
     if config.resume:
         state.load_state_dict(*checkpoint.load_latest(run_dir))
         if state.step > config.total_steps:

@@ -8,6 +8,7 @@ import itertools
 
 from torch import nn
 
+from .convolution import Conv2d, ConvTranspose2d, channels_last
 from .normalization import feature_norm
 
 SLOPE = 0.1
@@ -40,13 +41,13 @@ class Generator(nn.Module):
         self.project = nn.Linear(z_dim, self.bottom**2 * widths[0])
         layers = [nn.BatchNorm2d(widths[0]), nn.ReLU()] if arch_variant == "code" else []
         for in_channels, out_channels in itertools.pairwise(widths):
-            layers += [nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1), nn.BatchNorm2d(out_channels), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(ch, channels, 3, 1, 1), nn.Tanh())
+            layers += [ConvTranspose2d(in_channels, out_channels, 4, 2, 1), nn.BatchNorm2d(out_channels), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, Conv2d(ch, channels, 3, 1, 1), nn.Tanh())
         initialise(self)
 
     def forward(self, z):
         h = self.project(z).unflatten(1, (-1, self.bottom, self.bottom))  # (N, 8 ch, S/8, S/8)
-        return self.layers(h)
+        return self.layers(channels_last(h))
 
 
 class Discriminator(nn.Module):
@@ -59,7 +60,7 @@ class Discriminator(nn.Module):
         layers = []
         for i, (in_channels, out_channels) in enumerate(itertools.pairwise(widths)):
             strided = i % 2 == 1
-            layers.append(nn.Conv2d(in_channels, out_channels, 4 if strided else 3, 2 if strided else 1, 1))
+            layers.append(Conv2d(in_channels, out_channels, 4 if strided else 3, 2 if strided else 1, 1))
             if i > 0:  # as in DCGAN, the image itself is not normalised
                 layers.append(feature_norm(d_norm, out_channels))
             layers.append(nn.LeakyReLU(SLOPE))
@@ -68,4 +69,4 @@ class Discriminator(nn.Module):
         initialise(self)
 
     def forward(self, x):
-        return self.head(self.layers(x).flatten(1))
+        return self.head(self.layers(channels_last(x)).flatten(1))

@@ -10,6 +10,7 @@ import math
 from torch import nn
 from torch.nn import functional as F
 
+from .convolution import Conv2d, channels_last
 from .normalization import feature_norm
 from .resampling import ConvAvgPool2d, UpsampleConv2d
 
@@ -48,8 +49,8 @@ class UpBlock(nn.Module):
     def __init__(self, in_channels, out_channels):
         super().__init__()
         self.bn1, self.conv1 = nn.BatchNorm2d(in_channels), UpsampleConv2d(in_channels, out_channels)
-        self.bn2, self.conv2 = nn.BatchNorm2d(out_channels), nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        self.bn2, self.conv2 = nn.BatchNorm2d(out_channels), Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x):
         h = self.conv1(F.relu(self.bn1(x)))
@@ -67,12 +68,12 @@ class Generator(nn.Module):
         widths = [base * width for width in (first, *up)]
         self.project = nn.Linear(z_dim, self.bottom**2 * widths[0])
         self.blocks = nn.Sequential(*(UpBlock(*pair) for pair in itertools.pairwise(widths)))
-        self.bn, self.to_image = nn.BatchNorm2d(widths[-1]), nn.Conv2d(widths[-1], channels, 3, padding=1)
+        self.bn, self.to_image = nn.BatchNorm2d(widths[-1]), Conv2d(widths[-1], channels, 3, padding=1)
         initialise(self)
 
     def forward(self, z):
         h = self.project(z).unflatten(1, (-1, self.bottom, self.bottom))  # (N, C, 4, 4), or 6x6 for 48 pixels
-        h = self.blocks(h)  # (N, C', S, S)
+        h = self.blocks(channels_last(h))  # (N, C', S, S)
         return self.to_image(F.relu(self.bn(h))).tanh()
 
 
@@ -88,11 +89,11 @@ class DownBlock(nn.Module):
         hidden = out_channels if first else in_channels
         self.down, self.first = down, first
         self.norm1 = nn.Identity() if first else feature_norm(d_norm, in_channels)
-        self.conv1 = nn.Conv2d(in_channels, hidden, 3, padding=1)
+        self.conv1 = Conv2d(in_channels, hidden, 3, padding=1)
         self.norm2 = nn.Identity() if first else feature_norm(d_norm, hidden)
-        self.conv2 = ConvAvgPool2d(hidden, out_channels) if down else nn.Conv2d(hidden, out_channels, 3, padding=1)
+        self.conv2 = ConvAvgPool2d(hidden, out_channels) if down else Conv2d(hidden, out_channels, 3, padding=1)
         changes = down or in_channels != out_channels
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if changes else nn.Identity()
+        self.shortcut = Conv2d(in_channels, out_channels, 1) if changes else nn.Identity()
 
     def forward(self, x):
         h = x if self.first else F.relu(self.norm1(x))  # never in place: the shortcut takes the raw x
@@ -118,5 +119,6 @@ class Discriminator(nn.Module):
         initialise(self)
 
     def forward(self, x):
-        h = F.relu(self.norm(self.blocks(x)))  # (N, C, S', S')
+        h = self.blocks(channels_last(x))  # (N, C, S', S')
+        h = F.relu(self.norm(h))
         return self.head(h.sum(dim=(2, 3)))

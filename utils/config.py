@@ -76,6 +76,13 @@ class Config:
     ema_decay: float = setting(
         0.999, "decay of the moving average of G that is sampled and scored; 0: none", low=0, below=1
     )
+    amp: str = setting(
+        "none",
+        "on CUDA: both networks in half precision; power iteration, losses and penalties stay in float32",
+        choices=("none", "bf16", "fp16"),
+    )
+    tf32: bool = setting(False, "on CUDA: matrix products and convolutions with 10 bits of mantissa", resumable=True)
+    compile: bool = setting(False, "on CUDA: torch.compile both networks", resumable=True)
     seed: int = setting(0, "of weights, data order and noise", low=0, high=2**32 - 1)
     device: str = setting("auto", "auto (CUDA where there is one), cpu, cuda or cuda:N", resumable=True)
 

@@ -200,7 +200,7 @@ def load_folder(data_dir, split, image_size, channels):
 def to_float(images, generator):
     """uint8 images to floats in [-1, 1), dequantised: x / 128 - 1 + U(0, 1/128), as in the authors' code."""
     noise = torch.rand(images.shape, generator=generator, device=images.device)
-    return ((images + noise) / 128 - 1).clamp_max_(1 - 2**-24)  # 255 + noise can round up to 256
+    return noise.add_(images).div_(128).sub_(1).clamp_max_(1 - 2**-24)  # 255 + noise can round up to 256
 
 
 def quantise(images):
@@ -223,7 +223,9 @@ class Batches:
     def _shuffle(self, epoch):
         seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
-        return order.to(self.images.device)
+        if self.images.is_cuda:  # from pinned memory, so that the step does not wait for the transfer
+            return order.pin_memory().to(self.images.device, non_blocking=True)
+        return order
 
     def next(self):
         """The next batch: (batch_size, C, H, W) uint8 on the images' device."""

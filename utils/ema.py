@@ -21,5 +21,5 @@ class EMA:
         """Follow G after its update number `step`, counted from 1."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.G.parameters()), list(G.parameters()), 1 - decay)
-        for own, live in zip(self.G.buffers(), G.buffers()):
-            own.copy_(live)
+        if buffers := list(G.buffers()):
+            torch._foreach_copy_(list(self.G.buffers()), buffers)

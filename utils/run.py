@@ -13,6 +13,7 @@ from .config import FIELDS, default_run_dir, resolve, stored, to_yaml
 from .data import Batches
 from .ema import EMA
 from .errors import Diverged, UserError
+from .precision import Precision
 
 DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
 
@@ -97,6 +98,7 @@ class State:
         torch.manual_seed(config.seed)
         G, D = checkpoint.models_of(config)
         self.G, self.D = G.to(device), D.to(device)
+        self.precision = {name: Precision(config.amp, device) for name in ("G", "D")}
         self.opt_G = _make_optimizer(config, self.G, config.lr_G)
         self.opt_D = _make_optimizer(config, self.D, config.lr_D)
         self.ema = EMA(self.G, config.ema_decay) if config.ema_decay else None
@@ -120,6 +122,7 @@ class State:
             "ema": self.ema.G.state_dict() if self.ema else None,
             "opt_G": self.opt_G.state_dict(),
             "opt_D": self.opt_D.state_dict(),
+            "scalers": {name: precision.state_dict() for name, precision in self.precision.items()},
             "random": self.random.get_state(),
             "data": {**self.batches.state_dict(), "sha256": self.data_sha256},
             "pending": torch.stack(self.pending) if self.pending else None,
@@ -135,6 +138,8 @@ class State:
             checkpoint.load_weights(self.ema.G, content["ema"], path, "EMA")
         checkpoint.load_weights(self.opt_G, content["opt_G"], path, "optimizer of G")
         checkpoint.load_weights(self.opt_D, content["opt_D"], path, "optimizer of D")
+        for name, precision in self.precision.items():
+            precision.load_state_dict(content.get("scalers", {}).get(name))
         try:
             self.random.set_state(content["random"])
             self.batches.load_state_dict(content["data"])
@@ -146,8 +151,8 @@ class State:
 
 def _make_optimizer(config, network, lr):
     if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), lr)
-    return torch.optim.Adam(network.parameters(), lr, betas=config.betas)
+        return torch.optim.RMSprop(network.parameters(), lr, foreach=True)
+    return torch.optim.Adam(network.parameters(), lr, betas=config.betas, fused=True)
 
 
 def save_checkpoint(run_dir, state, config):

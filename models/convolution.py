@@ -1,0 +1,125 @@
+"""Convolutions by whichever exact way is fastest: the library's, Winograd's minimal filtering, or one matrix product.
+
+Parameters and results are those of nn.Conv2d and nn.ConvTranspose2d; which way pays was measured (docs/performance.md).
+"""
+
+import functools
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+# F(4, 3) of Lavin and Gray 2016 (arXiv 1509.09308, section 4.1): 4 outputs of a 3-tap filter from 6 products, not 12.
+OUTPUTS, POINTS = 4, 6
+TILE_B = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
+TILE_G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # over 24
+TILE_A = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+
+ROWS_MIN_CHANNELS, ROWS_MIN_WIDTH = 128, 8  # from where Winograd's way along the rows is the faster one on a CPU
+SQUARES_MIN_CHANNELS, SQUARES_MAX_AREA = 256, 64  # and along rows and columns at once
+
+
+def channels_last(x):
+    """The same (N, C, H, W) with the channels innermost in memory, as every way of convolving wants them."""
+    if x.size(1) == 1:  # lies so anyway, but has to say it: its strides would name the other layout to what follows
+        return x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _constants(build):
+    """Cache constant matrices. What inference mode makes could not be used in training later, so they are made apart."""
+    return functools.lru_cache(maxsize=None)(torch.inference_mode(False)(build))
+
+
+@_constants
+def _row_matrices(width, dtype):
+    """B of a row with its zero padding (tiles * 6, width), G (6, 3), A of a row (width, tiles * 6)."""
+    tiles = width // OUTPUTS
+    B = torch.zeros(tiles, POINTS, width + 2, dtype=torch.float64)
+    for tile in range(tiles):
+        B[tile, :, OUTPUTS * tile : OUTPUTS * tile + POINTS] = torch.tensor(TILE_B)
+    G = torch.tensor(TILE_G, dtype=torch.float64) / 24
+    A = torch.block_diag(*[torch.tensor(TILE_A, dtype=torch.float64)] * tiles)
+    return B.flatten(0, 1)[:, 1:-1].to(dtype).contiguous(), G.to(dtype), A.to(dtype)
+
+
+@_constants
+def _square_matrices(height, width, dtype):
+    """The same in both directions: B (tiles * 36, height * width), G (36, 9), A (height * width, tiles * 36)."""
+    (B_h, G, A_h), (B_w, _, A_w) = (_row_matrices(side, torch.float64) for side in (height, width))
+    split = (height // OUTPUTS, POINTS, width // OUTPUTS, POINTS)
+    B = torch.kron(B_h, B_w).unflatten(0, split).transpose(1, 2).flatten(0, 3)  # tile by tile
+    A = torch.kron(A_h, A_w).unflatten(1, split).transpose(2, 3).flatten(1, 4)
+    return B.to(dtype).contiguous(), torch.kron(G, G).to(dtype), A.to(dtype).contiguous()
+
+
+def winograd_rows(x, weight):
+    """F.conv2d(x, weight, padding=1) for x (N, C, H, W), W a multiple of 4, and a weight (C', C, 3, 3): 6/12 products.
+
+    B and A act along the rows; between them the filter's columns remain, as one convolution with six groups.
+    """
+    n, channels, height, width = x.shape
+    out_channels, tiles = weight.size(0), width // OUTPUTS
+    B, G, A = _row_matrices(width, x.dtype)
+    rows = x.permute(0, 2, 3, 1).reshape(n * height, width, channels)
+    V = torch.bmm(B.expand(n * height, -1, -1), rows)  # (N H, tiles * 6, C)
+    # All rows of an image in one long row, where the filter's three taps lie `tiles` apart: for such a kernel oneDNN
+    # finds the gradient of the weight faster than for a (3, 1) one.
+    V = V.view(n, 1, height * tiles, POINTS * channels).permute(0, 3, 1, 2)
+    U = (weight.reshape(-1, 3) @ G.t()).t().reshape(POINTS * out_channels, channels, 1, 3)
+    M = F.conv2d(V, U, padding=(0, tiles), dilation=(1, tiles), groups=POINTS)
+    M = M.permute(0, 2, 3, 1).reshape(n * height, tiles * POINTS, out_channels)
+    return torch.bmm(A.expand(n * height, -1, -1), M).view(n, height, width, out_channels).permute(0, 3, 1, 2)
+
+
+def winograd_squares(x, weight):
+    """The same for H and W multiples of 4, in rows and columns at once: 36/144 products, all of them in 36 matrices."""
+    n, channels, height, width = x.shape
+    out_channels = weight.size(0)
+    B, G, A = _square_matrices(height, width, x.dtype)
+    V = torch.bmm(B.expand(n, -1, -1), x.permute(0, 2, 3, 1).reshape(n, height * width, channels))
+    U = (G @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(POINTS**2, channels, out_channels)
+    M = torch.bmm(V.view(-1, POINTS**2, channels).transpose(0, 1), U)  # (36, N tiles, C')
+    M = M.transpose(0, 1).reshape(n, -1, out_channels)
+    return torch.bmm(A.expand(n, -1, -1), M).view(n, height, width, out_channels).permute(0, 3, 1, 2)
+
+
+class Conv2d(nn.Conv2d):
+    """nn.Conv2d with a square kernel, neither groups nor dilation, by the way that is fastest for the shape at hand."""
+
+    def forward(self, x):
+        if x.device.type != "cpu":  # cuDNN chooses among such ways itself
+            return super().forward(x)
+        (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
+        n, _, height, width = x.shape
+        if max(height, width) + 2 * padding < kernel + stride and self.kernel_size != (1, 1):
+            # A single pixel comes out, and each pixel of x meets one tap: the map is a vector, the kernel a matrix.
+            W = self.weight[:, :, padding : padding + height, padding : padding + width]
+            return F.linear(x.flatten(1), W.flatten(1), self.bias).view(n, -1, 1, 1)
+        if (kernel, stride, padding) == (3, 1, 1) and width % OUTPUTS == 0:
+            channels = min(self.in_channels, self.out_channels)
+            if channels >= SQUARES_MIN_CHANNELS and height * width <= SQUARES_MAX_AREA and height % OUTPUTS == 0:
+                return winograd_squares(x, self.weight) + self.bias.view(-1, 1, 1)
+            if channels >= ROWS_MIN_CHANNELS and width >= ROWS_MIN_WIDTH:
+                return winograd_rows(x, self.weight) + self.bias.view(-1, 1, 1)
+        return super().forward(x)
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """nn.ConvTranspose2d with a square kernel, without groups, dilation or output padding, by the fastest way."""
+
+    def forward(self, x):
+        if x.device.type != "cpu" or x.shape[2:] != (1, 1):
+            return super().forward(x)
+        padding = self.padding[0]
+        side = self.kernel_size[0] - 2 * padding
+        W = self.weight[:, :, padding : padding + side, padding : padding + side]  # every pixel of y meets one tap
+        y = (x.flatten(1) @ W.flatten(1)).view(len(x), -1, side, side)
+        return channels_last(y + self.bias.view(-1, 1, 1))

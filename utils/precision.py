@@ -1,0 +1,66 @@
+"""How a step computes: half precision and TF32 on CUDA, and memory that a process on the CPU keeps."""
+
+import contextlib
+import ctypes
+import sys
+
+import torch
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+class Precision:
+    """How one network is called and updated: under autocast, for fp16 with a gradient scaler. Plainly on a CPU."""
+
+    def __init__(self, amp, device):
+        self.device_type = device.type
+        self.dtype = HALF.get(amp) if device.type == "cuda" else None
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+
+    def call(self, network, x):
+        """network(x), where half precision was asked for computed in it, and returned in float32."""
+        if self.dtype is None:
+            return network(x)
+        with torch.autocast(self.device_type, self.dtype):
+            return network(x).float()
+
+    def update(self, optimizer, loss):
+        """One step down the loss. The scaler keeps small gradients off zero, and skips a step where one overflows."""
+        optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def scale(self):
+        """The factor on the gradients that the last update left behind."""
+        return self.scaler.get_scale()
+
+    def state_dict(self):
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state):
+        if state:
+            self.scaler.load_state_dict(state)
+
+
+FULL = Precision("none", torch.device("cpu"))
+
+
+def set_tf32(enabled):
+    """Whether CUDA may round float32 factors to TF32; torch's own default allows it in convolutions alone."""
+    torch.backends.cuda.matmul.allow_tf32 = enabled
+    torch.backends.cudnn.allow_tf32 = enabled
+
+
+def keep_memory():
+    """Make glibc keep freed memory for the next step, in place of returning every large tensor to the system.
+
+    The kernel clears each page that is handed out anew: without this, up to a fifth of a step on a CPU
+    (docs/performance.md). A hint: elsewhere than on Linux with glibc it does nothing.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+            mallopt(M_MMAP_MAX, 0)
+            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
