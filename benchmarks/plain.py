@@ -68,6 +68,8 @@ def plain_copy(network):
         layer.weight_v.copy_(v)
     for module in network.modules():
         module.__class__ = PLAIN.get(type(module), type(module))
+    first = network.blocks if hasattr(network, "blocks") else network.layers
+    first.register_forward_pre_hook(lambda module, inputs: inputs[0].clone(memory_format=torch.contiguous_format))
     return network
 
 

@@ -24,6 +24,7 @@ TILE_A = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -
 
 ROWS_MIN_CHANNELS, ROWS_MIN_WIDTH = 128, 8  # from where Winograd's way along the rows is the faster one on a CPU
 SQUARES_MIN_CHANNELS, SQUARES_MAX_AREA = 256, 64  # and along rows and columns at once
+FEW_OUTPUTS_MIN_CHANNELS = 64  # from where an image (of at most 3 channels) is better made of its taps
 
 
 def channels_last(x):
@@ -33,12 +34,12 @@ def channels_last(x):
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _constants(build):
+def constants(build):
     """Cache constant matrices. What inference mode makes could not be used in training later, so they are made apart."""
     return functools.lru_cache(maxsize=None)(torch.inference_mode(False)(build))
 
 
-@_constants
+@constants
 def _row_matrices(width, dtype):
     """B of a row with its zero padding (tiles * 6, width), G (6, 3), A of a row (width, tiles * 6)."""
     tiles = width // OUTPUTS
@@ -50,7 +51,7 @@ def _row_matrices(width, dtype):
     return B.flatten(0, 1)[:, 1:-1].to(dtype).contiguous(), G.to(dtype), A.to(dtype)
 
 
-@_constants
+@constants
 def _square_matrices(height, width, dtype):
     """The same in both directions: B (tiles * 36, height * width), G (36, 9), A (height * width, tiles * 36)."""
     (B_h, G, A_h), (B_w, _, A_w) = (_row_matrices(side, torch.float64) for side in (height, width))
@@ -91,6 +92,14 @@ def winograd_squares(x, weight):
     return torch.bmm(A.expand(n, -1, -1), M).view(n, height, width, out_channels).permute(0, 3, 1, 2)
 
 
+def few_outputs_conv2d(x, weight):
+    """F.conv2d(x, weight, padding=1) by a 1x1 convolution to the nine taps of each output, which are then added up."""
+    n, channels, height, width = x.shape
+    taps = weight.flip(2, 3).flatten(2).transpose(1, 2).reshape(-1, channels)  # (C' * 9, C)
+    M = torch.bmm(taps.expand(n, -1, -1), x.permute(0, 2, 3, 1).reshape(n, -1, channels).transpose(1, 2))
+    return channels_last(F.fold(M, (height, width), 3, padding=1))
+
+
 class Conv2d(nn.Conv2d):
     """nn.Conv2d with a square kernel, neither groups nor dilation, by the way that is fastest for the shape at hand."""
 
@@ -105,6 +114,8 @@ class Conv2d(nn.Conv2d):
             return F.linear(x.flatten(1), W.flatten(1), self.bias).view(n, -1, 1, 1)
         if (kernel, stride, padding) == (3, 1, 1) and width % OUTPUTS == 0:
             channels = min(self.in_channels, self.out_channels)
+            if self.out_channels <= 3 and self.in_channels >= FEW_OUTPUTS_MIN_CHANNELS and width >= ROWS_MIN_WIDTH:
+                return few_outputs_conv2d(x, self.weight) + self.bias.view(-1, 1, 1)
             if channels >= SQUARES_MIN_CHANNELS and height * width <= SQUARES_MAX_AREA and height % OUTPUTS == 0:
                 return winograd_squares(x, self.weight) + self.bias.view(-1, 1, 1)
             if channels >= ROWS_MIN_CHANNELS and width >= ROWS_MIN_WIDTH:

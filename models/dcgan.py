@@ -39,9 +39,10 @@ class Generator(nn.Module):
         ch, self.bottom = base_channels or 64, image_size // 8
         widths = (8 * ch, 4 * ch, 2 * ch, ch)
         self.project = nn.Linear(z_dim, self.bottom**2 * widths[0])
-        layers = [nn.BatchNorm2d(widths[0]), nn.ReLU()] if arch_variant == "code" else []
+        layers = [nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)] if arch_variant == "code" else []
         for in_channels, out_channels in itertools.pairwise(widths):
-            layers += [ConvTranspose2d(in_channels, out_channels, 4, 2, 1), nn.BatchNorm2d(out_channels), nn.ReLU()]
+            layers += [ConvTranspose2d(in_channels, out_channels, 4, 2, 1), nn.BatchNorm2d(out_channels)]
+            layers.append(nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*layers, Conv2d(ch, channels, 3, 1, 1), nn.Tanh())
         initialise(self)
 
@@ -63,7 +64,7 @@ class Discriminator(nn.Module):
             layers.append(Conv2d(in_channels, out_channels, 4 if strided else 3, 2 if strided else 1, 1))
             if i > 0:  # as in DCGAN, the image itself is not normalised
                 layers.append(feature_norm(d_norm, out_channels))
-            layers.append(nn.LeakyReLU(SLOPE))
+            layers.append(nn.LeakyReLU(SLOPE, inplace=True))
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1] * (image_size // 8) ** 2, 1)
         initialise(self)

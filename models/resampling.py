@@ -5,14 +5,24 @@ average pooling is a 4x4 convolution: the 4x4 kernel is a sum of four shifted 3x
 parameter stays the 3x3 weight, so that normalizations act on what the paper normalises.
 """
 
+import torch
 from torch import nn
 from torch.nn import functional as F
+
+from .convolution import constants
+
+
+@constants
+def _positions(dtype, device):
+    """(9, 16): 1 where a tap of a 3x3 kernel falls on a tap of a 4x4 one, in one of its four positions there."""
+    shifted = torch.eye(4, dtype=dtype)[:3] + torch.eye(4, dtype=dtype)[1:]  # (3, 4), along one side
+    return torch.kron(shifted, shifted).to(device)
 
 
 def spread(weight):
     """Sum a 3x3 kernel over its four positions in a 4x4 one: (..., 3, 3) -> (..., 4, 4)."""
-    rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
-    return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
+    taps = weight.reshape(-1, 9) @ _positions(weight.dtype, weight.device)
+    return taps.view(*weight.shape[:-2], 4, 4)
 
 
 class UpsampleConv2d(nn.Conv2d):
@@ -22,7 +32,7 @@ class UpsampleConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x):
-        kernel = spread(self.weight).flip(2, 3).transpose(0, 1)  # (C, C', 4, 4)
+        kernel = spread(self.weight.flip(2, 3).transpose(0, 1))  # (C, C', 4, 4)
         return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
 
 

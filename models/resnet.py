@@ -53,8 +53,8 @@ class UpBlock(nn.Module):
         self.shortcut = Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x):
-        h = self.conv1(F.relu(self.bn1(x)))
-        h = self.conv2(F.relu(self.bn2(h)))
+        h = self.conv1(F.relu(self.bn1(x), inplace=True))
+        h = self.conv2(F.relu(self.bn2(h), inplace=True))
         # A 1x1 convolution commutes with upsampling, and costs a quarter before it.
         return h + F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
 
@@ -74,7 +74,7 @@ class Generator(nn.Module):
     def forward(self, z):
         h = self.project(z).unflatten(1, (-1, self.bottom, self.bottom))  # (N, C, 4, 4), or 6x6 for 48 pixels
         h = self.blocks(channels_last(h))  # (N, C', S, S)
-        return self.to_image(F.relu(self.bn(h))).tanh()
+        return self.to_image(F.relu(self.bn(h), inplace=True)).tanh()
 
 
 class DownBlock(nn.Module):
