@@ -53,12 +53,12 @@ def _row_matrices(width, dtype):
 
 @constants
 def _square_matrices(height, width, dtype):
-    """The same in both directions: B (tiles * 36, height * width), G (36, 9), A (height * width, tiles * 36)."""
+    """The same in both directions: B (tiles * 36, height * width), G (6, 3), A (height * width, tiles * 36)."""
     (B_h, G, A_h), (B_w, _, A_w) = (_row_matrices(side, torch.float64) for side in (height, width))
     split = (height // OUTPUTS, POINTS, width // OUTPUTS, POINTS)
     B = torch.kron(B_h, B_w).unflatten(0, split).transpose(1, 2).flatten(0, 3)  # tile by tile
     A = torch.kron(A_h, A_w).unflatten(1, split).transpose(2, 3).flatten(1, 4)
-    return B.to(dtype).contiguous(), torch.kron(G, G).to(dtype), A.to(dtype).contiguous()
+    return B.to(dtype).contiguous(), G.to(dtype), A.to(dtype).contiguous()
 
 
 def winograd_rows(x, weight):
@@ -86,7 +86,8 @@ def winograd_squares(x, weight):
     out_channels = weight.size(0)
     B, G, A = _square_matrices(height, width, x.dtype)
     V = torch.bmm(B.expand(n, -1, -1), x.permute(0, 2, 3, 1).reshape(n, height * width, channels))
-    U = (G @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(POINTS**2, channels, out_channels)
+    U = (G @ weight.permute(2, 3, 1, 0).reshape(3, -1)).view(POINTS, 3, -1)  # the columns, then the rows of the kernel
+    U = torch.bmm(G.expand(POINTS, -1, -1), U).view(POINTS**2, channels, out_channels)
     M = torch.bmm(V.view(-1, POINTS**2, channels).transpose(0, 1), U)  # (36, N tiles, C')
     M = M.transpose(0, 1).reshape(n, -1, out_channels)
     return torch.bmm(A.expand(n, -1, -1), M).view(n, height, width, out_channels).permute(0, 3, 1, 2)
