@@ -6,6 +6,7 @@ gradients in D's step, D not frozen in G's, default Adam, contiguous tensors, a 
 
 import copy
 import itertools
+import re
 
 import torch
 from PIL import Image
@@ -73,6 +74,15 @@ def plain_copy(network):
     return network
 
 
+def renamed(state):
+    """A plain copy's state dict with the names of the network it was copied from."""
+    names = {"_orig": ".original", "_u": ".0.u", "_v": ".0.v"}
+    return {
+        re.sub(r"weight(_orig|_u|_v)$", lambda match: f"parametrizations.weight{names[match[1]]}", name): value
+        for name, value in state.items()
+    }
+
+
 def discriminator_step(G, D, d_loss, opt_D, real, z, iterate_once=False):
     """One update of D, each half in a forward of its own. Returns the detached loss.
 
@@ -135,3 +145,11 @@ class PlainRun:
             discriminator_step(self.G, self.D, d_loss, self.opt_D, real, torch.randn(len(real), config.z_dim))
         z = torch.randn(config.batch_size_G or config.batch_size, config.z_dim)
         generator_step(self.G, self.D, g_loss, self.opt_G, z)
+
+    @torch.no_grad()
+    def sample(self):
+        """64 samples, quantised."""
+        self.G.eval()
+        images = self.G(torch.randn(64, self.config.z_dim))
+        self.G.train()
+        return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

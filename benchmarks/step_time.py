@@ -1,12 +1,13 @@
 """The time of a training step beside the plain implementation's (benchmarks/plain.py), in one run.
 
 Each side is a process of its own, and the two take turns, so that what else the machine does meets both alike. Prints
-JSON, and draws and tabulates docs/performance.md's figures with --report. --quick: the ratios alone, in a minute.
+JSON. --quick: the ratios alone, in a minute. --write: also the tables and the picture of docs/performance.md.
 """
 
 import argparse
 import contextlib
 import json
+import re
 import resource
 import statistics
 import subprocess
@@ -16,17 +17,36 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+PAGE, PICTURE = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance.png"
 
-# name -> (flags, steps in a turn, turns). The ResNet's batches are a quarter of the paper's 128 for G, half its 64 for D.
+# name -> (flags, steps in a turn, turns). The ResNet has half the paper's batches, and one update of D for one of G.
 CASES = {
-    "cifar10_resnet": ({"dataset": "cifar10", "model": "resnet", "batch_size": 32, "batch_size_G": 64, "n_dis": 1}, 1, 5),
-    "cifar10_dcgan": ({"dataset": "cifar10", "model": "dcgan"}, 1, 9),
+    "cifar10_resnet": ({"dataset": "cifar10", "model": "resnet", "batch_size": 32, "batch_size_G": 64, "n_dis": 1}, 1, 7),
+    "cifar10_dcgan": ({"dataset": "cifar10", "model": "dcgan"}, 1, 15),
     "digits_dcgan": ({"dataset": "digits", "model": "dcgan"}, 20, 15),
     "digits_resnet": ({"dataset": "digits", "model": "resnet"}, 20, 15),
-    "digits_mlp": ({"dataset": "digits", "model": "mlp"}, 20, 15),
+    "digits_mlp": ({"dataset": "digits", "model": "mlp"}, 40, 15),
 }
-QUICK_TURNS = {"cifar10_resnet": 2, "cifar10_dcgan": 3}
-REST = 0.25  # seconds between turns, in which the other side's threads stop spinning
+QUICK_TURNS = {"cifar10_resnet": 1, "cifar10_dcgan": 2}
+REST = 0.1  # seconds between short turns, in which the other side's threads stop spinning
+
+# What one step of a small ResNet costs as one setting grows.
+CENTRE = {
+    "dataset": "cifar10",
+    "model": "resnet",
+    "base_channels": 32,
+    "image_size": 32,
+    "batch_size": 32,
+    "batch_size_G": 32,
+    "n_dis": 1,
+}
+GROWTH = {
+    "batch size": [{"batch_size": n, "batch_size_G": n} for n in (8, 16, 32, 64, 128)],
+    "width (base_channels)": [{"base_channels": n} for n in (16, 32, 64, 128)],
+    "image size": [{"image_size": n, "base_channels": 16} for n in (8, 16, 32, 48, 64)],
+    "n_dis": [{"n_dis": n} for n in (1, 2, 3, 5)],
+}
+LONG_RUN = (100, 10_000)  # steps of a run, between which neither time nor memory may grow
 
 
 # ---- In the processes ----------------------------------------------------------------------------------------------
@@ -40,7 +60,7 @@ def make_config(flags):
 
 
 def make_images(config):
-    """The digits, or as many random images as an epoch of this benchmark needs."""
+    """The digits, or random images."""
     import torch
 
     from utils import data
@@ -48,12 +68,12 @@ def make_images(config):
     if config.dataset == "digits":
         return data.load_split(config)
     torch.manual_seed(0)
-    shape = (max(1000, config.batch_size), config.channels, config.image_size, config.image_size)
+    shape = (1000, config.channels, config.image_size, config.image_size)
     return data.Images(torch.randint(0, 256, shape).to(torch.uint8), torch.zeros(shape[0]).long(), ())
 
 
 def fast_side(flags, meter):
-    """A function that makes one step as train.py does."""
+    """Functions that make one step as train.py does, and 64 samples as evaluate.py does."""
     import torch
 
     import train
@@ -61,6 +81,7 @@ def fast_side(flags, meter):
     from utils import data
     from utils.precision import keep_memory
     from utils.run import State
+    from utils.sampling import Generated
 
     keep_memory()
     config = make_config(flags)
@@ -68,9 +89,9 @@ def fast_side(flags, meter):
     state.G.train()
     state.D.train()
     for owner, name, part in (
-        (SpectralNorm, "iterate", "spectral_norm"),
-        (SpectralNorm, "forward", "spectral_norm"),
-        (Division, "backward", "spectral_norm"),
+        (SpectralNorm, "iterate", "spectral norm"),
+        (SpectralNorm, "forward", "spectral norm"),
+        (Division, "backward", "spectral norm"),
         (data.Batches, "next", "data"),
         (data, "to_float", "data"),
         (state.opt_G, "step", "optimizers"),
@@ -82,7 +103,8 @@ def fast_side(flags, meter):
         train.step(state, config)
         state.pending.clear()  # as the log does
 
-    return step
+    source = Generated(state.G, config.z_dim, config.seed, torch.device("cpu"))
+    return step, lambda: source.block(0)
 
 
 def plain_side(flags, meter):
@@ -93,7 +115,8 @@ def plain_side(flags, meter):
 
     config = make_config(flags)
     images = make_images(config)
-    return PlainRun(State(config, images, torch.device("cpu")), images, config).step
+    run = PlainRun(State(config, images, torch.device("cpu")), images, config)
+    return run.step, run.sample
 
 
 class Meter:
@@ -119,31 +142,65 @@ class Meter:
 SIDES = {"fast": fast_side, "plain": plain_side}
 
 
+def peak_memory():
+    """MiB at most so far. Linux counts it by program; getrusage() counts what started this one too."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
+            return round(int(found[1]) / 1024)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
 def worker(side):
-    """Obey the lines of stdin: `case {flags}`, `step N`, `flops`. Each is answered by one line of JSON."""
+    """Obey the lines of stdin, `case {flags}`, `step N`, `sample N` or `end`, each answered by one line of JSON."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    step, meter = None, None
     for line in sys.stdin:
-        word, _, rest = line.partition(" ")
+        word, _, rest = line.strip().partition(" ")
         if word == "case":
             meter = Meter()
-            step = SIDES[side](json.loads(rest), meter)
-            answer = True
-        elif word == "step":
-            before = dict(meter.seconds)
-            start = time.perf_counter()
-            for _ in range(int(rest)):
-                step()
-            answer = {"seconds": (time.perf_counter() - start) / int(rest)}
-            answer |= {part: (total - before[part]) / int(rest) for part, total in meter.seconds.items()}
-        else:
+            step, sample = SIDES[side](json.loads(rest), meter)
+            answer = {"start_MiB": peak_memory()}
+        elif word == "end":
             with FlopCounterMode(display=False) as counter:
                 step()
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            answer = {"flops": counter.get_total_flops(), "peak_MiB": peak, "threads": torch.get_num_threads()}
+            answer = {"flops": counter.get_total_flops(), "threads": torch.get_num_threads(), "profile": profile(step)}
+        else:
+            act, count = {"step": step, "sample": sample}[word], int(rest)
+            before = dict(meter.seconds)
+            start = time.perf_counter()
+            for _ in range(count):
+                act()
+            answer = {"seconds": (time.perf_counter() - start) / count, "peak_MiB": peak_memory()}
+            answer |= {part: (total - before[part]) / count for part, total in meter.seconds.items()}
         print(json.dumps(answer), flush=True)
+
+
+# What an operation of torch belongs to, by its name.
+GROUPS = {
+    "convolutions": "conv",
+    "matrix products": r"aten::(b?mm|addb?mm|addmv_?|mv|dot|addr|baddbmm|linear)$",
+    "batch norm": "batch_norm",
+    "activations": "relu|threshold|clamp|tanh",
+    "resampling": "upsample|avg_pool|col2im|im2col",
+    "copies and fills": "copy|fill|zero|cat$|contiguous|clone|pad",
+    "Adam": "adam",
+}
+
+
+def profile(step, steps=3):
+    """The share of a step's time by kind of operation, after torch.profiler."""
+    import torch
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(steps):
+            step()
+    shares = dict.fromkeys([*GROUPS, "the rest"], 0.0)
+    for event in profiler.key_averages():
+        name = next((group for group, pattern in GROUPS.items() if re.search(pattern, event.key)), "the rest")
+        shares[name] += event.self_cpu_time_total
+    total = sum(shares.values())
+    return {name: round(share / total, 3) for name, share in shares.items()}
 
 
 # ---- Around them ---------------------------------------------------------------------------------------------------
@@ -184,16 +241,17 @@ def processes():
             process.close()
 
 
-def compare(both, flags, steps, turns):
+def compare(both, flags, steps, turns, act="step"):
     """Let both sides take turns. Returns their turns' measurements, {side: [{"seconds": ...}, ...]}."""
-    for process in both.values():
-        process.send("case", json.dumps(flags))
-    for process in both.values():
-        process.receive()
+    if act == "step":
+        for process in both.values():
+            process.send("case", json.dumps(flags))
+        for process in both.values():
+            process.receive()
     found = {side: [] for side in both}
     for turn in range(turns + 1):
         for side, process in both.items():
-            measured = process.ask("step", steps)
+            measured = process.ask(act, steps)
             if turn:  # the first one warms up
                 found[side].append(measured)
             time.sleep(REST if steps > 1 else 0)
@@ -220,61 +278,176 @@ def quick():
     print(json.dumps(ratios, indent=2))
 
 
-def matmul_peak():
-    """GFLOP/s of the fastest square float32 product tried: what the machine can do."""
+def machine():
+    """What the machine can do: GFLOP/s of the fastest square float32 product tried, GB/s of copying 256 MiB."""
     import torch
 
-    best = 0.0
+    best = {"matmul_GFLOPS": 0.0, "copy_GB_per_s": 0.0}
     for n in (1024, 2048, 4096):
         a, b = torch.randn(2, n, n)
         for _ in range(4):
             start = time.perf_counter()
             a @ b
-            best = max(best, 2 * n**3 / (time.perf_counter() - start) / 1e9)
-    return best
+            best["matmul_GFLOPS"] = max(best["matmul_GFLOPS"], 2 * n**3 / (time.perf_counter() - start) / 1e9)
+    source, target = torch.ones(2, 2**26)
+    for _ in range(5):
+        start = time.perf_counter()
+        target.copy_(source)
+        best["copy_GB_per_s"] = max(best["copy_GB_per_s"], 2 * 4 * 2**26 / (time.perf_counter() - start) / 1e9)
+    return {name: round(value, 1) for name, value in best.items()} | {"threads": torch.get_num_threads()}
 
 
-def full(names):
-    """Every figure of each case, from fresh processes."""
-    peak = matmul_peak()
-    report = {"matmul_peak_GFLOPS": round(peak), "cases": {}}
-    for name in names:
-        flags, steps, turns = CASES[name]
-        with processes() as both:
-            found = compare(both, flags, steps, turns)
-            end = {side: process.ask("end") for side, process in both.items()}
-        case = {"ratio": round(ratio(found), 3)}
-        config = make_config(flags)
-        images = config.n_dis * config.batch_size + (config.batch_size_G or config.batch_size)
-        for side in SIDES:
-            seconds, flops = median(found[side]), end[side]["flops"]
-            case[side] = {
-                "seconds_per_step": round(seconds, 4),
-                "images_per_second": round(images / seconds, 1),
-                "GFLOP_per_step": round(flops / 1e9, 1),
-                "share_of_matmul_peak": round(flops / 1e9 / seconds / peak, 2),
-                "peak_MiB": round(end[side]["peak_MiB"]),
-            }
-        for part in ("spectral_norm", "data", "optimizers"):
-            case["fast"][f"share_of_{part}"] = round(median(found["fast"], part) / median(found["fast"]), 4)
-        report["cases"][name] = case
-        print(name, json.dumps(case), file=sys.stderr)
-    report["threads"] = end["fast"]["threads"]
-    print(json.dumps(report, indent=2))
+def measure(name, peak):
+    """Every figure of one case, from fresh processes."""
+    flags, steps, turns = CASES[name]
+    config = make_config(flags)
+    images = config.n_dis * config.batch_size + (config.batch_size_G or config.batch_size)
+    with processes() as both:
+        found = compare(both, flags, steps, turns)
+        peaks = {side: found[side][-1]["peak_MiB"] for side in both}
+        samples = compare(both, flags, steps, 5, act="sample")
+        end = {side: process.ask("end") for side, process in both.items()}
+    flops = end["plain"]["flops"]  # of the mathematics as it is usually written: the fast side makes fewer products
+    case = {"ratio": round(ratio(found), 3), "GFLOP": round(flops / 1e9, 1)}
+    for side in SIDES:
+        seconds = median(found[side])
+        case[side] = {
+            "seconds": round(seconds, 4),
+            "images_per_second": round(images / seconds, 1),
+            "share_of_matmul_peak": round(flops / 1e9 / seconds / peak, 2),
+            "peak_MiB": peaks[side],
+        }
+    for part in ("spectral norm", "data", "optimizers"):
+        case["fast"][part] = round(median(found["fast"], part) / median(found["fast"]), 4)
+    case["fast"]["profile"] = end["fast"]["profile"]
+    case["sampling"] = {"ratio": round(ratio(samples), 3)}
+    case["sampling"] |= {f"{side}_images_per_second": round(64 / median(samples[side]), 1) for side in SIDES}
+    return case
+
+
+def alone(flags, steps):
+    """Seconds and peak memory of the fast side's step by itself, and the steps of a warm-up."""
+    process = Process("fast")
+    process.ask("case", json.dumps(flags))
+    process.ask("step", 2)
+    found = [process.ask("step", 1) for _ in range(steps)]
+    process.close()
+    return {"seconds": round(median(found), 4), "peak_MiB": found[-1]["peak_MiB"]}
+
+
+def growth():
+    """{setting: [(value, measurement), ...]} of CENTRE with one setting changed."""
+    return {
+        name: [(next(iter(changed.values())), alone({**CENTRE, **changed}, 7)) for changed in changes]
+        for name, changes in GROWTH.items()
+    }
+
+
+def long_run():
+    """A digits run that has made many steps takes turns with one that has made few. Returns {steps: measurement}."""
+    early, late = LONG_RUN
+    processes = {late: Process("fast"), early: Process("fast")}
+    found = {}
+    for steps, process in processes.items():
+        process.ask("case", json.dumps(CASES["digits_dcgan"][0]))
+        process.ask("step", steps)
+        found[steps] = []
+    for _ in range(20):
+        for steps, process in processes.items():
+            found[steps].append(process.ask("step", 20))
+            time.sleep(REST)
+    for process in processes.values():
+        process.close()
+    return {
+        steps: {"seconds": round(median(found[steps]), 5), "peak_MiB": found[steps][-1]["peak_MiB"]}
+        for steps in LONG_RUN
+    }
+
+
+# ---- The page ------------------------------------------------------------------------------------------------------
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
+
+
+def percent(share):
+    return f"{100 * share:.1f} %"
+
+
+def tables(report):
+    """The measured parts of the page, by the name of their place in it."""
+    cases, limit = report["cases"], report["machine"]
+    steps = [
+        [name, side, case[side]["seconds"], case[side]["images_per_second"], percent(case[side]["share_of_matmul_peak"])]
+        + [f"{case[side]['peak_MiB']:,}", case["ratio"] if side == "fast" else ""]
+        for name, case in cases.items()
+        for side in ("plain", "fast")
+    ]
+    parts = [[name, *(percent(case["fast"][p]) for p in ("spectral norm", "data", "optimizers"))] for name, case in cases.items()]
+    kinds = next(iter(cases.values()))["fast"]["profile"]
+    profiles = [[name, *(percent(case["fast"]["profile"][kind]) for kind in kinds)] for name, case in cases.items()]
+    sampling = [
+        [name, *(case["sampling"][f"{side}_images_per_second"] for side in ("plain", "fast")), case["sampling"]["ratio"]]
+        for name, case in cases.items()
+    ]
+    grown = [
+        [name, value, measured["seconds"], f"{measured['peak_MiB']:,}"]
+        for name, points in report["growth"].items()
+        for value, measured in points
+    ]
+    run = [[f"{step:,}", m["seconds"], f"{m['peak_MiB']:,}"] for step, m in report["long_run"].items()]
+    return {
+        "machine": f"{limit['threads']} threads; {limit['matmul_GFLOPS']} GFLOP/s in a square float32 product, "
+        f"{limit['copy_GB_per_s']} GB/s in a copy.\n",
+        "steps": table(["case", "side", "s a step", "images/s", "of the matmul peak", "peak MiB", "ratio"], steps),
+        "parts": table(["case", "spectral norm", "data", "optimizers"], parts),
+        "profile": table(["case", *kinds], profiles),
+        "sampling": table(["case", "plain, images/s", "folded, images/s", "ratio of times"], sampling),
+        "growth": table(["what grows", "value", "s a step", "peak MiB"], grown),
+        "long_run": table(["after steps", "s a step", "peak MiB"], run),
+    }
+
+
+def write_page(report):
+    """Put the measured tables into their places in docs/performance.md, and draw its picture."""
+    from matplotlib.figure import Figure
+
+    page = PAGE.read_text(encoding="utf-8")
+    for name, text in tables(report).items():
+        place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        page = place.sub(lambda match, text=text: match[1] + text + match[2], page)
+    PAGE.write_text(page, encoding="utf-8")
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    for column, (axes, (name, points)) in enumerate(zip(figure.subplots(2, len(report["growth"])).T, report["growth"].items())):
+        values = [value for value, _ in points]
+        for row, (key, label) in enumerate((("seconds", "seconds a step"), ("peak_MiB", "peak memory, MiB"))):
+            axes[row].plot(values, [measured[key] for _, measured in points], marker="o")
+            axes[row].set(xlabel=name, ylabel=label if column == 0 else None, ylim=(0, None), xticks=values)
+            axes[row].grid(alpha=0.3)
+    figure.suptitle("What a step costs: ResNet of width 32 (16 over the image size), 32 pixels, batch 32, n_dis 1")
+    figure.savefig(PICTURE, dpi=110)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--quick", action="store_true", help="the ratios alone, in a minute")
+    parser.add_argument("--write", action="store_true", help="all figures of docs/performance.md, in some 15 minutes")
     parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        worker(arguments.worker)
-    elif arguments.quick:
-        quick()
-    else:
-        full(arguments.cases)
+        return worker(arguments.worker)
+    if arguments.quick:
+        return quick()
+    report = {"machine": machine()}
+    peak = report["machine"]["matmul_GFLOPS"]
+    report["cases"] = {name: measure(name, peak) for name in (CASES if arguments.write else arguments.cases)}
+    if arguments.write:
+        report |= {"growth": growth(), "long_run": long_run()}
+        write_page(report)
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

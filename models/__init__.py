@@ -1,10 +1,11 @@
 """The networks: tensors in, tensors out. build_models() is the one way to make a pair."""
 
 from . import dcgan, mlp, resnet
+from .folding import folded
 from .normalization import apply_weight_norm, check_d_norm
 from .spectral_norm import remove_spectral_norm, spectral_norm
 
-__all__ = ["MODELS", "build_models", "remove_spectral_norm", "spectral_norm"]
+__all__ = ["MODELS", "build_models", "folded", "remove_spectral_norm", "spectral_norm"]
 
 MODELS = {
     "dcgan": (dcgan.Generator, dcgan.Discriminator),

@@ -101,27 +101,37 @@ def few_outputs_conv2d(x, weight):
     return channels_last(F.fold(M, (height, width), 3, padding=1))
 
 
+def single_pixel_conv2d(x, weight, padding):
+    """F.conv2d for a map from which a single pixel comes out: each pixel of x meets one tap, the kernel is a matrix."""
+    height, width = x.shape[2:]
+    W = weight[:, :, padding : padding + height, padding : padding + width]
+    return F.linear(x.flatten(1), W.flatten(1)).view(len(x), -1, 1, 1)
+
+
 class Conv2d(nn.Conv2d):
     """nn.Conv2d with a square kernel, neither groups nor dilation, by the way that is fastest for the shape at hand."""
 
     def forward(self, x):
-        if x.device.type != "cpu":  # cuDNN chooses among such ways itself
+        way = self._way(*x.shape[2:]) if x.device.type == "cpu" else None  # cuDNN chooses among such ways itself
+        if way is None:
             return super().forward(x)
+        y = way(x, self.weight)
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+
+    def _way(self, height, width):
+        """The function that is faster than the library's for a map of this size, or None."""
         (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
-        n, _, height, width = x.shape
-        if max(height, width) + 2 * padding < kernel + stride and self.kernel_size != (1, 1):
-            # A single pixel comes out, and each pixel of x meets one tap: the map is a vector, the kernel a matrix.
-            W = self.weight[:, :, padding : padding + height, padding : padding + width]
-            return F.linear(x.flatten(1), W.flatten(1), self.bias).view(n, -1, 1, 1)
-        if (kernel, stride, padding) == (3, 1, 1) and width % OUTPUTS == 0:
-            channels = min(self.in_channels, self.out_channels)
-            if self.out_channels <= 3 and self.in_channels >= FEW_OUTPUTS_MIN_CHANNELS and width >= ROWS_MIN_WIDTH:
-                return few_outputs_conv2d(x, self.weight) + self.bias.view(-1, 1, 1)
-            if channels >= SQUARES_MIN_CHANNELS and height * width <= SQUARES_MAX_AREA and height % OUTPUTS == 0:
-                return winograd_squares(x, self.weight) + self.bias.view(-1, 1, 1)
-            if channels >= ROWS_MIN_CHANNELS and width >= ROWS_MIN_WIDTH:
-                return winograd_rows(x, self.weight) + self.bias.view(-1, 1, 1)
-        return super().forward(x)
+        side = max(height, width)
+        if side + 2 * padding < kernel + stride and side + padding <= kernel:
+            return functools.partial(single_pixel_conv2d, padding=padding)
+        if (kernel, stride, padding) != (3, 1, 1) or width % OUTPUTS:
+            return None
+        channels = min(self.in_channels, self.out_channels)
+        if self.out_channels <= 3 and self.in_channels >= FEW_OUTPUTS_MIN_CHANNELS and width >= ROWS_MIN_WIDTH:
+            return few_outputs_conv2d
+        if channels >= SQUARES_MIN_CHANNELS and height * width <= SQUARES_MAX_AREA and height % OUTPUTS == 0:
+            return winograd_squares
+        return winograd_rows if channels >= ROWS_MIN_CHANNELS and width >= ROWS_MIN_WIDTH else None
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -134,4 +144,4 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         side = self.kernel_size[0] - 2 * padding
         W = self.weight[:, :, padding : padding + side, padding : padding + side]  # every pixel of y meets one tap
         y = (x.flatten(1) @ W.flatten(1)).view(len(x), -1, side, side)
-        return channels_last(y + self.bias.view(-1, 1, 1))
+        return channels_last(y if self.bias is None else y + self.bias.view(-1, 1, 1))

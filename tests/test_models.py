@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from losses import LOSSES, REGULARIZERS
 from models import MODELS, build_models, dcgan
+from models.convolution import Conv2d, ConvTranspose2d
 from models.normalization import D_NORMS
 from models.resnet import DownBlock, UpBlock
 from models.spectral_norm import SUPPORTED, is_spectrally_normalized
@@ -227,7 +228,7 @@ def test_only_the_authors_code_normalises_after_dcgans_linear_layer(variant):
     G, _ = build("dcgan", arch_variant=variant)
     bn_relu = [nn.BatchNorm2d, nn.ReLU]
     start = bn_relu if variant == "code" else []
-    assert [type(layer) for layer in G.layers] == start + 3 * [nn.ConvTranspose2d, *bn_relu] + [nn.Conv2d, nn.Tanh]
+    assert [type(layer) for layer in G.layers] == start + 3 * [ConvTranspose2d, *bn_relu] + [Conv2d, nn.Tanh]
 
 
 def test_mlps_layers_have_the_documented_widths():

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from models import MODELS, build_models
+from models.convolution import Conv2d
 from models.normalization import (
     D_NORMS,
     BatchNorm,
@@ -160,7 +161,7 @@ def test_every_normalization_runs_forwards_and_backwards_in_every_model(model, n
 @pytest.mark.parametrize(("name", "kind"), [("batch", BatchNorm), ("layer", LayerNorm)])
 def test_dcgans_d_normalises_after_every_convolution_but_the_first(name, kind):
     _, D = build_models("dcgan", 32, base_channels=2, d_norm=name)
-    conv, norm, slope = nn.Conv2d, kind, nn.LeakyReLU
+    conv, norm, slope = Conv2d, kind, nn.LeakyReLU
     assert [type(layer) for layer in D.layers] == [conv, slope] + [conv, norm, slope] * 6
     widths = [(layer.num_features if kind is BatchNorm else layer.num_channels) for layer in D.layers[3::3]]
     assert widths == [4, 4, 8, 8, 16, 16]

@@ -261,6 +261,41 @@ def test_removal_reaches_every_layer_of_a_network_and_spares_other_hooks():
     spectral_norm(network[0])  # as good as new
 
 
+def test_removal_from_a_copy_leaves_the_original_as_it_was():
+    layer, x = make("conv2d")
+    expected = layer.eval()(x)
+    copied = copy.deepcopy(layer)
+    remove_spectral_norm(copied)
+    assert torch.equal(copied(x), expected) and torch.equal(layer(x), expected)
+    before = vectors(layer)
+    layer.train()(x).sum().backward()
+    assert original(layer).grad is not None and not torch.equal(before[0], vectors(layer)[0])
+
+
+def test_a_weight_that_changes_after_the_iteration_is_divided_by_its_own_sigma():
+    layer, _ = make("conv2d")
+    layer.parametrizations.weight[0].iterate(original(layer))
+    expected = layer.weight.detach()
+    layer.parametrizations.weight[0].iterate(original(layer))
+    with torch.no_grad():
+        original(layer).mul_(3)
+    assert torch.allclose(layer.weight, original(layer) / sigma(layer), atol=1e-14)
+    assert torch.allclose(layer.weight, expected, atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["linear", "conv2d", "grouped conv2d", "embedding"])
+def test_the_closed_form_of_the_gradient_is_autograds(name):
+    layer, x = make(name)
+    layer(x)
+    torch.manual_seed(1)
+    u, v = vectors(layer)
+    weight = original(layer)
+    cotangent = torch.randn_like(weight)
+    expected = torch.autograd.grad(weight / torch.dot(u, weight.flatten(1) @ v), weight, cotangent)[0]
+    found = torch.autograd.grad(layer.weight, weight, cotangent)[0]
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("module", [nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)), nn.ReLU()])
 def test_removal_from_a_module_without_it_is_a_value_error(module):
     with pytest.raises(ValueError, match="no layer of this"):

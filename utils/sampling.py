@@ -7,6 +7,8 @@ i alone: not of how many are drawn, by how many processes, or of a batch size.
 import numpy as np
 import torch
 
+from models import folded
+
 from .data import quantise
 from .distributed import gather, rank, world_size
 from .errors import UserError
@@ -26,12 +28,12 @@ def latents(seed, start, count, z_dim):
 
 
 class Generated:
-    """The endless samples of a generator in eval mode, quantised."""
+    """The endless samples of a generator in eval mode, quantised. They are drawn by a folded copy of it."""
 
     count = None
 
     def __init__(self, G, z_dim, seed, device):
-        self.G, self.z_dim, self.seed, self.device = G.eval(), z_dim, seed, device
+        self.G, self.z_dim, self.seed, self.device = folded(G), z_dim, seed, device
 
     @torch.inference_mode()
     def block(self, number):
