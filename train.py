@@ -169,9 +169,9 @@ def announce(logger, run_dir, config, state, images, device):
     logger.say(f"networks    {config.model}: G {count['G']:,} parameters, D {count['D']:,} with d_norm {norm}")
     logger.say(f"training    {config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {device}")
     logger.say(f"run         {run_dir}")
-    ignored = [name for name in ("amp", "tf32", "compile") if getattr(config, name) not in (False, "none")]
+    ignored = [f"--{name}" for name in ("amp", "tf32", "compile") if getattr(config, name) not in (False, "none")]
     if ignored and device.type != "cuda":
-        logger.say(f"warning     without effect on {device}: {' and '.join(f'--{name}' for name in ignored)} speed up CUDA alone")
+        logger.say(f"warning     without effect on {device}: {' and '.join(ignored)} speed up CUDA alone")
     for sentence in warnings(config):
         logger.say(f"warning     {sentence}")
 

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 from torchvision import transforms
 
 from losses import LOSSES

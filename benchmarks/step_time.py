@@ -21,7 +21,11 @@ PAGE, PICTURE = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance.p
 
 # name -> (flags, steps in a turn, turns). The ResNet has half the paper's batches, and one update of D for one of G.
 CASES = {
-    "cifar10_resnet": ({"dataset": "cifar10", "model": "resnet", "batch_size": 32, "batch_size_G": 64, "n_dis": 1}, 1, 7),
+    "cifar10_resnet": (
+        {"dataset": "cifar10", "model": "resnet", "batch_size": 32, "batch_size_G": 64, "n_dis": 1},
+        1,
+        7,
+    ),
     "cifar10_dcgan": ({"dataset": "cifar10", "model": "dcgan"}, 1, 15),
     "digits_dcgan": ({"dataset": "digits", "model": "dcgan"}, 20, 15),
     "digits_resnet": ({"dataset": "digits", "model": "resnet"}, 20, 15),
@@ -379,17 +383,25 @@ def percent(share):
 def tables(report):
     """The measured parts of the page, by the name of their place in it."""
     cases, limit = report["cases"], report["machine"]
-    steps = [
-        [name, side, case[side]["seconds"], case[side]["images_per_second"], percent(case[side]["share_of_matmul_peak"])]
-        + [f"{case[side]['peak_MiB']:,}", case["ratio"] if side == "fast" else ""]
+    steps = []
+    for name, case in cases.items():
+        for side in ("plain", "fast"):
+            found, ratio = case[side], case["ratio"] if side == "fast" else ""
+            share = percent(found["share_of_matmul_peak"])
+            peak = f"{found['peak_MiB']:,}"
+            steps.append([name, side, found["seconds"], found["images_per_second"], share, peak, ratio])
+    parts = [
+        [name, *(percent(case["fast"][p]) for p in ("spectral norm", "data", "optimizers"))]
         for name, case in cases.items()
-        for side in ("plain", "fast")
     ]
-    parts = [[name, *(percent(case["fast"][p]) for p in ("spectral norm", "data", "optimizers"))] for name, case in cases.items()]
     kinds = next(iter(cases.values()))["fast"]["profile"]
     profiles = [[name, *(percent(case["fast"]["profile"][kind]) for kind in kinds)] for name, case in cases.items()]
     sampling = [
-        [name, *(case["sampling"][f"{side}_images_per_second"] for side in ("plain", "fast")), case["sampling"]["ratio"]]
+        [
+            name,
+            *(case["sampling"][f"{side}_images_per_second"] for side in ("plain", "fast")),
+            case["sampling"]["ratio"],
+        ]
         for name, case in cases.items()
     ]
     grown = [
@@ -420,7 +432,9 @@ def write_page(report):
         page = place.sub(lambda match, text=text: match[1] + text + match[2], page)
     PAGE.write_text(page, encoding="utf-8")
     figure = Figure(figsize=(12, 5.5), layout="constrained")
-    for column, (axes, (name, points)) in enumerate(zip(figure.subplots(2, len(report["growth"])).T, report["growth"].items())):
+    for column, (axes, (name, points)) in enumerate(
+        zip(figure.subplots(2, len(report["growth"])).T, report["growth"].items())
+    ):
         values = [value for value, _ in points]
         for row, (key, label) in enumerate((("seconds", "seconds a step"), ("peak_MiB", "peak memory, MiB"))):
             axes[row].plot(values, [measured[key] for _, measured in points], marker="o")

@@ -35,7 +35,7 @@ def channels_last(x):
 
 
 def constants(build):
-    """Cache constant matrices. What inference mode makes could not be used in training later, so they are made apart."""
+    """Cache constant matrices, made outside of inference mode: what it makes could not be used in training later."""
     return functools.lru_cache(maxsize=None)(torch.inference_mode(False)(build))
 
 

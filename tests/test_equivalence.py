@@ -11,7 +11,7 @@ from losses import LOSSES
 from models import build_models, convolution
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import plain  # noqa: E402
+import plain
 
 STEPS, LR = 20, 2e-4
 

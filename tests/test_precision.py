@@ -1,4 +1,4 @@
-"""How a step computes: half precision around the networks alone, nothing that waits for a device, memory that is kept."""
+"""How a step computes: half precision around the networks, nothing that waits for a device, memory that is kept."""
 
 import contextlib
 import copy
@@ -47,7 +47,7 @@ def test_on_a_cpu_every_choice_of_amp_is_full_precision(amp):
 
 
 def test_half_precision_computes_the_layers_and_hands_back_float32():
-    G, D = build_models("dcgan", 16, 1, 8, 4)
+    _, D = build_models("dcgan", 16, 1, 8, 4)
     with recorded_dtypes(D) as dtypes:
         logits = half().call(D, torch.randn(4, 1, 16, 16))
     assert set(dtypes) == {torch.bfloat16} and logits.dtype == torch.float32
@@ -210,7 +210,9 @@ print(faults() - before)
 """
     found = {}
     for how in ("keep", "return"):
-        process = subprocess.run([sys.executable, "-c", code, how], cwd=ROOT, capture_output=True, text=True, check=True)
+        process = subprocess.run(
+            [sys.executable, "-c", code, how], cwd=ROOT, capture_output=True, text=True, check=True
+        )
         found[how] = int(process.stdout)
     assert found["keep"] < found["return"] / 10
 
