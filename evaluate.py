@@ -16,6 +16,7 @@ from utils.errors import UserError, run_as_script
 from utils.evaluator import Evaluator
 from utils.image_files import load_samples, save_samples
 from utils.parser import Parser, add_settings, given_settings
+from utils.precision import keep_memory
 from utils.sampling import Generated, Given, images_at
 
 OVERRIDES = ("data_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
@@ -219,6 +220,7 @@ def export_or_interpolate(path, namespace, settings):
 
 def main():
     namespace, settings = parse_args()
+    keep_memory()
     if namespace.export or namespace.interpolate:
         for path in namespace.checkpoints:
             export_or_interpolate(path, namespace, settings)

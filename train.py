@@ -117,8 +117,8 @@ def log_line(state, seconds_per_step):
     means = dict(zip(("loss_D", "loss_G", "real_logits", "fake_logits"), history.mean(dim=0).tolist()))
     state.pending = []
     return means | {
-        "grad_norm_D": total_norm(state.D).item() / state.precision["D"].scale(),
-        "grad_norm_G": total_norm(state.G).item() / state.precision["G"].scale(),
+        "grad_norm_D": total_norm(state.D).item(),
+        "grad_norm_G": total_norm(state.G).item(),
         "lr_G": state.opt_G.param_groups[0]["lr"],
         "lr_D": state.opt_D.param_groups[0]["lr"],
         "seconds_per_step": seconds_per_step,
@@ -137,12 +137,9 @@ def save_samples(run_dir, state, z):
 
 def score(evaluator, state, config, logger):
     """Score the generator as it is now under the first protocol, into the log and stats.jsonl."""
-    G = state.scored
-    was_training = G.training
-    source = Generated(G, config.z_dim, config.seed, evaluator.device)
+    source = Generated(state.scored, config.z_dim, config.seed, evaluator.device)
     facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
     results, _ = evaluator.evaluate(source, facts, config.protocol[:1], config.num_samples, quick=True)
-    G.train(was_training)
     logger.say(f"step {state.step:,}: {report.summary(results)}")
     logger.write(state.step, flat_scores(results[0]))
 

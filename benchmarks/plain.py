@@ -1,7 +1,8 @@
 """The plain implementation that step_time.py compares with: SN-GAN as most public repositories write it.
 
 torch's own spectral_norm, nn.Upsample before and AvgPool2d after each convolution, two forwards of D, samples without
-gradients in D's step, D not frozen in G's, default Adam, contiguous tensors, a DataLoader with transforms.
+gradients in D's step, D not frozen in G's, default Adam, contiguous tensors, a DataLoader with transforms (and its
+default of no worker processes).
 """
 
 import copy
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from torchvision import transforms
 
 from losses import LOSSES
-from models import convolution, remove_spectral_norm, resnet
+from models import convolution, dcgan, remove_spectral_norm, resnet
 from models.resampling import ConvAvgPool2d, UpsampleConv2d
 from models.spectral_norm import is_spectrally_normalized
 
@@ -45,7 +46,32 @@ class PlainDownBlock(resnet.DownBlock):
         return h + (F.avg_pool2d(shortcut, 2) if self.down else shortcut)
 
 
+class PlainResnetGenerator(resnet.Generator):
+    def forward(self, z):
+        h = self.blocks(self.project(z).unflatten(1, (-1, self.bottom, self.bottom)))
+        return self.to_image(F.relu(self.bn(h))).tanh()
+
+
+class PlainResnetDiscriminator(resnet.Discriminator):
+    def forward(self, x):
+        return self.head(F.relu(self.norm(self.blocks(x))).sum(dim=(2, 3)))
+
+
+class PlainDcganGenerator(dcgan.Generator):
+    def forward(self, z):
+        return self.layers(self.project(z).unflatten(1, (-1, self.bottom, self.bottom)))
+
+
+class PlainDcganDiscriminator(dcgan.Discriminator):
+    def forward(self, x):
+        return self.head(self.layers(x).flatten(1))
+
+
 PLAIN = {
+    resnet.Generator: PlainResnetGenerator,
+    resnet.Discriminator: PlainResnetDiscriminator,
+    dcgan.Generator: PlainDcganGenerator,
+    dcgan.Discriminator: PlainDcganDiscriminator,
     convolution.Conv2d: nn.Conv2d,
     convolution.ConvTranspose2d: nn.ConvTranspose2d,
     UpsampleConv2d: PlainUpsampleConv2d,
@@ -68,8 +94,8 @@ def plain_copy(network):
         layer.weight_v.copy_(v)
     for module in network.modules():
         module.__class__ = PLAIN.get(type(module), type(module))
-    first = network.blocks if hasattr(network, "blocks") else network.layers
-    first.register_forward_pre_hook(lambda module, inputs: inputs[0].clone(memory_format=torch.contiguous_format))
+        if hasattr(module, "inplace"):
+            module.inplace = False
     return network
 
 

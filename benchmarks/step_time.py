@@ -6,6 +6,7 @@ JSON. --quick: the ratios alone, in a minute. --write: also the tables and the p
 
 import argparse
 import contextlib
+import functools
 import json
 import re
 import resource
@@ -17,7 +18,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-PAGE, PICTURE = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance.png"
 
 # name -> (flags, steps in a turn, turns). The ResNet has half the paper's batches, and one update of D for one of G.
 CASES = {
@@ -77,7 +77,7 @@ def make_images(config):
 
 
 def fast_side(flags, meter):
-    """Functions that make one step as train.py does, and 64 samples as evaluate.py does."""
+    """Functions that make one step as train.py does, and 64 samples by the generator that evaluate.py draws with."""
     import torch
 
     import train
@@ -107,8 +107,15 @@ def fast_side(flags, meter):
         train.step(state, config)
         state.pending.clear()  # as the log does
 
-    source = Generated(state.G, config.z_dim, config.seed, torch.device("cpu"))
-    return step, lambda: source.block(0)
+    @functools.cache
+    def folded_G():
+        return Generated(state.G, config.z_dim, config.seed, torch.device("cpu")).G
+
+    @torch.inference_mode()
+    def sample():
+        return data.quantise(folded_G()(torch.randn(64, config.z_dim)))
+
+    return step, sample
 
 
 def plain_side(flags, meter):
@@ -127,7 +134,11 @@ class Meter:
     """Seconds spent in the parts of a step, by wrapping their functions."""
 
     def __init__(self):
-        self.seconds = {}
+        self.seconds, self.wrapped = {}, []
+
+    def unwrap(self):
+        for owner, name, function in self.wrapped:
+            setattr(owner, name, function)
 
     def wrap(self, owner, name, part):
         function = getattr(owner, name)
@@ -140,7 +151,9 @@ class Meter:
             finally:
                 self.seconds[part] += time.perf_counter() - start
 
-        setattr(owner, name, staticmethod(timed) if isinstance(owner.__dict__.get(name), staticmethod) else timed)
+        is_static = isinstance(vars(owner).get(name), staticmethod)
+        self.wrapped.append((owner, name, vars(owner).get(name, function)))
+        setattr(owner, name, staticmethod(timed) if is_static else timed)
 
 
 SIDES = {"fast": fast_side, "plain": plain_side}
@@ -159,9 +172,11 @@ def worker(side):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    meter = Meter()
     for line in sys.stdin:
         word, _, rest = line.strip().partition(" ")
         if word == "case":
+            meter.unwrap()
             meter = Meter()
             step, sample = SIDES[side](json.loads(rest), meter)
             answer = {"start_MiB": peak_memory()}
@@ -368,82 +383,6 @@ def long_run():
     }
 
 
-# ---- The page ------------------------------------------------------------------------------------------------------
-
-
-def table(head, rows):
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
-
-
-def percent(share):
-    return f"{100 * share:.1f} %"
-
-
-def tables(report):
-    """The measured parts of the page, by the name of their place in it."""
-    cases, limit = report["cases"], report["machine"]
-    steps = []
-    for name, case in cases.items():
-        for side in ("plain", "fast"):
-            found, ratio = case[side], case["ratio"] if side == "fast" else ""
-            share = percent(found["share_of_matmul_peak"])
-            peak = f"{found['peak_MiB']:,}"
-            steps.append([name, side, found["seconds"], found["images_per_second"], share, peak, ratio])
-    parts = [
-        [name, *(percent(case["fast"][p]) for p in ("spectral norm", "data", "optimizers"))]
-        for name, case in cases.items()
-    ]
-    kinds = next(iter(cases.values()))["fast"]["profile"]
-    profiles = [[name, *(percent(case["fast"]["profile"][kind]) for kind in kinds)] for name, case in cases.items()]
-    sampling = [
-        [
-            name,
-            *(case["sampling"][f"{side}_images_per_second"] for side in ("plain", "fast")),
-            case["sampling"]["ratio"],
-        ]
-        for name, case in cases.items()
-    ]
-    grown = [
-        [name, value, measured["seconds"], f"{measured['peak_MiB']:,}"]
-        for name, points in report["growth"].items()
-        for value, measured in points
-    ]
-    run = [[f"{step:,}", m["seconds"], f"{m['peak_MiB']:,}"] for step, m in report["long_run"].items()]
-    return {
-        "machine": f"{limit['threads']} threads; {limit['matmul_GFLOPS']} GFLOP/s in a square float32 product, "
-        f"{limit['copy_GB_per_s']} GB/s in a copy.\n",
-        "steps": table(["case", "side", "s a step", "images/s", "of the matmul peak", "peak MiB", "ratio"], steps),
-        "parts": table(["case", "spectral norm", "data", "optimizers"], parts),
-        "profile": table(["case", *kinds], profiles),
-        "sampling": table(["case", "plain, images/s", "folded, images/s", "ratio of times"], sampling),
-        "growth": table(["what grows", "value", "s a step", "peak MiB"], grown),
-        "long_run": table(["after steps", "s a step", "peak MiB"], run),
-    }
-
-
-def write_page(report):
-    """Put the measured tables into their places in docs/performance.md, and draw its picture."""
-    from matplotlib.figure import Figure
-
-    page = PAGE.read_text(encoding="utf-8")
-    for name, text in tables(report).items():
-        place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        page = place.sub(lambda match, text=text: match[1] + text + match[2], page)
-    PAGE.write_text(page, encoding="utf-8")
-    figure = Figure(figsize=(12, 5.5), layout="constrained")
-    for column, (axes, (name, points)) in enumerate(
-        zip(figure.subplots(2, len(report["growth"])).T, report["growth"].items())
-    ):
-        values = [value for value, _ in points]
-        for row, (key, label) in enumerate((("seconds", "seconds a step"), ("peak_MiB", "peak memory, MiB"))):
-            axes[row].plot(values, [measured[key] for _, measured in points], marker="o")
-            axes[row].set(xlabel=name, ylabel=label if column == 0 else None, ylim=(0, None), xticks=values)
-            axes[row].grid(alpha=0.3)
-    figure.suptitle("What a step costs: ResNet of width 32 (16 over the image size), 32 pixels, batch 32, n_dis 1")
-    figure.savefig(PICTURE, dpi=110)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
@@ -459,6 +398,8 @@ def main():
     peak = report["machine"]["matmul_GFLOPS"]
     report["cases"] = {name: measure(name, peak) for name in (CASES if arguments.write else arguments.cases)}
     if arguments.write:
+        from page import write_page
+
         report |= {"growth": growth(), "long_run": long_run()}
         write_page(report)
     print(json.dumps(report, indent=2))

@@ -121,8 +121,8 @@ class Conv2d(nn.Conv2d):
     def _way(self, height, width):
         """The function that is faster than the library's for a map of this size, or None."""
         (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
-        side = max(height, width)
-        if side + 2 * padding < kernel + stride and side + padding <= kernel:
+        least, side = min(height, width), max(height, width)
+        if kernel <= least + 2 * padding and side + 2 * padding < kernel + stride and side + padding <= kernel:
             return functools.partial(single_pixel_conv2d, padding=padding)
         if (kernel, stride, padding) != (3, 1, 1) or width % OUTPUTS:
             return None

@@ -97,7 +97,7 @@ class SpectralNorm(nn.Module):
         u, v, _ = _iterate(W, u, WARMUP_ITERATIONS, eps)
         self.register_buffer("u", u)
         self.register_buffer("v", v)
-        self._fresh = None
+        self.fresh = None  # what the iteration of a forward leaves for the reading of the weight in it
 
     def _matrix(self, weight):
         W = weight_matrix(weight, self.transposed, self.groups)
@@ -105,13 +105,13 @@ class SpectralNorm(nn.Module):
 
     @torch.no_grad()
     def iterate(self, weight):
-        """Advance u and v in place by n_power_iterations."""
+        """Advance u and v in place by n_power_iterations. Returns copies of them, and sigma."""
         with _no_autocast(weight):
             W = self._matrix(weight)
             u, v, sigma = _iterate(W, self.u.to(W.dtype), self.n_power_iterations, self.eps)
         self.u.copy_(u)
         self.v.copy_(v)
-        self._fresh = weight._version, u, v, sigma  # for the reading that follows in the same forward
+        return u, v, sigma
 
     def _estimate(self, weight):
         # Clones, since autograd keeps them until the backward, and another forward may advance the buffers before it.
@@ -125,14 +125,14 @@ class SpectralNorm(nn.Module):
             return self._estimate(weight)[2]
 
     def forward(self, weight):
-        fresh, self._fresh = self._fresh, None
+        fresh, self.fresh = self.fresh, None
         if self.transposed:
             return weight / _divisor(self.sigma(weight), self.eps).to(weight.dtype)
         with _no_autocast(weight):
-            if fresh is None or fresh[0] != weight._version:
+            if fresh is None:
                 with torch.no_grad():
-                    fresh = None, *self._estimate(weight)
-            return Division.apply(weight, *fresh[1:], self.eps)
+                    fresh = self._estimate(weight)
+            return Division.apply(weight, *fresh, self.eps)
 
 
 def _no_autocast(tensor):
@@ -144,7 +144,7 @@ def _no_autocast(tensor):
 def _iterate_in_training(module, inputs):
     if module.training:
         parametrization = module.parametrizations.weight
-        parametrization[0].iterate(parametrization.original)
+        parametrization[0].fresh = parametrization[0].iterate(parametrization.original)
 
 
 def is_spectrally_normalized(module):

@@ -33,7 +33,7 @@ def difference(mine, theirs):
 @pytest.mark.parametrize(
     ("d_norm", "g_sn"), [("spectral", False), ("spectral", True), (("spectral", "batch"), False)], ids=str
 )
-@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
 def test_twenty_steps_agree_with_the_plain_implementation(every_way, model, d_norm, g_sn, loss):
     torch.manual_seed(0)
     settings = {"image_size": 16, "channels": 3, "z_dim": 8, "base_channels": 4}

@@ -15,7 +15,7 @@ from losses import LOSSES, REGULARIZERS
 from models import build_models
 from utils import checkpoint, run
 from utils.data import Images
-from utils.precision import FULL, Precision, keep_memory, set_tf32
+from utils.precision import FULL, Precision, keep_memory, set_tf32, without_tf32
 
 CPU = torch.device("cpu")
 
@@ -43,7 +43,7 @@ def test_on_a_cpu_every_choice_of_amp_is_full_precision(amp):
     precision = Precision(amp, CPU)
     D = torch.nn.Linear(3, 1)
     x = torch.randn(2, 3)
-    assert torch.equal(precision.call(D, x), D(x)) and precision.scale() == 1.0 and precision.state_dict() == {}
+    assert torch.equal(precision.call(D, x), D(x)) and precision.state_dict() == {}
 
 
 def test_half_precision_computes_the_layers_and_hands_back_float32():
@@ -94,14 +94,15 @@ def test_a_scaled_update_is_the_plain_one_and_an_overflow_is_skipped():
     x = torch.randn(4, 3)
     for network, how in ((plain, FULL), (scaled, precision)):
         how.update(torch.optim.Adam(network.parameters(), 0.1, fused=True), network(x).square().mean())
-    assert torch.allclose(plain.weight, scaled.weight, atol=1e-7) and precision.scale() == 2.0**10
+    assert train.total_norm(plain).item() == pytest.approx(train.total_norm(scaled).item(), rel=1e-5)  # what is logged
+    assert torch.allclose(plain.weight, scaled.weight, atol=1e-7) and precision.scaler.get_scale() == 2.0**10
     before = scaled.weight.detach().clone()
     precision.update(torch.optim.SGD(scaled.parameters(), 0.1), scaled(x).sum() * 1e38)
-    assert torch.equal(scaled.weight, before) and precision.scale() == 2.0**9
+    assert torch.equal(scaled.weight, before) and precision.scaler.get_scale() == 2.0**9
     restored = Precision("none", CPU)
     restored.scaler = torch.amp.GradScaler("cpu")
     restored.load_state_dict(precision.state_dict())
-    assert restored.scale() == 2.0**9
+    assert restored.scaler.get_scale() == 2.0**9
 
 
 def start(tmp_path, name="run", **flags):
@@ -138,7 +139,7 @@ def test_a_checkpoint_from_before_the_scalers_can_be_resumed(tmp_path, monkeypat
 class Waits(TorchDispatchMode):
     """Notes the operations that would make the host wait for a GPU."""
 
-    NAMES = ("_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "_to_cpu")
+    NAMES = ("_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
 
     def __init__(self):
         super().__init__()
@@ -168,15 +169,16 @@ def test_no_operation_of_a_step_waits_for_the_device(model, regularizer):
     assert waits.found == ["_local_scalar_dense"]
 
 
-def test_compiled_networks_make_the_same_step():
+@pytest.mark.parametrize(("model", "backend"), [("dcgan", "eager"), ("resnet", "aot_eager")])
+def test_compiled_networks_make_the_same_step(model, backend):
     results = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        G, D = build_models("dcgan", 16, 1, 8, 4)
+        G, D = build_models(model, 16, 1, 8, 4, g_sn=True)
         names = list(D.state_dict())
         if compiled:
-            G.compile(backend="eager")
-            D.compile(backend="eager")
+            G.compile(backend=backend)
+            D.compile(backend=backend)
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), 1e-3, fused=True) for net in (G, D))
         for _ in range(2):
             real, z = torch.rand(4, 1, 16, 16), torch.randn(4, 8)
@@ -184,11 +186,13 @@ def test_compiled_networks_make_the_same_step():
             train.generator_step(G, D, LOSSES["hinge"][1], opt_G, z)
         assert list(D.state_dict()) == names
         results.append([*G.state_dict().values(), *D.state_dict().values()])
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*results, strict=True))
 
 
-def test_tf32_is_off_unless_asked_for():
+def test_scores_are_in_full_float32_however_the_training_is():
     set_tf32(True)
+    with without_tf32():
+        assert not (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
     assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
     set_tf32(False)
     assert not (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)

@@ -269,6 +269,10 @@ def check_combinations(config):
             "image, and batch normalization makes D's output depend on the whole batch. Use --d_norm layer or none",
         ),
         (
+            config.compile and config.regularizer in ("gradient_penalty", "r1"),
+            f"compile makes no sense with {config.regularizer}: torch.compile cannot differentiate the penalty twice",
+        ),
+        (
             config.arch_variant != "code" and config.model != "dcgan",
             f"arch_variant {config.arch_variant} is for --model dcgan: paper and code agree on the other models",
         ),

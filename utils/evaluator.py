@@ -10,6 +10,7 @@ from . import diagnostics, features, metrics
 from .data import has_test_split, load_split
 from .distributed import all_cores, broadcast, rank, rank_zero_first
 from .errors import UserError
+from .precision import without_tf32
 from .reference import load_reference
 from .sampling import extract, images_at
 
@@ -67,6 +68,7 @@ class Evaluator:
             self.images(metrics.PROTOCOLS[name].split)
 
     @torch.inference_mode()
+    @without_tf32()
     def evaluate(self, source, facts, protocols, num_samples=None, quick=False, bootstrap=0, infinity=False):
         """Score a source's samples under each protocol.
 

@@ -32,10 +32,6 @@ class Precision:
         self.scaler.step(optimizer)
         self.scaler.update()
 
-    def scale(self):
-        """The factor on the gradients that the last update left behind."""
-        return self.scaler.get_scale()
-
     def state_dict(self):
         return self.scaler.state_dict()
 
@@ -51,6 +47,17 @@ def set_tf32(enabled):
     """Whether CUDA may round float32 factors to TF32; torch's own default allows it in convolutions alone."""
     torch.backends.cuda.matmul.allow_tf32 = enabled
     torch.backends.cudnn.allow_tf32 = enabled
+
+
+@contextlib.contextmanager
+def without_tf32():
+    """Full float32 within, so that a score does not depend on how the training was made fast."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    set_tf32(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def keep_memory():
