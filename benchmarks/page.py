@@ -69,7 +69,7 @@ def write_page(report):
     PAGE.write_text(page, encoding="utf-8")
     figure = Figure(figsize=(12, 5.5), layout="constrained")
     for column, (axes, (name, points)) in enumerate(
-        zip(figure.subplots(2, len(report["growth"])).T, report["growth"].items())
+        zip(figure.subplots(2, len(report["growth"]), squeeze=False).T, report["growth"].items())
     ):
         values = [value for value, _ in points]
         for row, (key, label) in enumerate((("seconds", "seconds a step"), ("peak_MiB", "peak memory, MiB"))):

@@ -206,8 +206,8 @@ from utils.precision import keep_memory
 if sys.argv[1] == "keep":
     keep_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for i in range(12):
-    if i == 2:
+for i in range(24):
+    if i == 12:
         before = faults()
     torch.ones(2**24) + 1  # 64 MiB each
 print(faults() - before)
