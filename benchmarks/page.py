@@ -73,8 +73,9 @@ def write_page(report):
     ):
         values = [value for value, _ in points]
         for row, (key, label) in enumerate((("seconds", "seconds a step"), ("peak_MiB", "peak memory, MiB"))):
-            axes[row].plot(values, [measured[key] for _, measured in points], marker="o")
-            axes[row].set(xlabel=name, ylabel=label if column == 0 else None, ylim=(0, None), xticks=values)
+            costs = [measured[key] for _, measured in points]
+            axes[row].plot(values, costs, marker="o")
+            axes[row].set(xlabel=name, ylabel=label if column == 0 else None, ylim=(0, 1.1 * max(costs)), xticks=values)
             axes[row].grid(alpha=0.3)
     figure.suptitle("What a step costs: ResNet of width 32 (16 over the image size), 32 pixels, batch 32, n_dis 1")
     figure.savefig(PICTURE, dpi=110)
