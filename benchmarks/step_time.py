@@ -169,7 +169,6 @@ def peak_memory():
 
 def worker(side):
     """Obey the lines of stdin, `case {flags}`, `step N`, `sample N` or `end`, each answered by one line of JSON."""
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     meter = Meter()
@@ -179,11 +178,11 @@ def worker(side):
             meter.unwrap()
             meter = Meter()
             step, sample = SIDES[side](json.loads(rest), meter)
-            answer = {"start_MiB": peak_memory()}
+            answer = True
         elif word == "end":
             with FlopCounterMode(display=False) as counter:
                 step()
-            answer = {"flops": counter.get_total_flops(), "threads": torch.get_num_threads(), "profile": profile(step)}
+            answer = {"flops": counter.get_total_flops(), "profile": profile(step)}
         else:
             act, count = {"step": step, "sample": sample}[word], int(rest)
             before = dict(meter.seconds)
@@ -345,7 +344,7 @@ def measure(name, peak):
 
 
 def alone(flags, steps):
-    """Seconds and peak memory of the fast side's step by itself, and the steps of a warm-up."""
+    """Seconds and peak memory of the fast side's step by itself, after two steps of warm-up."""
     process = Process("fast")
     process.ask("case", json.dumps(flags))
     process.ask("step", 2)

@@ -61,7 +61,7 @@ def _divisor(sigma, eps):
 class Division(torch.autograd.Function):
     """weight / sigma with the gradient of the paper's equations 9 to 12, for a weight whose rows are W's.
 
-    It is the gradient that autograd finds by itself through sigma = u^T W v, in less than half its time.
+    It is the gradient that autograd finds by itself through sigma = u^T W v, in fewer passes over the weight.
     """
 
     @staticmethod
