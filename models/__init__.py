@@ -1,6 +1,7 @@
 """The networks: tensors in, tensors out. build_models() is the one way to make a pair."""
 
 from . import dcgan, mlp, resnet
+from .convolution import lay_out
 from .folding import folded
 from .normalization import apply_weight_norm, check_d_norm
 from .spectral_norm import remove_spectral_norm, spectral_norm
@@ -42,6 +43,6 @@ def build_models(
     if model == "dcgan":
         shape["arch_variant"] = arch_variant
     Generator, Discriminator = MODELS[model]
-    G, D = Generator(z_dim=z_dim, **shape), Discriminator(d_norm=d_norm, **shape)
+    G, D = lay_out(Generator(z_dim=z_dim, **shape)), lay_out(Discriminator(d_norm=d_norm, **shape))
     # Initialise, then wrap: what is written into a wrapped weight is lost or changes sigma.
     return apply_weight_norm(G, ("spectral",) if g_sn else ()), apply_weight_norm(D, d_norm)

@@ -24,6 +24,7 @@ TILE_A = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -
 
 ROWS_MIN_CHANNELS, ROWS_MIN_WIDTH = 128, 8  # from where Winograd's way along the rows is the faster one on a CPU
 SQUARES_MIN_CHANNELS, SQUARES_MAX_AREA = 256, 64  # and along rows and columns at once
+LAID_OUT_MIN_CHANNELS = 128  # from where the layout of a weight in memory is worth its while
 FEW_OUTPUTS_MIN_CHANNELS = 64  # from where an image (of at most 3 channels) is better made of its taps
 
 
@@ -32,6 +33,18 @@ def channels_last(x):
     if x.size(1) == 1:  # lies so anyway, but has to say it: its strides would name the other layout to what follows
         return x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def lay_out(network):
+    """Lay the weights of wide strided convolutions in memory as those want them, channels innermost.
+
+    Every forward and backward would else copy them. Returns the network.
+    """
+    for layer in network.modules():
+        if isinstance(layer, (Conv2d, ConvTranspose2d)) and layer.stride == (2, 2):
+            if min(layer.in_channels, layer.out_channels) >= LAID_OUT_MIN_CHANNELS:
+                layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def constants(build):
@@ -97,15 +110,15 @@ def few_outputs_conv2d(x, weight):
     """F.conv2d(x, weight, padding=1) by a 1x1 convolution to the nine taps of each output, which are then added up."""
     n, channels, height, width = x.shape
     taps = weight.flip(2, 3).flatten(2).transpose(1, 2).reshape(-1, channels)  # (C' * 9, C)
-    M = torch.bmm(taps.expand(n, -1, -1), x.permute(0, 2, 3, 1).reshape(n, -1, channels).transpose(1, 2))
-    return channels_last(F.fold(M, (height, width), 3, padding=1))
+    M = x.permute(0, 2, 3, 1).reshape(-1, channels) @ taps.t()  # so that x's gradient has the layout of x
+    return channels_last(F.fold(M.view(n, height * width, -1).transpose(1, 2), (height, width), 3, padding=1))
 
 
 def single_pixel_conv2d(x, weight, padding):
     """F.conv2d for a map from which a single pixel comes out: each pixel of x meets one tap, the kernel is a matrix."""
     height, width = x.shape[2:]
-    W = weight[:, :, padding : padding + height, padding : padding + width]
-    return F.linear(x.flatten(1), W.flatten(1)).view(len(x), -1, 1, 1)
+    W = weight.permute(0, 2, 3, 1)[:, padding : padding + height, padding : padding + width]
+    return F.linear(x.permute(0, 2, 3, 1).flatten(1), W.flatten(1)).view(len(x), -1, 1, 1)
 
 
 class Conv2d(nn.Conv2d):
@@ -142,6 +155,6 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             return super().forward(x)
         padding = self.padding[0]
         side = self.kernel_size[0] - 2 * padding
-        W = self.weight[:, :, padding : padding + side, padding : padding + side]  # every pixel of y meets one tap
-        y = (x.flatten(1) @ W.flatten(1)).view(len(x), -1, side, side)
-        return channels_last(y if self.bias is None else y + self.bias.view(-1, 1, 1))
+        W = self.weight.permute(0, 2, 3, 1)[:, padding : padding + side, padding : padding + side]
+        y = (x.flatten(1) @ W.flatten(1)).view(len(x), side, side, -1)  # every pixel of y meets one tap
+        return (y if self.bias is None else y + self.bias).permute(0, 3, 1, 2)

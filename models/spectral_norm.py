@@ -53,6 +53,27 @@ def weight_matrix(weight, transposed=False, groups=1):
     return weight.flatten(1)
 
 
+def channels_innermost(weight):
+    """Whether a convolution's weight lies in memory with its input channels innermost."""
+    return weight.dim() == 4 and not weight.is_contiguous() and weight.permute(0, 2, 3, 1).is_contiguous()
+
+
+def _in_memory_order(tensor, weight):
+    """Reshape a tensor (a number of weights, or v) to a matrix with its columns in the order of weight's memory.
+
+    No singular value depends on that order, and what lies so already need not be copied.
+    """
+    tensor = tensor.view(-1, *weight.shape[1:])
+    return (tensor.permute(0, 2, 3, 1) if channels_innermost(weight) else tensor).flatten(1)
+
+
+def _from_memory_order(matrix, weight):
+    """Undo _in_memory_order(): (rows, columns) to (rows, *weight.shape[1:])."""
+    if not channels_innermost(weight):
+        return matrix.view(-1, *weight.shape[1:])
+    return matrix.view(-1, *weight.shape[2:], weight.size(1)).permute(0, 3, 1, 2)
+
+
 def _divisor(sigma, eps):
     """sigma, but 1 where it is none, so that a zero weight stays zero."""
     return torch.where(sigma > eps, sigma, 1.0)
@@ -61,7 +82,8 @@ def _divisor(sigma, eps):
 class Division(torch.autograd.Function):
     """weight / sigma with the gradient of the paper's equations 9 to 12, for a weight whose rows are W's.
 
-    It is the gradient that autograd finds by itself through sigma = u^T W v, in fewer passes over the weight.
+    It is the gradient that autograd finds by itself through sigma = u^T W v, in fewer passes over the weight. v has the
+    order of the weight's memory.
     """
 
     @staticmethod
@@ -76,13 +98,13 @@ class Division(torch.autograd.Function):
     def backward(ctx, gradient):
         weight, result, u, v, sigma, divisor = ctx.saved_tensors
         if torch.is_grad_enabled():  # this gradient will itself be differentiated: autograd's own way
-            sigma = torch.dot(u, weight.flatten(1).to(u.dtype) @ v)
+            sigma = torch.dot(u, _in_memory_order(weight, weight).to(u.dtype) @ v)
             again = weight / _divisor(sigma, ctx.eps).to(weight.dtype)
             return *torch.autograd.grad(again, weight, gradient, create_graph=True), None, None, None, None
-        G = gradient.flatten(1).to(u.dtype)
-        inner = torch.dot(G.flatten(), result.flatten().to(u.dtype)) * (divisor == sigma)  # <G, W_SN>
+        G, W_SN = (_in_memory_order(tensor, weight).to(u.dtype) for tensor in (gradient, result))
+        inner = torch.dot(G.flatten(), W_SN.flatten()) * (divisor == sigma)
         G = torch.addr(G, -inner * u, v).div_(divisor)
-        return G.view_as(weight).to(weight.dtype), None, None, None, None
+        return _from_memory_order(G, weight).to(weight.dtype), None, None, None, None
 
 
 class SpectralNorm(nn.Module):
@@ -92,31 +114,42 @@ class SpectralNorm(nn.Module):
         super().__init__()
         self.n_power_iterations, self.eps = n_power_iterations, eps
         self.transposed, self.groups = isinstance(module, TRANSPOSED), getattr(module, "groups", 1)
-        W = self._matrix(module.weight.detach())
+        weight = module.weight.detach()
+        W = self._matrix(weight)
         u = F.normalize(torch.randn(W.size(0), dtype=W.dtype, device=W.device), dim=0)
         u, v, _ = _iterate(W, u, WARMUP_ITERATIONS, eps)
         self.register_buffer("u", u)
-        self.register_buffer("v", v)
+        self.register_buffer("v", self._from_memory(v, weight))
         self.fresh = None  # what the iteration of a forward leaves for the reading of the weight in it
 
     def _matrix(self, weight):
-        W = weight_matrix(weight, self.transposed, self.groups)
+        """The reshaped weight; its columns, and so those of v beside it, have the order of the weight's memory."""
+        if self.transposed:
+            W = weight_matrix(weight, self.transposed, self.groups)
+        else:
+            W = _in_memory_order(weight, weight)
         return W if W.dtype == torch.float64 else W.float()  # in half precision eps is 0 and the norms overflow
+
+    def _to_memory(self, v, weight):
+        return v if self.transposed else _in_memory_order(v, weight)[0]
+
+    def _from_memory(self, v, weight):
+        return v if self.transposed else _from_memory_order(v, weight).flatten()
 
     @torch.no_grad()
     def iterate(self, weight):
-        """Advance u and v in place by n_power_iterations. Returns copies of them, and sigma."""
+        """Advance u and v in place by n_power_iterations. Returns copies, v's in the order of memory, and sigma."""
         with _no_autocast(weight):
             W = self._matrix(weight)
             u, v, sigma = _iterate(W, self.u.to(W.dtype), self.n_power_iterations, self.eps)
         self.u.copy_(u)
-        self.v.copy_(v)
+        self.v.copy_(self._from_memory(v, weight))
         return u, v, sigma
 
     def _estimate(self, weight):
         # Clones, since autograd keeps them until the backward, and another forward may advance the buffers before it.
         W = self._matrix(weight)
-        u, v = self.u.to(W.dtype, copy=True), self.v.to(W.dtype, copy=True)
+        u, v = (vector.to(W.dtype, copy=True) for vector in (self.u, self._to_memory(self.v, weight)))
         return u, v, torch.dot(u, W @ v)
 
     def sigma(self, weight):

@@ -238,7 +238,7 @@ class Batches:
             parts.append(part)
             self.position += len(part)
             missing -= len(part)
-        return self.images[torch.cat(parts)]
+        return self.images.index_select(0, torch.cat(parts))
 
     def state_dict(self):
         return {"epoch": self.epoch, "position": self.position}
