@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+OUTPUTS = 4  # in a tile, along one side
 # F(4, 3) of Lavin and Gray 2016 (arXiv 1509.09308, section 4.1): 4 outputs of a 3-tap filter from 6 products, not 12.
-OUTPUTS, POINTS = 4, 6
 TILE_B = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -21,9 +21,16 @@ TILE_B = (
 )
 TILE_G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # over 24
 TILE_A = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+# F(4, 2) from the points 0, 1, -1, 2 and infinity, in the same way: a 4-tap filter of stride 2 is one of 2 taps on the
+# even pixels and one on the odd, 5 products in place of 8 for each.
+PAIR_B = ((2, -1, -2, 1, 0), (0, 2, 1, -1, 0), (0, -2, 3, -1, 0), (0, -1, 0, 1, 0), (0, 2, -1, -2, 1))
+PAIR_G = ((3, 0), (3, 3), (1, -1), (1, 2), (0, 6))  # over 6
+PAIR_A = ((1, 1, 1, 1, 0), (0, 1, -1, 2, 0), (0, 1, 1, 4, 0), (0, 1, -1, 8, 1))
+FILTERS = {3: (TILE_B, TILE_G, TILE_A), 4: (PAIR_B, PAIR_G, PAIR_A)}
 
 ROWS_MIN_CHANNELS, ROWS_MIN_WIDTH = 128, 8  # from where Winograd's way along the rows is the faster one on a CPU
 SQUARES_MIN_CHANNELS, SQUARES_MAX_AREA = 256, 64  # and along rows and columns at once
+STRIDED_MIN_IMAGES = 128  # of 8x8, from where that pays with a stride
 LAID_OUT_MIN_CHANNELS = 128  # from where the layout of a weight in memory is worth its while
 FEW_OUTPUTS_MIN_CHANNELS = 64  # from where an image (of at most 3 channels) is better made of its taps
 
@@ -53,24 +60,32 @@ def constants(build):
 
 
 @constants
-def _row_matrices(width, dtype):
-    """B of a row with its zero padding (tiles * 6, width), G (6, 3), A of a row (width, tiles * 6)."""
-    tiles = width // OUTPUTS
-    B = torch.zeros(tiles, POINTS, width + 2, dtype=torch.float64)
-    for tile in range(tiles):
-        B[tile, :, OUTPUTS * tile : OUTPUTS * tile + POINTS] = torch.tensor(TILE_B)
-    G = torch.tensor(TILE_G, dtype=torch.float64) / 24
-    A = torch.block_diag(*[torch.tensor(TILE_A, dtype=torch.float64)] * tiles)
-    return B.flatten(0, 1)[:, 1:-1].to(dtype).contiguous(), G.to(dtype), A.to(dtype)
+def _row_matrices(width, dtype, kernel=3):
+    """B of a row with its zero padding (tiles * points * stride, width), G (points * stride, kernel), and A of a row
+    (width / stride, tiles * points)."""
+    B_tile, G_tile, A_tile = (torch.tensor(matrix, dtype=torch.float64) for matrix in FILTERS[kernel])
+    stride, points = kernel - 2, len(B_tile)
+    tiles = width // stride // OUTPUTS
+    B = torch.zeros(tiles, points, stride, width + 2, dtype=torch.float64)
+    G = torch.zeros(points, stride, kernel, dtype=torch.float64)
+    for phase in range(stride):
+        G[:, phase, phase::stride] = G_tile / G_tile.max()
+        for tile in range(tiles):
+            first = OUTPUTS * stride * tile + phase
+            B[tile, :, phase, first : first + points * stride : stride] = B_tile
+    A = torch.block_diag(*[A_tile] * tiles)
+    return B.flatten(0, 2)[:, 1:-1].to(dtype).contiguous(), G.flatten(0, 1).to(dtype), A.to(dtype)
 
 
 @constants
-def _square_matrices(height, width, dtype):
-    """The same in both directions: B (tiles * 36, height * width), G (6, 3), A (height * width, tiles * 36)."""
-    (B_h, G, A_h), (B_w, _, A_w) = (_row_matrices(side, torch.float64) for side in (height, width))
-    split = (height // OUTPUTS, POINTS, width // OUTPUTS, POINTS)
-    B = torch.kron(B_h, B_w).unflatten(0, split).transpose(1, 2).flatten(0, 3)  # tile by tile
-    A = torch.kron(A_h, A_w).unflatten(1, split).transpose(2, 3).flatten(1, 4)
+def _square_matrices(height, width, dtype, kernel=3):
+    """The same in both directions: B (tiles * points^2 * stride^2, height * width), G as above, A likewise."""
+    (B_h, G, A_h), (B_w, _, A_w) = (_row_matrices(side, torch.float64, kernel) for side in (height, width))
+    stride, points = kernel - 2, len(G) // (kernel - 2)
+    rows, columns = (side // stride // OUTPUTS for side in (height, width))
+    B = torch.kron(B_h, B_w).view(rows, points, stride, columns, points, stride, -1)
+    B = B.permute(0, 3, 1, 4, 2, 5, 6).flatten(0, 5)  # tile by tile, in each point by point
+    A = torch.kron(A_h, A_w).unflatten(1, (rows, points, columns, points)).transpose(2, 3).flatten(1, 4)
     return B.to(dtype).contiguous(), G.to(dtype), A.to(dtype).contiguous()
 
 
@@ -82,28 +97,36 @@ def winograd_rows(x, weight):
     n, channels, height, width = x.shape
     out_channels, tiles = weight.size(0), width // OUTPUTS
     B, G, A = _row_matrices(width, x.dtype)
+    points = len(G)
     rows = x.permute(0, 2, 3, 1).reshape(n * height, width, channels)
     V = torch.bmm(B.expand(n * height, -1, -1), rows)  # (N H, tiles * 6, C)
     # All rows of an image in one long row, where the filter's three taps lie `tiles` apart: for such a kernel oneDNN
     # finds the gradient of the weight faster than for a (3, 1) one.
-    V = V.view(n, 1, height * tiles, POINTS * channels).permute(0, 3, 1, 2)
-    U = (weight.reshape(-1, 3) @ G.t()).t().reshape(POINTS * out_channels, channels, 1, 3)
-    M = F.conv2d(V, U, padding=(0, tiles), dilation=(1, tiles), groups=POINTS)
-    M = M.permute(0, 2, 3, 1).reshape(n * height, tiles * POINTS, out_channels)
+    V = V.view(n, 1, height * tiles, points * channels).permute(0, 3, 1, 2)
+    U = (weight.reshape(-1, 3) @ G.t()).t().reshape(points * out_channels, channels, 1, 3)
+    M = F.conv2d(V, U, padding=(0, tiles), dilation=(1, tiles), groups=points)
+    M = M.permute(0, 2, 3, 1).reshape(n * height, tiles * points, out_channels)
     return torch.bmm(A.expand(n * height, -1, -1), M).view(n, height, width, out_channels).permute(0, 3, 1, 2)
 
 
 def winograd_squares(x, weight):
-    """The same for H and W multiples of 4, in rows and columns at once: 36/144 products, all of them in 36 matrices."""
+    """The same for H and W multiples of 4, in rows and columns at once: 36/144 products, all of them in 36 matrices.
+
+    A weight (C', C, 4, 4) is F.conv2d(x, weight, stride=2, padding=1), H and W multiples of 8: 100/256 in 25 matrices.
+    """
     n, channels, height, width = x.shape
-    out_channels = weight.size(0)
-    B, G, A = _square_matrices(height, width, x.dtype)
+    out_channels, kernel = len(weight), weight.size(-1)
+    stride = kernel - 2
+    B, G, A = _square_matrices(height, width, x.dtype, kernel)
+    points = len(G) // stride
     V = torch.bmm(B.expand(n, -1, -1), x.permute(0, 2, 3, 1).reshape(n, height * width, channels))
-    U = (G @ weight.permute(2, 3, 1, 0).reshape(3, -1)).view(POINTS, 3, -1)  # the columns, then the rows of the kernel
-    U = torch.bmm(G.expand(POINTS, -1, -1), U).view(POINTS**2, channels, out_channels)
-    M = torch.bmm(V.view(-1, POINTS**2, channels).transpose(0, 1), U)  # (36, N tiles, C')
+    U = (G @ weight.permute(2, 3, 1, 0).reshape(kernel, -1)).view(len(G), kernel, -1)  # the kernel's columns, then rows
+    U = torch.bmm(G.expand(len(G), -1, -1), U).view(points, stride, points, -1).transpose(1, 2)
+    U = U.reshape(points**2, stride**2 * channels, out_channels)
+    M = torch.bmm(V.view(-1, points**2, stride**2 * channels).transpose(0, 1), U)  # (points^2, N tiles, C')
     M = M.transpose(0, 1).reshape(n, -1, out_channels)
-    return torch.bmm(A.expand(n, -1, -1), M).view(n, height, width, out_channels).permute(0, 3, 1, 2)
+    y = torch.bmm(A.expand(n, -1, -1), M)
+    return y.view(n, height // stride, width // stride, out_channels).permute(0, 3, 1, 2)
 
 
 def few_outputs_conv2d(x, weight):
@@ -125,21 +148,24 @@ class Conv2d(nn.Conv2d):
     """nn.Conv2d with a square kernel, neither groups nor dilation, by the way that is fastest for the shape at hand."""
 
     def forward(self, x):
-        way = self._way(*x.shape[2:]) if x.device.type == "cpu" else None  # cuDNN chooses among such ways itself
+        way = self._way(len(x), *x.shape[2:]) if x.device.type == "cpu" else None  # cuDNN chooses among such ways itself
         if way is None:
             return super().forward(x)
         y = way(x, self.weight)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
-    def _way(self, height, width):
-        """The function that is faster than the library's for a map of this size, or None."""
+    def _way(self, images, height, width):
+        """The function that is faster than the library's for so many maps of this size, or None."""
         (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
         least, side = min(height, width), max(height, width)
         if kernel <= least + 2 * padding and side + 2 * padding < kernel + stride and side + padding <= kernel:
             return functools.partial(single_pixel_conv2d, padding=padding)
+        channels = min(self.in_channels, self.out_channels)
+        if (kernel, stride, padding) == (4, 2, 1) and (height, width) == (8, 8):
+            pays = channels >= SQUARES_MIN_CHANNELS and images >= STRIDED_MIN_IMAGES
+            return winograd_squares if pays else None
         if (kernel, stride, padding) != (3, 1, 1) or width % OUTPUTS:
             return None
-        channels = min(self.in_channels, self.out_channels)
         if self.out_channels <= 3 and self.in_channels >= FEW_OUTPUTS_MIN_CHANNELS and width >= ROWS_MIN_WIDTH:
             return few_outputs_conv2d
         if channels >= SQUARES_MIN_CHANNELS and height * width <= SQUARES_MAX_AREA and height % OUTPUTS == 0:

@@ -20,6 +20,12 @@ WAYS = {
 }
 
 
+STRIDED = {
+    "strided squares": (convolution.winograd_squares, 5, (16, 8)),
+    "a single strided square": (convolution.winograd_squares, 5, (8, 8)),
+}
+
+
 def relative(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
@@ -40,6 +46,17 @@ def test_each_way_is_the_convolution_with_its_first_and_second_derivatives(name)
     x = torch.randn(2, 4, *side, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(outputs, 4, 3, 3, dtype=torch.float64, requires_grad=True)
     expected = derivatives(lambda x, weight: F.conv2d(x, weight, padding=1), x, weight)
+    for mine, torchs in zip(derivatives(way, x, weight), expected, strict=True):
+        assert mine.shape == torchs.shape and relative(mine, torchs) < 1e-12
+
+
+@pytest.mark.parametrize("name", STRIDED)
+def test_each_strided_way_is_the_convolution_with_its_first_and_second_derivatives(name):
+    way, outputs, side = STRIDED[name]
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *side, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(outputs, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    expected = derivatives(lambda x, weight: F.conv2d(x, weight, stride=2, padding=1), x, weight)
     for mine, torchs in zip(derivatives(way, x, weight), expected, strict=True):
         assert mine.shape == torchs.shape and relative(mine, torchs) < 1e-12
 
@@ -93,13 +110,15 @@ def test_a_layer_is_torchs_at_every_size_with_its_gradients(layer, arguments, si
     ("arguments", "side", "taken"),
     [
         ((128, 128, 3, 1, 1), 16, "winograd_rows"),
+        ((256, 256, 4, 2, 1), 8, "winograd_squares"),
+        ((256, 256, 4, 2, 1), 16, None),
+        ((255, 256, 4, 2, 1), 8, None),
         ((128, 127, 3, 1, 1), 16, None),
         ((128, 128, 3, 1, 1), 4, None),
         ((256, 256, 3, 1, 1), 8, "winograd_squares"),
         ((256, 256, 3, 1, 1), 12, "winograd_rows"),
         ((64, 3, 3, 1, 1), 32, "few_outputs_conv2d"),
         ((64, 4, 3, 1, 1), 32, None),
-        ((256, 256, 4, 2, 1), 8, None),
         ((256, 256, 1), 8, None),
     ],
     ids=str,
@@ -109,7 +128,7 @@ def test_the_way_that_was_measured_to_be_the_fastest_is_taken(monkeypatch, argum
     for name in ("winograd_rows", "winograd_squares", "few_outputs_conv2d"):
         way = getattr(convolution, name)
         monkeypatch.setattr(convolution, name, lambda *args, way=way, name=name: called.append(name) or way(*args))
-    Conv2d(*arguments)(torch.randn(1, arguments[0], side, side))
+    Conv2d(*arguments)(torch.randn(128, arguments[0], side, side))
     assert called == ([taken] if taken else [])
 
 
@@ -119,6 +138,11 @@ def test_float32_errors_are_a_few_times_those_of_the_direct_sum():
     exact = F.conv2d(x.double(), weight.double(), padding=1)
     for way in (convolution.winograd_rows, convolution.winograd_squares):
         assert relative(way(x, weight), exact) < 3e-5
+
+
+def test_a_stride_pays_from_128_images_on():
+    layer = Conv2d(256, 256, 4, 2, 1)
+    assert layer._way(127, 8, 8) is None and layer._way(128, 8, 8) is convolution.winograd_squares
 
 
 def test_what_inference_mode_drew_first_can_be_trained_after():
