@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from utils import checkpoint, data, features, plots, report
-from utils.config import Config, resolve
+from utils.config import Config, comparison, resolve
 from utils.distributed import processes, rank, rank_zero_first, select_device
 from utils.errors import UserError, run_as_script
 from utils.evaluator import Evaluator
@@ -106,9 +106,8 @@ def load(path, ema=True, settings=None, device="cpu"):
     ema: the moving average, where there is one. settings: what replaces the checkpoint's own (data_dir, seed, ...).
     """
     if Path(path).is_dir():
-        content, path = checkpoint.load_latest(path)
-    else:
-        content = checkpoint.load(path, (checkpoint.FORMAT, checkpoint.EXPORT_FORMAT))
+        path = checkpoint.latest(path)
+    content = checkpoint.load(path, (checkpoint.FORMAT, checkpoint.EXPORT_FORMAT))
     G, config, ema = checkpoint.generator_of(content, path, ema)
     config = dataclasses.replace(config, **(settings or {}))
     return Loaded(Path(path), G.to(device), config, content["step"], ema)
@@ -229,16 +228,19 @@ def main():
     with processes():
         if namespace.samples:
             say_written(score_images(namespace.samples, settings, **extras, reference=namespace.reference))
-        evaluators = {}
-        for paths in checkpoint.by_run(namespace.checkpoints).values():
-            config = load(paths[0], settings=settings).config
+        evaluators, configs = {}, {}
+        for key, paths in checkpoint.by_run(namespace.checkpoints).items():
+            name = str(key.parent if key.name == "checkpoints" else key)
+            config = configs[name] = load(paths[0], settings=settings).config
             names = ("dataset", "data_dir", "image_size", "channels", "features", "inception_weights")
-            key = tuple(getattr(config, name) for name in names)
-            if key not in evaluators:  # runs on the same data share the extractor and the real features
+            same = tuple(getattr(config, name) for name in names)
+            if same not in evaluators:  # runs on the same data share the extractor and the real features
                 device = select_device(settings.get("device", "auto"))
-                evaluators[key] = make_evaluator(config, device, namespace.reference)
+                evaluators[same] = make_evaluator(config, device, namespace.reference)
             ema = not namespace.no_ema
-            say_written(score(paths, evaluators[key], ema, settings, namespace.save_samples, **extras))
+            say_written(score(paths, evaluators[same], ema, settings, namespace.save_samples, **extras))
+        if len(configs) > 1 and rank() == 0:
+            print("\n  ".join(["what differs between the runs:", *(list(comparison(configs)) or ["no setting"])]))
 
 
 if __name__ == "__main__":

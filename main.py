@@ -13,27 +13,30 @@ def main():
     import evaluate
     from train import train
     from utils import data
-    from utils.distributed import select_device
+    from utils.distributed import processes, rank, rank_zero_first, select_device
     from utils.evaluator import Evaluator
     from utils.run import prepare
 
-    config = prepare(flags, dry_run)
-    images = data.load_split(config)
-    # What evaluation needs is checked before hours of training.
-    device = select_device(config.device)
-    evaluator = Evaluator(config, images, device)
-    evaluator.check(config.protocol)
-    path = train(config, evaluator, images)
+    with processes():
+        config = prepare(flags, dry_run)
+        with rank_zero_first():
+            images = data.load_split(config)
+        # What evaluation needs is checked before hours of training.
+        device = select_device(config.device)
+        say = print if rank() == 0 else lambda text: None
+        evaluator = Evaluator(config, images, device, say=say)
+        evaluator.check(config.protocol)
+        path = train(config, evaluator, images)
 
-    print("\nscoring the last checkpoint")
-    changed = {name: getattr(config, name) for name in evaluate.OVERRIDES}  # a resume may score in another way
-    written = evaluate.score([path], evaluator, settings=changed)
-    run_dir = Path(config.run_dir)
-    grid = sorted((run_dir / "samples").glob("step_*.png"))[-1:]
-    print("\nworth opening:")
-    for file in (*grid, run_dir / "plots" / "samples.gif", run_dir / "plots" / "curves.png", *written):
-        if file.exists():
-            print(f"  {file}")
+        say("\nscoring the last checkpoint")
+        changed = {name: getattr(config, name) for name in evaluate.OVERRIDES}  # a resume may score in another way
+        written = evaluate.score([path], evaluator, settings=changed)
+        say("\nworth opening:")
+        run_dir = Path(config.run_dir)
+        grid = sorted((run_dir / "samples").glob("step_*.png"))[-1:]
+        for file in (*grid, run_dir / "plots" / "samples.gif", run_dir / "plots" / "curves.png", *written):
+            if file.exists():
+                say(f"  {file}")
 
 
 if __name__ == "__main__":

@@ -9,56 +9,113 @@ from pathlib import Path
 import torch
 
 from losses import LOSSES, REGULARIZERS
-from utils import checkpoint, data, plots, report
-from utils.config import default_run_dir, to_yaml, warnings
-from utils.distributed import select_device
+from models.spectral_norm import iteration
+from utils import checkpoint, data
+from utils.config import default_run_dir, differences
+from utils.distributed import (
+    agree,
+    broadcast,
+    check_shares,
+    gradients_stay_local,
+    local,
+    on_rank_zero,
+    processes,
+    rank,
+    rank_zero_first,
+    select_device,
+)
 from utils.errors import Diverged, Stopped, UserError, run_as_script
 from utils.evaluator import Evaluator
-from utils.logger import Logger, check_tensorboard, progress, read_stats
+from utils.logger import Logger, Quiet, check_tensorboard, progress
+from utils.monitor import announce, check_finite, finish_pictures, log_line, preview_latents, save_samples, score
 from utils.parser import parse_args
-from utils.precision import FULL, keep_memory, set_tf32
-from utils.run import State, StopSignal, check_disk, prepare, refuse_existing, save_checkpoint
-from utils.sampling import Generated
+from utils.precision import FULL, keep_memory, set_deterministic, set_tf32
+from utils.record import Record
+from utils.run import Signals, State, check_disk, locked, make_folders, prepare, refuse_existing, save_checkpoint
 
-PREVIEW = 100  # samples in a grid
-PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
+MAX_ROLLBACKS = 3
 
 
 # ---- One update each -----------------------------------------------------------------------------------------------
 
 
 def discriminator_step(
-    G, D, d_loss, opt_D, real, z, regularizer=REGULARIZERS["none"], weight=0.0, alpha=None, joint=True, precision=FULL
+    G,
+    D,
+    d_loss,
+    opt_D,
+    real,
+    z,
+    regularizer=REGULARIZERS["none"],
+    weight=0.0,
+    alpha=None,
+    joint=True,
+    precision=FULL,
+    accumulate=1,
 ):
     """One update of D on real images (N, C, H, W) and as many fresh samples G(z), z (N, z_dim).
 
     alpha (N, 1, 1, 1) in [0, 1]: where the gradient penalty looks, between real and fake. joint: one forward of D for
     both halves, so one power iteration an update as in the paper's algorithm 1; batch norm in D needs two, one a half.
-    precision: of the networks; losses and penalties are computed in full precision.
+    precision: of the networks; losses and penalties are computed in full precision. accumulate: parts, of one size, in
+    which D sees the batch; u and v move in the first alone, and batch norm in D takes each part's own statistics.
     Returns detached (loss, real_logits, fake_logits); the loss includes the penalty.
     """
     with torch.no_grad():
         fake = precision.call(G, z)
-    if joint:
-        real_logits, fake_logits = precision.call(D, torch.cat([real, fake])).split(len(real))
-    else:
-        real_logits, fake_logits = precision.call(D, real), precision.call(D, fake)
-    loss = d_loss(real_logits, fake_logits)
-    if regularizer.penalty:
-        loss = loss + weight * regularizer.penalty(D, real, fake, alpha)
-    precision.update(opt_D, loss)
+    opt_D.zero_grad()
+    found = []
+    alphas = [None] * accumulate if alpha is None else alpha.chunk(accumulate)
+    parts = zip(real.chunk(accumulate), fake.chunk(accumulate), alphas, strict=True)
+    for i, (real, fake, alpha) in enumerate(parts):
+        with part(i, accumulate, D, D):
+            if joint:
+                real_logits, fake_logits = precision.call(D, torch.cat([real, fake])).split(len(real))
+            else:
+                real_logits, fake_logits = precision.call(D, real), precision.call(D, fake)
+            loss = d_loss(real_logits, fake_logits)
+            if regularizer.penalty:
+                loss = loss + weight * regularizer.penalty(D, real, fake, alpha)
+            precision.backward(loss / accumulate)
+        found.append((loss.detach().view(1), real_logits.detach(), fake_logits.detach()))
+    precision.update(opt_D)
     if regularizer.project:
         regularizer.project(D, weight)
-    return loss.detach(), real_logits.detach(), fake_logits.detach()
+    losses, real_logits, fake_logits = (torch.cat(parts) for parts in zip(*found))
+    return losses.mean(), real_logits, fake_logits
 
 
-def generator_step(G, D, g_loss, opt_G, z, precision=FULL):
-    """One update of G on samples G(z), z (N, z_dim). D's parameters are frozen meanwhile. Returns the detached loss."""
+def generator_step(G, D, g_loss, opt_G, z, precision=FULL, accumulate=1):
+    """One update of G on samples G(z), z (N, z_dim). D's parameters are frozen meanwhile. Returns the detached loss.
+
+    accumulate: parts in which the batch is computed; batch norm in G then takes each part's own statistics.
+    """
     D.requires_grad_(False)
-    loss = g_loss(precision.call(D, precision.call(G, z)))
-    precision.update(opt_G, loss)
+    opt_G.zero_grad()
+    losses, parts = [], z.chunk(accumulate)
+    for i, z in enumerate(parts):
+        with part(i, accumulate, G, G, D):
+            loss = g_loss(precision.call(D, precision.call(G, z)))
+            precision.backward(loss / accumulate)
+        losses.append(loss.detach())
+    precision.update(opt_G)
     D.requires_grad_(True)
-    return loss.detach()
+    return torch.stack(losses).mean()
+
+
+def part(number, accumulate, updated, *called):
+    """A context for the forwards and the backward of part `number` of a batch.
+
+    updated: the network whose gradients the other ranks wait for, till the last part. called: those whose u and v move
+    in the first part alone.
+    """
+    contexts = contextlib.ExitStack()
+    if accumulate > 1:
+        for network in called:
+            contexts.enter_context(iteration(network, number == 0))
+        if number < accumulate - 1:
+            contexts.enter_context(gradients_stay_local(updated))
+    return contexts
 
 
 def step(state, config):
@@ -69,15 +126,29 @@ def step(state, config):
     joint = "batch" not in config.d_norm
     random, device = state.random, state.batches.images.device
     set_learning_rates(state, config)
+    # Random numbers are drawn for the whole batch on every rank: a run is the same on any number of them.
     for _ in range(config.n_dis):
         real = data.to_float(state.batches.next(), random)
         z = torch.randn(len(real), config.z_dim, generator=random, device=device)
         alpha = torch.rand(len(real), 1, 1, 1, generator=random, device=device)
         loss_D, real_logits, fake_logits = discriminator_step(
-            state.G, state.D, d_loss, state.opt_D, real, z, regularizer, weight, alpha, joint, state.precision["D"]
+            state.parallel["G"],
+            state.parallel["D"],
+            d_loss,
+            state.opt_D,
+            local(real),
+            local(z),
+            regularizer,
+            weight,
+            local(alpha),
+            joint,
+            state.precision["D"],
+            config.accumulate,
         )
     z = torch.randn(config.batch_size_G or config.batch_size, config.z_dim, generator=random, device=device)
-    loss_G = generator_step(state.G, state.D, g_loss, state.opt_G, z, state.precision["G"])
+    loss_G = generator_step(
+        state.parallel["G"], state.D, g_loss, state.opt_G, local(z), state.precision["G"], config.accumulate
+    )
     state.step += 1
     if state.ema:
         state.ema.update(state.G, state.step)
@@ -92,97 +163,6 @@ def set_learning_rates(state, config):
             group["lr"] = lr * factor
 
 
-# ---- What a run writes ---------------------------------------------------------------------------------------------
-
-
-def total_norm(network):
-    """The norm of all gradients that the last backward left in a network's parameters."""
-    return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
-
-
-def check_finite(state):
-    """The losses and logits since the last line of the log, (steps, 4); Diverged, with the step, where not finite."""
-    history = torch.stack(state.pending).double().cpu()
-    first = state.step - len(history) + 1
-    if (broken := ~history.isfinite().all(dim=1)).any():
-        at = broken.nonzero()[0].item()
-        loss = "loss_D" if not history[at, [0, 2, 3]].isfinite().all() else "loss_G"
-        raise Diverged(f"{loss} is not finite at step {first + at} (loss_D {history[at, 0]}, loss_G {history[at, 1]})")
-    return history
-
-
-def log_line(state, seconds_per_step):
-    """The statistics since the last line."""
-    history = check_finite(state)
-    means = dict(zip(("loss_D", "loss_G", "real_logits", "fake_logits"), history.mean(dim=0).tolist()))
-    state.pending = []
-    return means | {
-        "grad_norm_D": total_norm(state.D).item(),
-        "grad_norm_G": total_norm(state.G).item(),
-        "lr_G": state.opt_G.param_groups[0]["lr"],
-        "lr_D": state.opt_D.param_groups[0]["lr"],
-        "seconds_per_step": seconds_per_step,
-    }
-
-
-def save_samples(run_dir, state, z):
-    """Draw the grid of the fixed z in eval mode and save it under the step's name."""
-    G = state.scored
-    was_training = G.training
-    with torch.inference_mode():
-        images = data.quantise(G.eval()(z)).cpu()
-    G.train(was_training)
-    plots.grid(images).save(run_dir / "samples" / f"step_{state.step:06d}.png")
-
-
-def score(evaluator, state, config, logger):
-    """Score the generator as it is now under the first protocol, into the log and stats.jsonl."""
-    source = Generated(state.scored, config.z_dim, config.seed, evaluator.device)
-    facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
-    results, _ = evaluator.evaluate(source, facts, config.protocol[:1], config.num_samples, quick=True)
-    logger.say(f"step {state.step:,}: {report.summary(results)}")
-    logger.write(state.step, flat_scores(results[0]))
-
-
-def flat_scores(result):
-    """The scores of an evaluation as a line of stats.jsonl."""
-    return {
-        "inception_score": result["inception_score"]["mean"],
-        "fid": result["fid"],
-        "kid": result["kid"]["mean"],
-        "protocol": report.label(result["protocol"]),
-    }
-
-
-def announce(logger, run_dir, config, state, images, device):
-    """Say what is about to be trained."""
-    count = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", state.G), ("D", state.D))}
-    if state.step:
-        left = "" if state.step < config.total_steps else ": nothing is left to train"
-        logger.say(f"resumed     at step {state.step:,}{left}")
-    n, channels, side, _ = images.images.shape
-    norm, extra = " + ".join(config.d_norm), f" + {config.regularizer}" if config.regularizer != "none" else ""
-    logger.say(f"data        {config.dataset}: {n:,} images of {side}x{side}, {'grey' if channels == 1 else 'colour'}")
-    logger.say(f"networks    {config.model}: G {count['G']:,} parameters, D {count['D']:,} with d_norm {norm}")
-    logger.say(f"training    {config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {device}")
-    logger.say(f"run         {run_dir}")
-    ignored = [f"--{name}" for name in ("amp", "tf32", "compile") if getattr(config, name) not in (False, "none")]
-    if ignored and device.type != "cuda":
-        logger.say(f"warning     without effect on {device}: {' and '.join(ignored)} speed up CUDA alone")
-    for sentence in warnings(config):
-        logger.say(f"warning     {sentence}")
-
-
-def finish_pictures(run_dir, config, logger):
-    """The curves and the animation of what was trained so far. A picture that fails must not hide how the run ended."""
-    title = f"{config.dataset}, {config.model}, {config.loss}, D: {' + '.join(config.d_norm)}"
-    try:
-        plots.plot_curves(run_dir, read_stats(run_dir), title)
-        plots.animate(run_dir)
-    except (OSError, ValueError) as error:
-        logger.say(f"warning     the pictures in {run_dir / 'plots'} could not be made: {error}")
-
-
 # ---- The run -------------------------------------------------------------------------------------------------------
 
 
@@ -190,79 +170,135 @@ def train(config, evaluator=None, images=None):
     """Train to config.total_steps, from step 0 or from config.resume's last checkpoint. Returns the last one's path.
 
     evaluator and images: where the caller has made them already. Raises UserError before the first step for anything
-    that is missing, Diverged for a loss or weight that is not finite, Stopped after SIGINT or SIGTERM, all saved.
+    that is missing, Diverged for a loss or weight that is not finite, Stopped after a signal to stop, all saved.
     """
     run_dir = Path(config.resume or config.run_dir or default_run_dir(config))
     if not config.resume:
-        refuse_existing(run_dir)
+        on_rank_zero(refuse_existing, run_dir)
+    check_shares(config)
     device = select_device(config.device)
+    if config.deterministic:
+        set_deterministic()
     if device.type == "cuda":
         set_tf32(config.tf32)
     else:
         keep_memory()
-    images = images or data.load_split(config)
+    if images is None:
+        with rank_zero_first():
+            images = data.load_split(config)
     if config.num_epochs is not None:
         steps = data.steps_of(config.num_epochs, len(images.images), config.batch_size, config.n_dis)
         config = dataclasses.replace(config, total_steps=steps, num_epochs=None)
-    state = State(config, images, device)
+    with explaining_memory(config):
+        state = State(config, images, device)
     if config.compile and device.type == "cuda":
         state.G.compile()
         state.D.compile()
-    if config.resume:
-        state.load_state_dict(*checkpoint.load_latest(run_dir))
-        if state.step > config.total_steps:
-            raise UserError(f"{run_dir} is at step {state.step:,} already, beyond --total_steps {config.total_steps:,}")
-    check_disk(run_dir, state, config.keep)
+    on_rank_zero(check_disk, run_dir, state, config.keep)
     if config.tensorboard:
         check_tensorboard()
     if evaluator is None and config.eval_every:
-        evaluator = Evaluator(config, images, device)
+        evaluator = Evaluator(config, images, device, say=print if rank() == 0 else lambda text: None)
         evaluator.check(config.protocol[:1])
 
-    # From here on the run exists: its directory, configuration and log.
-    try:
-        for name in ("samples", "checkpoints", "plots"):
-            (run_dir / name).mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomically(run_dir / "config.yaml", lambda path: path.write_text(to_yaml(config)))
-        logger = Logger(run_dir, config.tensorboard, state.step)
-    except OSError as error:
-        raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
-    with contextlib.closing(logger), StopSignal() as stop:
-        announce(logger, run_dir, config, state, images, device)
+    # From here on the run exists: its directory, lock, configuration and log.
+    on_rank_zero(make_folders, run_dir)
+    with contextlib.ExitStack() as stack:
+        on_rank_zero(stack.enter_context, locked(run_dir))
+        changes = resume(run_dir, state, config) if config.resume else []
+        logger = on_rank_zero(Logger, run_dir, config.tensorboard, state.step) or Quiet()
+        stack.enter_context(contextlib.closing(logger))
+        stop = stack.enter_context(Signals())
+        record = Record(run_dir, config, device, state.step)
+        announce(logger, run_dir, config, state, images, device, [*changes, *record.changes()])
         try:
-            return loop(config, run_dir, state, evaluator, logger, stop)
-        except Diverged as error:
-            found = checkpoint.checkpoints(run_dir)
-            last = f"the last good checkpoint is {found[-1][1]}" if found else "no checkpoint had been saved"
-            raise Diverged(f"{error}; {last}. A smaller learning rate or another normalization may help") from error
+            with explaining_memory(config):
+                return train_on(config, run_dir, state, evaluator, logger, record, stop)
         except OSError as error:
             raise UserError(f"cannot write into {run_dir}: {error}; --resume {run_dir} goes on when it can") from error
         finally:
             finish_pictures(run_dir, config, logger)
 
 
-def loop(config, run_dir, state, evaluator, logger, stop):
+def resume(run_dir, state, config):
+    """Take over the newest checkpoint that can be read. Returns sentences about what is other than it was there."""
+    found = on_rank_zero(checkpoint.load_newest, run_dir)
+    path, damaged = broadcast(found and found[1:])
+    content = found[0] if found else checkpoint.load(path)
+    state.load_state_dict(content, path)
+    if state.step > config.total_steps:
+        raise UserError(f"{run_dir} is at step {state.step:,} already, beyond --total_steps {config.total_steps:,}")
+    on_rank_zero(checkpoint.set_aside, run_dir, state.step)
+    found = [f"{error}; it is set aside, and {path} taken" for error in damaged]
+    if missing := checkpoint.missing_settings(content):
+        found.append(f"{path} is of a version without {', '.join(missing)}: their defaults are taken")
+    before = checkpoint.config_of(content, path)
+    found += [f"{name} {old} -> {new}" for name, (old, new) in differences(before, config).items()]
+    return found
+
+
+def train_on(config, run_dir, state, evaluator, logger, record, stop):
+    """The loop, and under --on_nan rollback again from the last good checkpoint. Returns the last one's path."""
+    while True:
+        try:
+            return loop(config, run_dir, state, evaluator, logger, record, stop)
+        except Diverged as error:
+            found = checkpoint.checkpoints(run_dir)
+            if config.on_nan == "stop" or state.rollbacks == MAX_ROLLBACKS or not found:
+                last = f"the last good checkpoint is {found[-1][1]}" if found else "no checkpoint had been saved"
+                tried = f" {state.rollbacks} times it went back, with another seed each." if state.rollbacks else ""
+                advice = "A smaller learning rate or another normalization may help"
+                raise Diverged(f"{error}; {last}.{tried} {advice}") from error
+            state.load_state_dict(checkpoint.load(found[-1][1]), found[-1][1])
+            state.change_seed()
+            save_checkpoint(run_dir, state, config)  # so that a resume, too, goes on with that seed and count
+            logger.rewind(state.step)
+            logger.say(f"rollback    {error}; back to step {state.step:,} with another seed ({state.rollbacks}.)")
+
+
+@contextlib.contextmanager
+def explaining_memory(config):
+    """Turn torch's error where memory ran out into a UserError that says what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not (
+            isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        ):
+            raise
+        sizes = f"batch_size {config.batch_size}" + (f" and {config.batch_size_G} for G" if config.batch_size_G else "")
+        raise UserError(
+            f"out of memory with {sizes}: compute each batch in parts with --accumulate {2 * config.accumulate}, which "
+            f"leaves the update as it is but for batch norm, or start a run with a smaller --batch_size ({error})"
+        ) from error
+
+
+def loop(config, run_dir, state, evaluator, logger, record, stop):
     """The steps from state.step to config.total_steps, and what is logged, drawn, scored and saved between them."""
-    z_generator = torch.Generator().manual_seed(PREVIEW_SEED)
-    preview_z = torch.randn(PREVIEW, config.z_dim, generator=z_generator).to(state.batches.images.device)
+    preview_z = preview_latents(config.z_dim, state.batches.images.device)
     state.G.train()
     state.D.train()
     path = checkpoint.checkpoint_path(run_dir, state.step)
-    if state.step == 0:
+    if state.step == 0 and not state.rollbacks:
         save_samples(run_dir, state, preview_z)
         save_checkpoint(run_dir, state, config)
+    on_rank_zero(record.save, state.step)
     logged_at, logged_step = time.perf_counter(), state.step
-    with progress(total=config.total_steps, initial=state.step, unit="step", smoothing=0.05, delay=0) as bar:
+    hidden = rank() > 0
+    with progress(
+        total=config.total_steps, initial=state.step, unit="step", smoothing=0.05, delay=0, disable=hidden
+    ) as bar:
         while state.step < config.total_steps:
             step(state, config)
             bar.update()
 
             # Everything below is rare. A signal that comes during it is answered after the next step.
-            received, last = stop.received, state.step == config.total_steps
+            stopped, asked = agree(stop.stop, stop.save)
+            last = state.step == config.total_steps
             log = state.step % config.log_every == 0 or last
             sample = state.step % config.sample_every == 0 or last
             evaluate = evaluator is not None and config.eval_every and state.step % config.eval_every == 0
-            save = state.step % config.save_every == 0 or last or received
+            save = state.step % config.save_every == 0 or last or stopped or asked
             if not (log or sample or evaluate or save):
                 continue
 
@@ -281,19 +317,26 @@ def loop(config, run_dir, state, evaluator, logger, stop):
                 if state.pending:
                     check_finite(state)
                 path = save_checkpoint(run_dir, state, config)
-            if received:
+                on_rank_zero(record.save, state.step)
+                if asked:
+                    stop.save = 0
+                    logger.say(f"SIGUSR1     saved {path}")
+            if stopped:
                 break
-    if stop.received:
-        name = signal.Signals(stop.received).name
+    (stopped,) = agree(stop.stop)
+    if stopped:
         where = f"stopped after step {state.step:,} and saved {path}. Go on with: --resume {run_dir}"
-        raise Stopped(f"{name}: {where}", stop.received)
+        raise Stopped(f"{signal.Signals(stopped).name}: {where}", stopped)
     return path
 
 
 def main():
-    config = prepare(*parse_args(__doc__))
-    path = train(config)
-    print(f"\ndone. Score it: python evaluate.py {config.run_dir}   (last checkpoint: {path})")
+    flags, dry_run = parse_args(__doc__)
+    with processes():
+        config = prepare(flags, dry_run)
+        path = train(config)
+        if rank() == 0:
+            print(f"\ndone. Score it: python evaluate.py {config.run_dir}   (last checkpoint: {path})")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def plain_copy(network):
         parametrization = layer.parametrizations.weight
         weight, u, v = (tensor.detach().clone() for tensor in (parametrization.original, *parametrization[0].buffers()))
         remove_spectral_norm(layer)
-        layer.weight = nn.Parameter(weight)
+        layer.weight = nn.Parameter(weight.contiguous())
         nn.utils.spectral_norm(layer, dim=1 if isinstance(layer, nn.ConvTranspose2d) else 0)
         layer.weight_u.copy_(u)
         layer.weight_v.copy_(v)
@@ -96,6 +96,8 @@ def plain_copy(network):
         module.__class__ = PLAIN.get(type(module), type(module))
         if hasattr(module, "inplace"):
             module.inplace = False
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.contiguous()
     return network
 
 

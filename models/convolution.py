@@ -48,9 +48,9 @@ def lay_out(network):
     Every forward and backward would else copy them. Returns the network.
     """
     for layer in network.modules():
-        if isinstance(layer, (Conv2d, ConvTranspose2d)) and layer.stride == (2, 2):
-            if min(layer.in_channels, layer.out_channels) >= LAID_OUT_MIN_CHANNELS:
-                layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+        strided = isinstance(layer, (Conv2d, ConvTranspose2d)) and layer.stride == (2, 2)
+        if strided and min(layer.in_channels, layer.out_channels) >= LAID_OUT_MIN_CHANNELS:
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     return network
 
 
@@ -148,7 +148,9 @@ class Conv2d(nn.Conv2d):
     """nn.Conv2d with a square kernel, neither groups nor dilation, by the way that is fastest for the shape at hand."""
 
     def forward(self, x):
-        way = self._way(len(x), *x.shape[2:]) if x.device.type == "cpu" else None  # cuDNN chooses among such ways itself
+        way = (
+            self._way(len(x), *x.shape[2:]) if x.device.type == "cpu" else None
+        )  # cuDNN chooses among such ways itself
         if way is None:
             return super().forward(x)
         y = way(x, self.weight)

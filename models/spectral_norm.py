@@ -120,14 +120,12 @@ class SpectralNorm(nn.Module):
         u, v, _ = _iterate(W, u, WARMUP_ITERATIONS, eps)
         self.register_buffer("u", u)
         self.register_buffer("v", self._from_memory(v, weight))
+        self.iterating = True
         self.fresh = None  # what the iteration of a forward leaves for the reading of the weight in it
 
     def _matrix(self, weight):
         """The reshaped weight; its columns, and so those of v beside it, have the order of the weight's memory."""
-        if self.transposed:
-            W = weight_matrix(weight, self.transposed, self.groups)
-        else:
-            W = _in_memory_order(weight, weight)
+        W = weight_matrix(weight, True, self.groups) if self.transposed else _in_memory_order(weight, weight)
         return W if W.dtype == torch.float64 else W.float()  # in half precision eps is 0 and the norms overflow
 
     def _to_memory(self, v, weight):
@@ -170,14 +168,28 @@ class SpectralNorm(nn.Module):
 
 def _no_autocast(tensor):
     """Autocast would take the norms and products of u, v and W to half precision."""
-    enabled = torch.is_autocast_enabled(tensor.device.type)
-    return torch.autocast(tensor.device.type, enabled=False) if enabled else contextlib.nullcontext()
+    kind = tensor.device.type
+    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if enabled else contextlib.nullcontext()
 
 
 def _iterate_in_training(module, inputs):
-    if module.training:
-        parametrization = module.parametrizations.weight
+    parametrization = module.parametrizations.weight
+    if module.training and parametrization[0].iterating:
         parametrization[0].fresh = parametrization[0].iterate(parametrization.original)
+
+
+@contextlib.contextmanager
+def iteration(network, enabled):
+    """Within it, training forwards of the network advance its u and v, or do not."""
+    layers = [module for module in network.modules() if isinstance(module, SpectralNorm)]
+    for layer in layers:
+        layer.iterating = enabled
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.iterating = True
 
 
 def is_spectrally_normalized(module):

@@ -3,17 +3,19 @@
 Files are written beside their place and renamed, and read with weights_only=True: nothing in them is ever executed.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
 
 from models import build_models, remove_spectral_norm
 
-from .config import Config, check_combinations, check_settings, stored
+from .config import Config, check_combinations, check_settings, short, stored
 from .errors import UserError
 
 FORMAT = "sngan-checkpoint-1"
@@ -31,6 +33,7 @@ def write_atomically(path, write):
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -40,6 +43,16 @@ def write_atomically(path, write):
         raise
 
 
+def _sync_folder(folder):
+    """Have the disk know a file's new name, where the system can: a power cut must not leave the old one."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 def save(path, content):
     """Save a dict of tensors and plain values atomically."""
     write_atomically(path, lambda temporary: torch.save(content, temporary))
@@ -47,44 +60,85 @@ def save(path, content):
 
 def load(path, formats=(FORMAT,)):
     """Load and check a file that save() wrote, to the CPU. UserError where it is absent, damaged or something else."""
+    path = Path(path)
     try:
+        if not path.exists():
+            raise UserError(f"there is no checkpoint {path}")
+        if not path.is_file():
+            raise UserError(f"{path} is not a file")
         with open(path, "rb") as file:
             magic = file.read(2)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no checkpoint {path}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     try:
+        _check_archive(path)
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols, of files that are refused anyway
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds here: a zip cut short, a pickle with code in it, ...
-        refused = magic[:1] in (b"P", b"\x80") and "weights_only" in str(error).lower()
+        refused = magic[:1] == b"\x80" or (magic == b"PK" and "weights_only" in str(error).lower())
         what = "holds code or objects, which are never loaded" if refused else "is damaged, or no such file at all"
         raise UserError(f"{path} is not a checkpoint of this project: it {what}") from error
     keys = {FORMAT: CHECKPOINT_KEYS, EXPORT_FORMAT: EXPORT_KEYS}
     found = content.get("format") if isinstance(content, dict) else None
-    if found not in formats or not keys[found] <= set(content):
-        raise UserError(f"{path} is not a checkpoint of this project that can be used here (format {found!r})")
+    if not isinstance(found, str) or found not in formats or not keys[found] <= set(content):
+        raise UserError(f"{path} is not a checkpoint of this project that can be used here (format {short(found)})")
+    if type(content["step"]) is not int or not 0 <= content["step"] < 2**53:
+        raise UserError(f"{path}: its step is {short(content['step'])}, and not a whole number")
+    if found == FORMAT and not isinstance(content["data"], dict):
+        raise UserError(f"{path}: its data order is not one")
     return content
 
 
+def _check_archive(path):
+    """Raise ValueError for an archive that would unpack to more than the file's own size; save() compresses nothing."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError("compressed, or sizes that are not true")
+
+
 def config_of(content, path):
-    """The Config that a loaded checkpoint holds."""
+    """The Config that a loaded checkpoint holds; a setting that its version did not have yet has its default.
+
+    UserError where it cannot be used, as for a setting that only a newer version knows: it may change what the run is.
+    """
     try:
         config = Config(**check_settings(content["config"]))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: its configuration cannot be used: {error}") from error
-    check_combinations(config)
+        check_combinations(config)
+    except (ValueError, TypeError, UserError) as error:
+        raise UserError(
+            f"{path}: its configuration cannot be used: {error}. Was it written by a newer version?"
+        ) from error
+    with torch.device("meta"):  # sizes alone, so that a file with mistaken ones does not fill the memory
+        G, _ = models_of(config)
+    with fitting(path, "generator"):
+        found = {name: tuple(value.shape) for name, value in content["G"].items()}
+        expected = {name: tuple(value.shape) for name, value in G.state_dict().items()}
+        for name in sorted(found.keys() | expected.keys(), key=str):
+            if found.get(name) != expected.get(name):
+                raise ValueError(f"{name} is {found.get(name)}, and not {expected.get(name)}")
     return config
+
+
+def missing_settings(content):
+    """The settings that a loaded checkpoint does not have, since its version of the project had not."""
+    return [name for name in stored(Config()) if name not in content["config"] and name != "total_steps"]
+
+
+@contextlib.contextmanager
+def fitting(path, what):
+    """Turn any error within, where a part of a loaded file is taken over, into a UserError that names file and part."""
+    try:
+        yield
+    except Exception as error:  # of torch, for whatever the file holds in that place
+        first = " ".join(" ".join(str(error).split("\n")[:2]).split()) or type(error).__name__
+        raise UserError(f"{path}: its {what} does not fit its configuration: {first[:300]}") from error
 
 
 def load_weights(module, weights, path, what):
     """module.load_state_dict(weights), with a UserError where they are another network's."""
-    try:
+    with fitting(path, what):
         module.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()
-        raise UserError(f"{path}: its {what} does not fit its configuration: {' '.join(first[:2]).strip()}") from error
 
 
 def models_of(config):
@@ -129,15 +183,25 @@ def by_run(names):
     return {key: sorted(paths, key=lambda path: (len(path.name), path.name)) for key, paths in groups.items()}
 
 
-def load_latest(run_dir):
-    """Load a run directory's newest checkpoint. Returns (content, path); UserError names an older one, if any."""
-    path = latest(run_dir)
-    try:
-        return load(path), path
-    except UserError as error:
-        older = [found for _, found in checkpoints(run_dir)[:-1]]
-        hint = f". The one before it is {older[-1]}: delete the newer file to go on from there" if older else ""
-        raise UserError(f"{error}{hint}") from error
+def load_newest(run_dir):
+    """Load a run directory's newest checkpoint that can be read. Returns (content, path, why newer ones cannot be)."""
+    damaged = []
+    latest(run_dir)  # refuses a directory without any
+    for _, path in reversed(checkpoints(run_dir)):
+        try:
+            content = load(path)
+            config_of(content, path)
+            return content, path, damaged
+        except UserError as error:
+            damaged.append(error)
+    raise UserError(f"{run_dir} holds no checkpoint that can be read: {'; '.join(map(str, damaged))}")
+
+
+def set_aside(run_dir, step):
+    """Rename the checkpoints of later steps, which are damaged, so that they are not taken for newer ones."""
+    for later, path in checkpoints(run_dir):
+        if later > step:
+            path.rename(path.with_name(path.name + ".damaged"))
 
 
 def thin(run_dir, keep):

@@ -5,6 +5,7 @@ Precedence: default < preset (configs/DATASET_MODEL.yaml) < --config < flag. Imp
 
 import dataclasses
 import difflib
+import reprlib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import yaml
 
 from .errors import UserError
 
+YAML_LIMIT = 2**20  # characters
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -65,6 +67,9 @@ class Config:
     # How it is trained
     batch_size: int = setting(64, "real images in each of D's updates", low=2)
     batch_size_G: int | None = setting(None, "samples in each of G's updates (default: batch_size)", low=2)
+    accumulate: int = setting(
+        1, "parts in which each batch is computed where it does not fit at once", low=1, resumable=True
+    )
     total_steps: int = setting(50_000, "G's updates; each follows n_dis updates of D", low=1, resumable=True)
     num_epochs: int | None = setting(None, "passes of D over the data set, instead of total_steps", low=1)
     n_dis: int = setting(1, "D's updates, each on a fresh batch, for one of G", low=1)
@@ -83,6 +88,14 @@ class Config:
     )
     tf32: bool = setting(False, "on CUDA: matrix products and convolutions with 10 bits of mantissa", resumable=True)
     compile: bool = setting(False, "on CUDA: torch.compile both networks", resumable=True)
+    deterministic: bool = setting(False, "on CUDA: only algorithms that give the same bits each time", resumable=True)
+    on_nan: str = setting(
+        "stop",
+        "where a loss or weight is not finite: stop, or go back to the last checkpoint with another seed, thrice at "
+        "most",
+        choices=("stop", "rollback"),
+        resumable=True,
+    )
     seed: int = setting(0, "of weights, data order and noise", low=0, high=2**32 - 1)
     device: str = setting("auto", "auto (CUDA where there is one), cpu, cuda or cuda:N", resumable=True)
 
@@ -139,6 +152,11 @@ def element_type(name):
     return kind, False, None
 
 
+def short(value):
+    """repr() for a message, cut off: a file from elsewhere can hold a value whose repr() has no end."""
+    return reprlib.repr(value)
+
+
 def to_flag(value):
     """A setting's value as one would type it: (0.5, 0.999) -> '0.5 0.999'."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -167,11 +185,11 @@ def _checked_scalar(name, value, kind):
         hint = ""
         if isinstance(value, str) and kind in (int, float):
             hint = " (YAML reads 2e-4 as text; write 2.0e-4 or 0.0002)" if _is_number(value) else ""
-        raise ValueError(f"{name} must be {ARTICLES[kind]}, not {value!r}{hint}")
+        raise ValueError(f"{name} must be {ARTICLES[kind]}, not {short(value)}{hint}")
     if meta["choices"] and value not in meta["choices"]:
-        close = difflib.get_close_matches(str(value), map(str, meta["choices"]), 1)
+        close = difflib.get_close_matches(str(value)[:100], map(str, meta["choices"]), 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"{name} {value!r} is not one of {', '.join(map(str, meta['choices']))}{hint}")
+        raise ValueError(f"{name} {short(value)} is not one of {', '.join(map(str, meta['choices']))}{hint}")
     bounds = {
         "at least": (meta["low"], lambda bound: value >= bound),
         "more than": (meta["above"], lambda bound: value > bound),
@@ -180,7 +198,7 @@ def _checked_scalar(name, value, kind):
     }
     for words, (bound, holds) in bounds.items():
         if bound is not None and not holds(bound):  # NaN holds for none
-            raise ValueError(f"{name} must be {words} {bound}, not {value}")
+            raise ValueError(f"{name} must be {words} {bound}, not {short(value)}")
     if kind is float and value in (float("inf"), float("-inf")):
         raise ValueError(f"{name} must be finite")
     return value
@@ -197,14 +215,41 @@ def _is_number(text):
     return True
 
 
-def read_yaml(path):
-    """Read a YAML file of settings into a dict of checked values. UserError names the file, the key and the choices."""
+class _Loader(yaml.SafeLoader):
+    """YAML's plain types, without aliases: a few lines of those stand for gigabytes."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it refers to itself by an alias (*name)")
+        return super().compose_node(parent, index)
+
+
+def load_yaml(path):
+    """The content of a YAML file of plain values, which may come from anyone. UserError where it cannot be read."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if not Path(path).is_file():
+            raise UserError(f"cannot read the configuration {path}: there is no such file")
+        with open(path, encoding="utf-8") as file:
+            text = file.read(YAML_LIMIT + 1)
+        if len(text) > YAML_LIMIT:
+            raise UserError(f"{path} is too long for a configuration")
+        return yaml.load(text, _Loader)
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UserError:
+        raise
     except Exception as error:  # PyYAML raises ValueError, AttributeError and more for a bad date, int or float
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
+
+
+def read_yaml(path):
+    """Read a YAML file of settings into a dict of checked values. UserError names the file, the key and the choices.
+
+    What a run's config.yaml says under `record` (utils/record.py) is left out.
+    """
+    content = load_yaml(path)
+    if isinstance(content, dict):
+        content = {key: value for key, value in content.items() if key != "record"}
     try:
         return check_settings({} if content is None else content)
     except ValueError as error:
@@ -220,9 +265,9 @@ def check_settings(values):
         if key in ("config", "resume"):
             raise ValueError(f"{key} is a flag only: a file of settings cannot name another")
         if key not in names:
-            close = difflib.get_close_matches(str(key), names, 1)
+            close = difflib.get_close_matches(str(key)[:100], names, 1)
             hint = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(names)}"
-            raise ValueError(f"unknown setting {key!r}; {hint}")
+            raise ValueError(f"unknown setting {short(key)}; {hint}")
     if values.get("num_epochs") is not None and "total_steps" in values:
         raise ValueError("total_steps and num_epochs exclude each other")
     return {key: checked(key, value) for key, value in values.items()}
@@ -293,6 +338,21 @@ def warnings(config):
         yield "the wasserstein loss has no minimum without a bound on D's slope: expect the run to diverge"
     if {"spectral", "batch"} <= set(config.d_norm):
         yield "batch norm in D multiplies by its own gain: D is not Lipschitz bounded by spectral norm then"
+
+
+def differences(before, after):
+    """What differs between two configurations: {setting: (its value before, its value after)}, where aside."""
+    before, after = stored(before), stored(after)
+    names = [name for name in FIELDS if before.get(name) != after.get(name)]
+    return {name: (before.get(name), after.get(name)) for name in names}
+
+
+def comparison(configs):
+    """Sentences about the settings in which configurations {name: Config} differ, each with everyone's value."""
+    for setting in FIELDS:
+        values = {name: stored(config).get(setting) for name, config in configs.items()}
+        if any(value != next(iter(values.values())) for value in values.values()):
+            yield f"{setting}: " + ", ".join(f"{value} ({name})" for name, value in values.items())
 
 
 def default_run_dir(config):

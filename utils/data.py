@@ -208,6 +208,11 @@ def quantise(images):
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def derived_seed(*numbers):
+    """A seed of 63 bits from whole numbers, unlike that of any other ones."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
 class Batches:
     """An endless stream of shuffled batches without replacement, whose position is two numbers.
 
@@ -221,7 +226,7 @@ class Batches:
         self._order = self._shuffle(0)
 
     def _shuffle(self, epoch):
-        seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+        seed = derived_seed(self.seed, epoch)
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
         if self.images.is_cuda:  # from pinned memory, so that the step does not wait for the transfer
             return order.pin_memory().to(self.images.device, non_blocking=True)
@@ -240,11 +245,20 @@ class Batches:
             missing -= len(part)
         return self.images.index_select(0, torch.cat(parts))
 
+    def change_seed(self, seed):
+        """Another order, from the current epoch on."""
+        self.seed = seed
+        self._order = self._shuffle(self.epoch)
+
     def state_dict(self):
-        return {"epoch": self.epoch, "position": self.position}
+        return {"epoch": self.epoch, "position": self.position, "seed": self.seed}
 
     def load_state_dict(self, state):
-        self.epoch, self.position = state["epoch"], state["position"]
+        """Go on where state_dict() was taken. ValueError where that was no such stream."""
+        epoch, position, seed = state["epoch"], state["position"], state.get("seed", self.seed)
+        if not all(type(number) is int and 0 <= number < 2**63 for number in (epoch, position, seed)):
+            raise ValueError(f"no epoch, position and seed: {epoch}, {position}, {seed}")
+        self.epoch, self.position, self.seed = epoch, position, seed
         self._order = self._shuffle(self.epoch)
 
 

@@ -2,13 +2,20 @@
 
 import contextlib
 import datetime
+import inspect
 import os
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from .errors import UserError
 
+# The argument's name since torch 2.14, and before.
+NAMES = inspect.signature(DistributedDataParallel).parameters
+BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in NAMES else "broadcast_buffers"
 PATIENCE = datetime.timedelta(days=1)  # ranks wait this long for rank 0, which trains the classifier and scores
 
 
@@ -47,12 +54,14 @@ def world_size():
 def processes():
     """Join the other processes that torchrun started, for as long as the context lasts."""
     if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        dist.init_process_group("gloo", timeout=PATIENCE)  # what is exchanged lies on the CPU
-    try:
-        yield
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        backend = "cpu:gloo"  # for what lies on the CPU: objects, features, signals
+        if torch.cuda.is_available():
+            torch.cuda.set_device(select_device("auto"))
+            backend += ",cuda:nccl"
+        dist.init_process_group(backend, timeout=PATIENCE)
+    yield
+    if dist.is_initialized():  # after an error the others may be gone already, and would be waited for
+        dist.destroy_process_group()
 
 
 @contextlib.contextmanager
@@ -63,6 +72,22 @@ def rank_zero_first():
     yield
     if rank() == 0 and world_size() > 1:
         dist.barrier()
+
+
+def on_rank_zero(function, *args):
+    """function(*args) on rank 0, and None on the others. Its UserError is every rank's."""
+    result = error = None
+    if rank() == 0:
+        try:
+            result = function(*args)
+        except UserError as raised:
+            if world_size() == 1:
+                raise
+            error = raised
+    if error := broadcast(error):
+        error.shared = True
+        raise error
+    return result
 
 
 def broadcast(value):
@@ -80,6 +105,100 @@ def gather(tensor):
     parts = [torch.empty_like(tensor) for _ in range(world_size())] if rank() == 0 else None
     dist.gather(tensor, parts)
     return torch.stack(parts) if parts else None
+
+
+def average(tensor):
+    """The mean of every rank's tensor, the same bits on all."""
+    if world_size() == 1:
+        return tensor
+    return _summed(tensor) / world_size()
+
+
+def agree(*numbers):
+    """The largest of every rank's whole numbers, on all: a signal may reach one process alone, or each at its step."""
+    if world_size() == 1:
+        return numbers
+    largest = torch.tensor(numbers)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest.tolist()
+
+
+# ---- Training on several ranks -------------------------------------------------------------------------------------
+
+
+def check_shares(config):
+    """Raise UserError where the ranks' shares of a batch, or their parts, would not be of one size."""
+    parts = world_size() * config.accumulate
+    for name in ("batch_size", "batch_size_G"):
+        size = getattr(config, name)
+        if size and (size % parts or size < 2 * parts):
+            raise UserError(
+                f"{name} {size} cannot be split evenly over {world_size()} processes in {config.accumulate} parts each "
+                f"(--accumulate), of two images or more; choose a multiple of {parts}"
+            )
+
+
+def local(batch):
+    """This rank's share of a global batch, the same on every rank: (N, ...) -> (N / ranks, ...)."""
+    return batch.chunk(world_size())[rank()]
+
+
+class SumOverRanks(torch.autograd.Function):
+    """The sum of every rank's tensor; its gradient is the sum of every rank's gradients."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        return _summed(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _summed(gradient)
+
+
+def _summed(tensor):
+    tensor = tensor.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(tensor)
+    return tensor
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the batches of all ranks, which are of one size. nn.SyncBatchNorm does so on CUDA alone."""
+
+    def forward(self, x):
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        dims, shape = [dim for dim in range(x.dim()) if dim != 1], [1, -1] + [1] * (x.dim() - 2)
+        count = x.numel() // x.size(1) * world_size()
+        mean = SumOverRanks.apply(x.sum(dims)) / count
+        centred = x - mean.view(shape)
+        variance = SumOverRanks.apply(centred.square().sum(dims)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        scale = (self.weight * (variance + self.eps).rsqrt()).view(shape)
+        return centred * scale + self.bias.view(shape)
+
+
+def parallel(network, device):
+    """The network for the updates: among several ranks, its batch norms and its gradients are of all their batches."""
+    if world_size() == 1:
+        return network
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    else:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.__class__ = SyncBatchNorm  # its parameters and buffers stay what the optimizer and the EMA know
+    # Buffers follow from the same numbers on every rank. To broadcast them, in place, would break the backward through
+    # a network that was called several times.
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids, **{BUFFERS: False})
+
+
+def gradients_stay_local(network):
+    """A context in which a backward adds to this rank's gradients, without the other ranks': all parts but the last."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """Images from files that may come from anyone: folders of pictures, and .npz files of samples."""
 
 import io
+import math
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ from .checkpoint import write_atomically
 from .errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # Pillow knows others, some of which start programs
+MAX_PIXELS = 2**26  # in a picture, before it is resized; a few bytes can claim any number
+MAX_NPZ = 2**34  # bytes of an .npz, unpacked
 NPZ_KEYS = ("samples", "arr_0")  # this project's name, and the one that numpy and other projects give
 
 
@@ -32,7 +37,7 @@ def list_images(root):
             if not name.startswith(".") and os.path.realpath(os.path.join(directory, name)) not in seen
         ]
         visible = (Path(directory, name) for name in names if not name.startswith("."))
-        paths += [path for path in visible if path.suffix.lower() in SUFFIXES]
+        paths += [path for path in visible if path.suffix.lower() in SUFFIXES and path.is_file()]  # no pipe or device
     if not paths:
         raise UserError(f"no images below {root.resolve()}; it takes {', '.join(sorted(SUFFIXES))}")
     paths.sort()
@@ -49,15 +54,20 @@ def read_images(paths, image_size, channels, resize=True):
     images = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
     for path, out in zip(paths, images):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if not resize:
                     check_size(path, image.size, image_size)
+                if math.prod(image.size) > MAX_PIXELS:
+                    raise ValueError(f"{image.size[0]}x{image.size[1]} pixels are too many")
                 if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip
                     image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
                 image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
                 image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)  # centre crop
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"cannot read the image {path}: {error}. Remove or replace it") from error
+        except UserError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+            reason = str(error) or type(error).__name__
+            raise UserError(f"cannot read the image {path}: {reason}. Remove or replace it") from error
         out.copy_(torch.from_numpy(np.array(image)).view(image_size, image_size, channels).permute(2, 0, 1))
     return images
 
@@ -82,6 +92,9 @@ def load_samples(path, image_size, channels):
     if not path.is_file():
         raise UserError(f"--samples {path}: there is no such folder or file")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_NPZ:
+                raise ValueError("it unpacks to more than 16 GiB")
         with np.load(path, allow_pickle=False) as content:
             names = [name for name in NPZ_KEYS if name in content]
             array = content[names[0]] if names else None

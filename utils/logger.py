@@ -1,5 +1,6 @@
 """What a run says: log.txt and the terminal for people, stats.jsonl (and TensorBoard) for programs."""
 
+import contextlib
 import json
 import math
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .checkpoint import write_atomically
 from .errors import UserError
 
 LOG_FILE_INTERVAL = 30  # seconds between a progress bar's updates where nobody watches it move
@@ -20,27 +22,70 @@ def progress(iterable=None, label=None, total=None, delay=PATIENCE, **options):
 
 
 def read_stats(run_dir):
-    """The lines of a run's stats.jsonl as dicts, in order. A last line that was cut off is left out."""
-    lines = []
+    """The lines of a run's stats.jsonl as dicts, in order, also while it is being written.
+
+    A last line that was cut off is left out; UserError names any other that is no line of statistics.
+    """
     path = Path(run_dir) / "stats.jsonl"
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    if not path.is_file():
+        return []
+    texts = path.read_bytes().split(b"\n")
+    lines = []
+    for number, text in enumerate(texts[:-1], 1):  # what follows the last newline is not whole
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+            line = json.loads(text)
+            if type(line["step"]) is not int:
+                raise ValueError("its step is not a whole number")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = str(error) if type(error) is ValueError else "not an object with a step"
+            raise UserError(f"{path}, line {number}: {reason}; mend or delete that line") from error
+        lines.append(line)
     return lines
 
 
+class Quiet:
+    """The logger of the ranks that write nothing."""
+
+    def say(self, text):
+        pass
+
+    def write(self, step, values):
+        pass
+
+    def rewind(self, step):
+        pass
+
+    def close(self):
+        pass
+
+
 class Logger:
-    """Writes into a run directory. On a resume from `step`, lines of later steps are dropped first."""
+    """Writes into a run directory. On a resume from `step`, lines of later steps are dropped first.
+
+    UserError where its files cannot be opened.
+    """
 
     def __init__(self, run_dir, tensorboard=False, step=0):
-        self.run_dir = Path(run_dir)
-        kept = [json.dumps(line) + "\n" for line in read_stats(run_dir) if line["step"] <= step]
-        (self.run_dir / "stats.jsonl").write_text("".join(kept), encoding="utf-8")
-        self._stats = open(self.run_dir / "stats.jsonl", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
-        self._text = open(self.run_dir / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
-        self._writer = _summary_writer(self.run_dir, step) if tensorboard else None
+        self.run_dir, self._tensorboard = Path(run_dir), tensorboard
+        self._stats = self._writer = None
+        try:
+            self._text = open(self.run_dir / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
+        self.rewind(step)
+
+    def rewind(self, step):
+        """Drop the statistics of later steps: they come again."""
+        if self._stats:
+            self._stats.close()
+        path = self.run_dir / "stats.jsonl"
+        kept = [json.dumps(line) + "\n" for line in read_stats(self.run_dir) if line["step"] <= step]
+        write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
+        self._stats = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        if self._tensorboard:
+            if self._writer:
+                self._writer.close()
+            self._writer = _summary_writer(self.run_dir, step)
 
     def say(self, text):
         """Print a line, above a progress bar where there is one, and keep it in log.txt."""
@@ -59,10 +104,10 @@ class Logger:
                     self._writer.add_scalar(name, value, step)
 
     def close(self):
-        self._stats.close()
-        self._text.close()
-        if self._writer:
-            self._writer.close()
+        for file in (self._stats, self._text, self._writer):
+            with contextlib.suppress(OSError):  # a full disk has been told of
+                if file:
+                    file.close()
 
 
 def check_tensorboard():

@@ -5,6 +5,7 @@ Imports no torch, so that --help and a mistyped flag answer at once.
 
 import argparse
 import difflib
+import os
 
 from .config import FIELDS, checked, element_type, to_flag
 from .errors import UserError
@@ -18,7 +19,8 @@ class Parser(argparse.ArgumentParser):
             given = message.split(": ", 1)[1].split()[0]
             close = difflib.get_close_matches(given.split("=")[0], self._option_string_actions, 1)
             message += f"; did you mean {close[0]}?" if close else ""
-        self.exit(2, f"error: {message} (--help lists every flag)\n")
+        first = os.environ.get("RANK", "0") == "0"  # one of the processes of a torchrun is enough
+        self.exit(2, f"error: {message} (--help lists every flag)\n" if first else None)
 
 
 def add_settings(parser, names):

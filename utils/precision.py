@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import sys
 
 import torch
@@ -25,10 +26,12 @@ class Precision:
         with torch.autocast(self.device_type, self.dtype):
             return network(x).float()
 
-    def update(self, optimizer, loss):
-        """One step down the loss. The scaler keeps small gradients off zero, and skips a step where one overflows."""
-        optimizer.zero_grad()
+    def backward(self, loss):
+        """Add the loss's gradients to what is there. The scaler keeps small ones off zero."""
         self.scaler.scale(loss).backward()
+
+    def update(self, optimizer):
+        """One step of the optimizer, which the scaler skips where a gradient overflowed."""
         self.scaler.step(optimizer)
         self.scaler.update()
 
@@ -47,6 +50,16 @@ def set_tf32(enabled):
     """Whether CUDA may round float32 factors to TF32; torch's own default allows it in convolutions alone."""
     torch.backends.cuda.matmul.allow_tf32 = enabled
     torch.backends.cudnn.allow_tf32 = enabled
+
+
+def set_deterministic():
+    """Make torch take algorithms that give the same bits each time, and raise where there is none.
+
+    On a CPU it does so anyway, for a number of threads.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 @contextlib.contextmanager

@@ -1,19 +1,28 @@
 """A run: how it starts, resumes and stops, and the state that its checkpoints hold beside the configuration."""
 
+import contextlib
 import dataclasses
+import errno
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import torch
 
 from . import checkpoint
 from .config import FIELDS, default_run_dir, resolve, stored, to_yaml
-from .data import Batches
+from .data import Batches, derived_seed
+from .distributed import average, broadcast, on_rank_zero, parallel, rank
 from .ema import EMA
 from .errors import Diverged, UserError
 from .precision import Precision
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: two processes on one run directory are not found out there
+    fcntl = None
 
 DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
 
@@ -26,14 +35,15 @@ def prepare(flags, dry_run=False):
 
     Says which preset was taken. dry_run: print the settings and exit instead. UserError for what cannot be.
     """
-    config, preset = (_resumed(flags), None) if "resume" in flags else resolve(flags)
+    config, preset = (broadcast(on_rank_zero(_resumed, flags)), None) if "resume" in flags else resolve(flags)
     config = dataclasses.replace(config, run_dir=config.resume or config.run_dir or str(default_run_dir(config)))
     if dry_run:
-        print(f"# preset: {preset or 'none'}\n# run_dir: {config.run_dir}\n{to_yaml(config)}", end="")
+        if rank() == 0:
+            print(f"# preset: {preset or 'none'}\n# run_dir: {config.run_dir}\n{to_yaml(config)}", end="")
         raise SystemExit
     if not config.resume:
-        refuse_existing(config.run_dir)
-    if preset:
+        on_rank_zero(refuse_existing, config.run_dir)
+    if preset and rank() == 0:
         print(f"preset      {preset.parent.name}/{preset.name}")
     return config
 
@@ -63,7 +73,7 @@ def _resumed(flags):
     run_dir = flags["resume"]
     if not Path(run_dir).is_dir():
         raise UserError(f"--resume takes a run directory, and {run_dir} is none")
-    config = checkpoint.config_of(*checkpoint.load_latest(run_dir))
+    config = checkpoint.config_of(*checkpoint.load_newest(run_dir)[:2])
     for name, value in flags.items():
         if name in ("run_dir", "config"):
             raise UserError(f"--{name} has no place beside --resume: {run_dir} has its own")
@@ -75,17 +85,61 @@ def _resumed(flags):
     return dataclasses.replace(config, **flags)
 
 
-def check_disk(run_dir, state, keep):
-    """Raise UserError where the checkpoints that will be kept would not fit on the disk."""
+def disk_use(state, keep):
+    """Bytes that the checkpoints that are kept take, the one that is being written included."""
     networks = [state.G, state.D] + ([state.ema.G] if state.ema else [])
     values = sum(tensor.numel() * tensor.element_size() for net in networks for tensor in net.state_dict().values())
     adam = 2 * sum(p.numel() * p.element_size() for net in (state.G, state.D) for p in net.parameters())
-    needed, free = (values + adam) * (keep + 1) + DISK_RESERVE, shutil.disk_usage(existing_parent(run_dir)).free
+    return (values + adam) * (keep + 1)
+
+
+def check_disk(run_dir, state, keep):
+    """Raise UserError where the checkpoints that will be kept would not fit on the disk."""
+    needed, free = disk_use(state, keep) + DISK_RESERVE, shutil.disk_usage(existing_parent(run_dir)).free
     if needed > free:
         raise UserError(
             f"{run_dir} may need {needed / 2**20:,.0f} MiB for its checkpoints and pictures, and "
             f"{free / 2**20:,.0f} MiB are free there; choose another --run_dir or a smaller --keep"
         )
+
+
+def make_folders(run_dir):
+    """Make a run's directory, where it does not exist. UserError where it cannot be."""
+    try:
+        for name in ("samples", "checkpoints", "plots"):
+            (run_dir / name).mkdir(parents=True, exist_ok=True)
+        if not os.access(run_dir, os.W_OK):
+            raise PermissionError(errno.EACCES, "it cannot be written to")
+    except OSError as error:
+        raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def locked(run_dir):
+    """Keep other processes from training in a run directory, which has to exist. UserError names who is there.
+
+    The system drops the lock with the process, however that ends; the file that stays behind then locks nothing.
+    """
+    if fcntl is None or rank() > 0:
+        yield
+        return
+    path = Path(run_dir) / ".lock"
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(f"{run_dir} is being trained by {file.read(200) or 'another process'}") from None
+        except OSError:  # a network file system without locks
+            yield
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 # ---- State ---------------------------------------------------------------------------------------------------------
@@ -102,17 +156,34 @@ class State:
         self.opt_G = _make_optimizer(config, self.G, config.lr_G)
         self.opt_D = _make_optimizer(config, self.D, config.lr_D)
         self.ema = EMA(self.G, config.ema_decay) if config.ema_decay else None
+        self.seed = config.seed
         self.batches = Batches(images.images.to(device), config.batch_size, config.seed)
         self.data_sha256 = images.sha256()
         # One stream for z, dequantization and interpolation, apart from torch's global one, which libraries may use.
         self.random = torch.Generator(device).manual_seed(config.seed)
-        self.step = 0
-        self.pending = []  # (loss_D, loss_G, D(real), D(fake)) of the steps since the last line of the log
+        self.parallel = {name: parallel(network, device) for name, network in (("G", self.G), ("D", self.D))}
+        self.step = self.rollbacks = 0
+        # (loss_D, loss_G, D(real), D(fake)) of the steps since the last line of the log: of this rank, and of all
+        self.pending, self.averaged = [], []
 
     @property
     def scored(self):
         """The generator that is sampled and scored: the EMA where there is one."""
         return self.ema.G if self.ema else self.G
+
+    def history(self):
+        """What all ranks found in each step since the last line of the log: (steps, 4). Every rank has to ask."""
+        if self.pending:
+            self.averaged += average(torch.stack(self.pending))
+            self.pending = []
+        return torch.stack(self.averaged)
+
+    def change_seed(self):
+        """Other noise and another data order from here on, as after a rollback."""
+        self.rollbacks += 1
+        seed = derived_seed(self.seed, self.rollbacks)
+        self.random.manual_seed(seed)
+        self.batches.change_seed(seed)
 
     def state_dict(self):
         return {
@@ -125,28 +196,46 @@ class State:
             "scalers": {name: precision.state_dict() for name, precision in self.precision.items()},
             "random": self.random.get_state(),
             "data": {**self.batches.state_dict(), "sha256": self.data_sha256},
-            "pending": torch.stack(self.pending) if self.pending else None,
+            "pending": torch.stack(self.averaged) if self.averaged else None,
+            "rollbacks": self.rollbacks,
         }
 
     def load_state_dict(self, content, path):
         """Take over what a loaded checkpoint holds; path is for the messages. UserError where it does not fit."""
         if content["data"].get("sha256") != self.data_sha256:
             raise UserError(f"{path} was trained on other data than there are now: the same --data_dir, unchanged?")
-        checkpoint.load_weights(self.G, content["G"], path, "G")
-        checkpoint.load_weights(self.D, content["D"], path, "D")
-        if self.ema:
-            checkpoint.load_weights(self.ema.G, content["ema"], path, "EMA")
-        checkpoint.load_weights(self.opt_G, content["opt_G"], path, "optimizer of G")
-        checkpoint.load_weights(self.opt_D, content["opt_D"], path, "optimizer of D")
-        for name, precision in self.precision.items():
-            precision.load_state_dict(content.get("scalers", {}).get(name))
-        try:
+        networks = {"G": self.G, "D": self.D} | ({"ema": self.ema.G} if self.ema else {})
+        for name, network in networks.items():
+            checkpoint.load_weights(network, content[name], path, "EMA" if name == "ema" else name)
+        for name, optimizer in (("opt_G", self.opt_G), ("opt_D", self.opt_D)):
+            with checkpoint.fitting(path, f"optimizer of {name[-1]}"):
+                _load_optimizer(optimizer, content[name])
+        with checkpoint.fitting(path, "random state, data order or scaler"):
             self.random.set_state(content["random"])
             self.batches.load_state_dict(content["data"])
-        except (RuntimeError, TypeError, KeyError) as error:
-            raise UserError(f"{path}: its random state or data order cannot be used: {error}") from error
-        self.step, pending = content["step"], content["pending"]
-        self.pending = [] if pending is None else list(pending.to(self.batches.images.device))
+            for name, precision in self.precision.items():
+                precision.load_state_dict(content.get("scalers", {}).get(name))
+            pending = content["pending"]
+            rows = [] if pending is None else list(pending.to(self.batches.images.device, torch.float32).view(-1, 4))
+        self.step, self.rollbacks, self.pending, self.averaged = content["step"], content.get("rollbacks", 0), [], rows
+
+
+def _load_optimizer(optimizer, content):
+    """optimizer.load_state_dict(content), with every part checked: what does not fit would fail in the next step."""
+    groups = optimizer.param_groups
+    shapes = [[(name, len(group["params"])) for name in sorted(group)] for group in groups]
+    if [[(name, len(group["params"])) for name in sorted(group)] for group in content["param_groups"]] != shapes:
+        raise ValueError("other groups")
+    settings = [{name: group[name] for name in group if name != "params"} for group in groups]
+    optimizer.load_state_dict(content)
+    for group, own in zip(optimizer.param_groups, settings):
+        group.update(own)  # the settings are the configuration's
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if not isinstance(value, torch.Tensor) or value.shape not in (parameter.shape, ()):
+                    raise ValueError(f"{name} of another shape")
+                if value.shape == parameter.shape:  # fused updates go through memory: in the parameter's layout
+                    optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value)
 
 
 def _make_optimizer(config, network, lr):
@@ -161,27 +250,43 @@ def save_checkpoint(run_dir, state, config):
         if not all(parameter.isfinite().all() for parameter in network.parameters()):
             raise Diverged(f"a weight of {name} is not finite at step {state.step}")
     path = checkpoint.checkpoint_path(run_dir, state.step)
-    checkpoint.save(path, {"format": checkpoint.FORMAT, "config": stored(config), **state.state_dict()})
-    checkpoint.thin(run_dir, config.keep)
+
+    def write():
+        checkpoint.save(path, {"format": checkpoint.FORMAT, "config": stored(config), **state.state_dict()})
+        checkpoint.thin(run_dir, config.keep)
+
+    on_rank_zero(write)
     return path
 
 
-# ---- Stop ----------------------------------------------------------------------------------------------------------
+# ---- Signals -------------------------------------------------------------------------------------------------------
 
 
-class StopSignal:
-    """Within it, SIGINT and SIGTERM are noted for the loop instead of ending the process; a second SIGINT ends it."""
+class Signals:
+    """Within it, signals are noted for the loop: SIGINT, SIGTERM and SIGHUP to stop, SIGUSR1 to save.
 
-    received = None
+    A second SIGINT ends the process, but not under torchrun, which sends one of its own. nohup's SIGHUP stays ignored.
+    """
+
+    stop = save = 0
 
     def __enter__(self):
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has two of them
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        self._before = {
+            number: signal.signal(number, self._note)
+            for number in numbers
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         return self
 
     def _note(self, number, frame):
-        if self.received and number == signal.SIGINT:
+        if signal.Signals(number).name == "SIGUSR1":
+            self.save = 1
+            return
+        if self.stop and number == signal.SIGINT and "LOCAL_RANK" not in os.environ:
             raise KeyboardInterrupt
-        self.received = number
+        self.stop = number
 
     def __exit__(self, *exception):
         for number, handler in self._before.items():

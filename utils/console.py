@@ -1,0 +1,45 @@
+"""The terminal, or what stands in its place: a pipe, a log file, nothing at all."""
+
+import contextlib
+import os
+import select
+import stat
+
+
+class Outlet:
+    """stdout or stderr, which a run must not depend on: log.txt holds what a reader misses who is gone or asleep."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        with self._forgiven():
+            if not self._blocked():
+                self.stream.write(text)
+                self.stream.flush()
+        return len(text)
+
+    def flush(self):
+        """Every write is flushed."""
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def _blocked(self):
+        """Whether this is a pipe too full for another line."""
+        try:
+            number = self.stream.fileno()
+            return stat.S_ISFIFO(os.fstat(number).st_mode) and not select.select([], [number], [], 0)[1]
+        except (OSError, ValueError, AttributeError):  # no file at all, as in a notebook
+            return False
+
+    @contextlib.contextmanager
+    def _forgiven(self):
+        """Pass over a pipe without a reader, a closed terminal or a full disk: from then on, to nowhere."""
+        try:
+            yield
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        except ValueError:  # it is closed
+            pass

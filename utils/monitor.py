@@ -1,0 +1,120 @@
+"""What a run says, draws and scores while it trains. Under torchrun rank 0 alone writes."""
+
+import contextlib
+
+import torch
+
+from . import data, plots, report
+from .config import warnings
+from .distributed import rank, world_size
+from .errors import Diverged, UserError
+from .logger import read_stats
+from .run import disk_use
+from .sampling import Generated
+
+PREVIEW = 100  # samples in a grid
+PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
+
+
+def total_norm(network):
+    """The norm of all gradients that the last backward left in a network's parameters."""
+    return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
+def check_finite(state):
+    """The losses and logits since the last line of the log, (steps, 4); Diverged, with the step, where not finite."""
+    history = state.history().double().cpu()
+    first = state.step - len(history) + 1
+    if (broken := ~history.isfinite().all(dim=1)).any():
+        at = broken.nonzero()[0].item()
+        loss = "loss_D" if not history[at, [0, 2, 3]].isfinite().all() else "loss_G"
+        raise Diverged(f"{loss} is not finite at step {first + at} (loss_D {history[at, 0]}, loss_G {history[at, 1]})")
+    return history
+
+
+def log_line(state, seconds_per_step):
+    """The statistics since the last line."""
+    history = check_finite(state)
+    means = dict(zip(("loss_D", "loss_G", "real_logits", "fake_logits"), history.mean(dim=0).tolist()))
+    state.averaged = []
+    return means | {
+        "grad_norm_D": total_norm(state.D).item(),
+        "grad_norm_G": total_norm(state.G).item(),
+        "lr_G": state.opt_G.param_groups[0]["lr"],
+        "lr_D": state.opt_D.param_groups[0]["lr"],
+        "seconds_per_step": seconds_per_step,
+    }
+
+
+def preview_latents(z_dim, device):
+    """The fixed z of a run's grids."""
+    return torch.randn(PREVIEW, z_dim, generator=torch.Generator().manual_seed(PREVIEW_SEED)).to(device)
+
+
+def save_samples(run_dir, state, z):
+    """Draw the grid of the fixed z in eval mode and save it under the step's name. On rank 0 alone."""
+    if rank() > 0:
+        return
+    G = state.scored
+    was_training = G.training
+    with torch.inference_mode():
+        images = data.quantise(G.eval()(z)).cpu()
+    G.train(was_training)
+    plots.grid(images).save(run_dir / "samples" / f"step_{state.step:06d}.png")
+
+
+def score(evaluator, state, config, logger):
+    """Score the generator as it is now under the first protocol, into the log and stats.jsonl."""
+    source = Generated(state.scored, config.z_dim, config.seed, evaluator.device)
+    facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
+    results, _ = evaluator.evaluate(source, facts, config.protocol[:1], config.num_samples, quick=True)
+    if rank() > 0:
+        return
+    logger.say(f"step {state.step:,}: {report.summary(results)}")
+    logger.write(state.step, flat_scores(results[0]))
+
+
+def flat_scores(result):
+    """The scores of an evaluation as a line of stats.jsonl."""
+    return {
+        "inception_score": result["inception_score"]["mean"],
+        "fid": result["fid"],
+        "kid": result["kid"]["mean"],
+        "protocol": report.label(result["protocol"]),
+    }
+
+
+def announce(logger, run_dir, config, state, images, device, changes):
+    """Say what is about to be trained. changes: sentences about what is other than before, in a run that goes on."""
+    count = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", state.G), ("D", state.D))}
+    if state.step:
+        left = "" if state.step < config.total_steps else ": nothing is left to train"
+        logger.say(f"resumed     at step {state.step:,}{left}")
+    for sentence in changes:
+        logger.say(f"changed     {sentence}")
+    n, channels, side, _ = images.images.shape
+    norm, extra = " + ".join(config.d_norm), f" + {config.regularizer}" if config.regularizer != "none" else ""
+    where = f"{device}" if world_size() == 1 else f"{world_size()} processes, {device.type}"
+    logger.say(f"data        {config.dataset}: {n:,} images of {side}x{side}, {'grey' if channels == 1 else 'colour'}")
+    logger.say(f"networks    {config.model}: G {count['G']:,} parameters, D {count['D']:,} with d_norm {norm}")
+    logger.say(f"training    {config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {where}")
+    size = disk_use(state, config.keep) / 2**20
+    logger.say(f"run         {run_dir}: up to {size:,.0f} MiB of checkpoints (--keep {config.keep}), beside pictures")
+    ignored = [f"--{name}" for name in ("amp", "tf32", "compile") if getattr(config, name) not in (False, "none")]
+    if ignored and device.type != "cuda":
+        logger.say(f"warning     without effect on {device}: {' and '.join(ignored)} speed up CUDA alone")
+    for sentence in warnings(config):
+        logger.say(f"warning     {sentence}")
+
+
+def finish_pictures(run_dir, config, logger):
+    """The curves and the animation of what was trained so far. A picture that fails must not hide how the run ended."""
+    if rank() > 0:
+        return
+    title = f"{config.dataset}, {config.model}, {config.loss}, D: {' + '.join(config.d_norm)}"
+    try:
+        plots.plot_curves(run_dir, read_stats(run_dir), title)
+        plots.animate(run_dir)
+    except (OSError, ValueError, UserError) as error:
+        with contextlib.suppress(OSError):  # where the disk is full, log.txt cannot be written either
+            logger.say(f"warning     the pictures in {run_dir / 'plots'} could not be made: {error}")
