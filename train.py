@@ -75,7 +75,8 @@ def discriminator_step(
                 real_logits, fake_logits = precision.call(D, real), precision.call(D, fake)
             loss = d_loss(real_logits, fake_logits)
             if regularizer.penalty:
-                loss = loss + weight * regularizer.penalty(D, real, fake, alpha)
+                with iteration(D, False):  # its forward is of the same update
+                    loss = loss + weight * regularizer.penalty(D, real, fake, alpha)
             precision.backward(loss / accumulate)
         found.append((loss.detach().view(1), real_logits.detach(), fake_logits.detach()))
     precision.update(opt_D)

@@ -117,7 +117,7 @@ class SpectralNorm(nn.Module):
         weight = module.weight.detach()
         W = self._matrix(weight)
         u = F.normalize(torch.randn(W.size(0), dtype=W.dtype, device=W.device), dim=0)
-        u, v, _ = _iterate(W, u, WARMUP_ITERATIONS, eps)
+        u, v, _ = _iterate(W, u, 1 if W.is_meta else WARMUP_ITERATIONS, eps)
         self.register_buffer("u", u)
         self.register_buffer("v", self._from_memory(v, weight))
         self.iterating = True
@@ -182,14 +182,14 @@ def _iterate_in_training(module, inputs):
 @contextlib.contextmanager
 def iteration(network, enabled):
     """Within it, training forwards of the network advance its u and v, or do not."""
-    layers = [module for module in network.modules() if isinstance(module, SpectralNorm)]
-    for layer in layers:
-        layer.iterating = enabled
+    before = {module: module.iterating for module in network.modules() if isinstance(module, SpectralNorm)}
+    for module in before:
+        module.iterating = enabled
     try:
         yield
     finally:
-        for layer in layers:
-            layer.iterating = True
+        for module, value in before.items():
+            module.iterating = value
 
 
 def is_spectrally_normalized(module):

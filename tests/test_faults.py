@@ -17,7 +17,7 @@ from conftest import ROOT, SMALL
 
 import train
 from utils import checkpoint, run
-from utils.config import Config, read_yaml, stored
+from utils.config import read_yaml, stored
 from utils.errors import Diverged, Stopped, UserError
 from utils.logger import Logger, read_stats
 
@@ -125,7 +125,7 @@ def test_a_place_where_no_run_can_be_written_is_told_before_the_first_step(tmp_p
 
 def test_a_run_directory_that_is_removed_stops_the_run(tmp_path, monkeypatch):
     at_step(monkeypatch, 7, lambda: shutil.rmtree(tmp_path / "run"))
-    with pytest.raises(UserError, match=r"cannot write .*run.*: No such file or directory"):
+    with pytest.raises(UserError, match=r"cannot write .*run.*: .*(does not exist|No such file)"):
         train.train(start(tmp_path))
     assert not (tmp_path / "run").exists()
 
@@ -229,7 +229,7 @@ def test_two_processes_on_one_run_directory_are_refused_with_host_and_number_of_
 
 
 def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path):
-    body = "import os, sys; from utils import run; run.locked(sys.argv[1]).__enter__(); os.kill(os.getpid(), 9)"
+    body = "import os, sys; from utils import run; a = run.locked(sys.argv[1]); a.__enter__(); os.kill(os.getpid(), 9)"
     train.train(start(tmp_path, total_steps=2))
     killed = subprocess.run([sys.executable, "-c", body, str(tmp_path / "run")], cwd=ROOT)
     assert killed.returncode == -9 and (tmp_path / "run" / ".lock").exists()
@@ -392,9 +392,8 @@ def test_config_yaml_records_how_the_run_came_about_at_each_start_and_is_a_confi
     assert first["commit"] in (None, described, f"{described}-dirty") and (described == "") == (first["commit"] is None)
     assert [(entry["from_step"], entry["to_step"]) for entry in (first, second)] == [(0, 2), (2, 4)]
     assert all(entry["wall_seconds"] > 0 and entry["processes"] == 1 for entry in (first, second))
-    assert read_yaml(path) == stored(Config(**{**stored(config), "total_steps": 4})) | {
-        name: tuple(value) for name, value in stored(config).items() if isinstance(value, list)
-    }
+    expected = {**stored(config), "total_steps": 4}
+    assert read_yaml(path) == {k: tuple(v) if isinstance(v, list) else v for k, v in expected.items()}
 
 
 def test_a_resume_says_what_differs_from_the_last_start(tmp_path, capsys):

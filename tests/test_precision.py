@@ -97,7 +97,8 @@ def test_a_scaled_update_is_the_plain_one_and_an_overflow_is_skipped():
     assert train.total_norm(plain).item() == pytest.approx(train.total_norm(scaled).item(), rel=1e-5)  # what is logged
     assert torch.allclose(plain.weight, scaled.weight, atol=1e-7) and precision.scaler.get_scale() == 2.0**10
     before = scaled.weight.detach().clone()
-    precision.update(torch.optim.SGD(scaled.parameters(), 0.1), scaled(x).sum() * 1e38)
+    precision.backward(scaled(x).sum() * 1e38)
+    precision.update(torch.optim.SGD(scaled.parameters(), 0.1))
     assert torch.equal(scaled.weight, before) and precision.scaler.get_scale() == 2.0**9
     restored = Precision("none", CPU)
     restored.scaler = torch.amp.GradScaler("cpu")

@@ -15,7 +15,7 @@ KILLS = {"short": 4, "long": 30}
 BODY = """
 import json, os, random, select, shutil, signal, sys
 from pathlib import Path
-import sklearn.datasets
+import sklearn.datasets, torch._dynamo
 import train
 from utils import checkpoint, run
 

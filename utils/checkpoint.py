@@ -90,11 +90,12 @@ def load(path, formats=(FORMAT,)):
 
 
 def _check_archive(path):
-    """Raise ValueError for an archive that would unpack to more than the file's own size; save() compresses nothing."""
+    """Raise ValueError for an archive with a wrong bit, which torch would load, or that unpacks to more than it is."""
     with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    if sum(member.file_size for member in members) > path.stat().st_size:
-        raise ValueError("compressed, or sizes that are not true")
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+            raise ValueError("compressed, or sizes that are not true: save() writes neither")
+        if archive.testzip():
+            raise ValueError("a checksum is wrong")
 
 
 def config_of(content, path):

@@ -148,8 +148,6 @@ def fit(images, image_size, channels):
     28 to 32 pixels is zero padding, the field's way with MNIST; any other size is antialiased bilinear resizing of the
     shorter side and a centre crop. Grey from colour is ITU-R 601 luma.
     """
-    from torchvision.transforms.v2 import functional as TF
-
     if images.size(1) != channels:
         images = to_grey(images) if channels == 1 else images.expand(-1, channels, -1, -1)
     height, width = images.shape[2:]
@@ -157,6 +155,8 @@ def fit(images, image_size, channels):
         return F.pad(images, (2, 2, 2, 2))
     if (height, width) == (image_size, image_size):
         return images.contiguous()
+    from torchvision.transforms.v2 import functional as TF  # takes seconds, and not every run resizes
+
     fitted = torch.empty(len(images), channels, image_size, image_size, dtype=torch.uint8)
     for chunk, out in zip(images.split(RESIZE_CHUNK), fitted.split(RESIZE_CHUNK)):
         out.copy_(TF.center_crop(TF.resize(chunk, [image_size], antialias=True), [image_size, image_size]))

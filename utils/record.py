@@ -18,7 +18,7 @@ from .config import load_yaml, to_yaml
 from .distributed import world_size
 from .errors import UserError
 
-PACKAGES = ("torch", "torchvision", "numpy")
+PACKAGES = ("torchvision", "numpy")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -36,7 +36,7 @@ class Record:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {platform.machine()}",
             "processes": world_size(),
             "threads": torch.get_num_threads(),
-            "versions": {"python": platform.python_version()}
+            "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
             | {package: importlib.metadata.version(package) for package in PACKAGES},
             "from_step": step,
         }
@@ -44,7 +44,7 @@ class Record:
 
     def save(self, step):
         """Write config.yaml, with the step that has been reached and the seconds that it took."""
-        entry = self.now | {"to_step": step, "wall_seconds": round(time.monotonic() - self._begin, 1)}
+        entry = self.now | {"to_step": step, "wall_seconds": round(time.monotonic() - self._begin, 3)}
         text = to_yaml(self.config) + yaml.safe_dump({"record": [*self.earlier, entry]}, sort_keys=False, width=1000)
         write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
 

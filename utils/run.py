@@ -24,6 +24,8 @@ try:
 except ImportError:  # not on Windows: two processes on one run directory are not found out there
     fcntl = None
 
+# What the optimizers keep for each parameter, beside the number of steps.
+MOMENTS = {torch.optim.Adam: ("exp_avg", "exp_avg_sq"), torch.optim.RMSprop: ("square_avg",)}
 DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
 
 
@@ -230,12 +232,13 @@ def _load_optimizer(optimizer, content):
     optimizer.load_state_dict(content)
     for group, own in zip(optimizer.param_groups, settings):
         group.update(own)  # the settings are the configuration's
-        for parameter in group["params"]:
-            for name, value in optimizer.state.get(parameter, {}).items():
-                if not isinstance(value, torch.Tensor) or value.shape not in (parameter.shape, ()):
-                    raise ValueError(f"{name} of another shape")
-                if value.shape == parameter.shape:  # fused updates go through memory: in the parameter's layout
-                    optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value)
+        for parameter in group["params"] if optimizer.state else []:
+            state = optimizer.state[parameter]
+            expected = dict.fromkeys(MOMENTS[type(optimizer)], parameter.shape) | {"step": ()}
+            if {name: tuple(value.shape) for name, value in state.items()} != expected:
+                raise ValueError(f"not {', '.join(expected)} of its parameters")
+            for name in MOMENTS[type(optimizer)]:  # fused updates go through memory: in the parameter's layout
+                state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
 def _make_optimizer(config, network, lr):
