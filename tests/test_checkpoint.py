@@ -32,6 +32,7 @@ def content_of(config, G=None, ema=None):
         "format": checkpoint.FORMAT,
         "config": stored(config),
         "step": 7,
+        "data": {},
         "G": G.state_dict(),
         "ema": weights,
     }

@@ -25,6 +25,7 @@ from utils.config import FIELDS, read_yaml, resolve
 from utils.errors import UserError
 from utils.logger import Logger, read_stats
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Pillow and torch, about what is wrong with a file
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 150))
 PATIENCE = 30  # seconds after which an input counts as one that hangs
 fuzz = settings(

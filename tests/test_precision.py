@@ -15,6 +15,7 @@ from losses import LOSSES, REGULARIZERS
 from models import build_models
 from utils import checkpoint, run
 from utils.data import Images
+from utils.monitor import total_norm
 from utils.precision import FULL, Precision, keep_memory, set_tf32, without_tf32
 
 CPU = torch.device("cpu")
@@ -93,10 +94,12 @@ def test_a_scaled_update_is_the_plain_one_and_an_overflow_is_skipped():
     precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     x = torch.randn(4, 3)
     for network, how in ((plain, FULL), (scaled, precision)):
-        how.update(torch.optim.Adam(network.parameters(), 0.1, fused=True), network(x).square().mean())
-    assert train.total_norm(plain).item() == pytest.approx(train.total_norm(scaled).item(), rel=1e-5)  # what is logged
+        how.backward(network(x).square().mean())
+        how.update(torch.optim.Adam(network.parameters(), 0.1, fused=True))
+    assert total_norm(plain).item() == pytest.approx(total_norm(scaled).item(), rel=1e-5)  # what is logged
     assert torch.allclose(plain.weight, scaled.weight, atol=1e-7) and precision.scaler.get_scale() == 2.0**10
     before = scaled.weight.detach().clone()
+    scaled.zero_grad()
     precision.backward(scaled(x).sum() * 1e38)
     precision.update(torch.optim.SGD(scaled.parameters(), 0.1))
     assert torch.equal(scaled.weight, before) and precision.scaler.get_scale() == 2.0**9
@@ -203,6 +206,7 @@ def test_scores_are_in_full_float32_however_the_training_is():
 def test_kept_memory_is_not_cleared_again_by_the_kernel():
     code = """
 import resource, sys, torch
+from utils.monitor import total_norm
 from utils.precision import keep_memory
 if sys.argv[1] == "keep":
     keep_memory()

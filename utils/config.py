@@ -228,7 +228,7 @@ def load_yaml(path):
     """The content of a YAML file of plain values, which may come from anyone. UserError where it cannot be read."""
     try:
         if not Path(path).is_file():
-            raise UserError(f"cannot read the configuration {path}: there is no such file")
+            raise UserError(f"cannot read the configuration {path}: No such file")
         with open(path, encoding="utf-8") as file:
             text = file.read(YAML_LIMIT + 1)
         if len(text) > YAML_LIMIT:
