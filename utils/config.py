@@ -16,6 +16,7 @@ import yaml
 from .errors import UserError
 
 YAML_LIMIT = 2**20  # characters
+LARGEST = 2**53  # whole number that means the same everywhere
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -46,8 +47,8 @@ class Config:
     arch_variant: str = setting(
         "code", "dcgan: the widths of the authors' code, or the paper's table 3", choices=("code", "paper")
     )
-    base_channels: int | None = setting(None, "width unit of both networks (default: the paper's)", low=1)
-    z_dim: int = setting(128, "dimension of the latent z ~ N(0, I)", low=1)
+    base_channels: int | None = setting(None, "width unit of both networks (default: the paper's)", low=1, high=2**14)
+    z_dim: int = setting(128, "dimension of the latent z ~ N(0, I)", low=1, high=2**20)
     d_norm: tuple[str, ...] = setting(
         ("spectral",),
         "normalization of D, one or more; spectral or weight may stand with batch or layer",
@@ -65,8 +66,8 @@ class Config:
     )
 
     # How it is trained
-    batch_size: int = setting(64, "real images in each of D's updates", low=2)
-    batch_size_G: int | None = setting(None, "samples in each of G's updates (default: batch_size)", low=2)
+    batch_size: int = setting(64, "real images in each of D's updates", low=2, high=2**20)
+    batch_size_G: int | None = setting(None, "samples in each of G's updates (default: batch_size)", low=2, high=2**20)
     accumulate: int = setting(
         1, "parts in which each batch is computed where it does not fit at once", low=1, resumable=True
     )
@@ -190,6 +191,8 @@ def _checked_scalar(name, value, kind):
         close = difflib.get_close_matches(str(value)[:100], map(str, meta["choices"]), 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"{name} {short(value)} is not one of {', '.join(map(str, meta['choices']))}{hint}")
+    if kind is int and abs(value) > LARGEST:
+        raise ValueError(f"{name} must be at most {LARGEST}, not {short(value)}")
     bounds = {
         "at least": (meta["low"], lambda bound: value >= bound),
         "more than": (meta["above"], lambda bound: value > bound),
