@@ -31,7 +31,18 @@ from utils.monitor import announce, check_finite, finish_pictures, log_line, pre
 from utils.parser import parse_args
 from utils.precision import FULL, keep_memory, set_deterministic, set_tf32
 from utils.record import Record
-from utils.run import Signals, State, check_disk, locked, make_folders, prepare, refuse_existing, save_checkpoint
+from utils.run import (
+    Signals,
+    State,
+    check_disk,
+    check_weights,
+    locked,
+    make_folders,
+    prepare,
+    refuse_existing,
+    refuse_started,
+    save_checkpoint,
+)
 
 MAX_ROLLBACKS = 3
 
@@ -190,7 +201,7 @@ def train(config, evaluator=None, images=None):
     if config.num_epochs is not None:
         steps = data.steps_of(config.num_epochs, len(images.images), config.batch_size, config.n_dis)
         config = dataclasses.replace(config, total_steps=steps, num_epochs=None)
-    with explaining_memory(config):
+    with explaining_memory("the networks and the data set", "choose a smaller --base_channels or --image_size"):
         state = State(config, images, device)
     if config.compile and device.type == "cuda":
         state.G.compile()
@@ -206,6 +217,8 @@ def train(config, evaluator=None, images=None):
     on_rank_zero(make_folders, run_dir)
     with contextlib.ExitStack() as stack:
         on_rank_zero(stack.enter_context, locked(run_dir))
+        if not config.resume:
+            on_rank_zero(refuse_started, run_dir)
         changes = resume(run_dir, state, config) if config.resume else []
         logger = on_rank_zero(Logger, run_dir, config.tensorboard, state.step) or Quiet()
         stack.enter_context(contextlib.closing(logger))
@@ -213,8 +226,7 @@ def train(config, evaluator=None, images=None):
         record = Record(run_dir, config, device, state.step)
         announce(logger, run_dir, config, state, images, device, [*changes, *record.changes()])
         try:
-            with explaining_memory(config):
-                return train_on(config, run_dir, state, evaluator, logger, record, stop)
+            return train_on(config, run_dir, state, evaluator, logger, record, stop)
         except OSError as error:
             raise UserError(f"cannot write into {run_dir}: {error}; --resume {run_dir} goes on when it can") from error
         finally:
@@ -226,11 +238,11 @@ def resume(run_dir, state, config):
     found = on_rank_zero(checkpoint.load_newest, run_dir)
     path, damaged = broadcast(found and found[1:])
     content = found[0] if found else checkpoint.load(path)
-    state.load_state_dict(content, path)
+    notes = state.load_state_dict(content, path)
     if state.step > config.total_steps:
         raise UserError(f"{run_dir} is at step {state.step:,} already, beyond --total_steps {config.total_steps:,}")
     on_rank_zero(checkpoint.set_aside, run_dir, state.step)
-    found = [f"{error}; it is set aside, and {path} taken" for error in damaged]
+    found = [f"{error}; it is set aside, and {path} taken" for error in damaged] + notes
     if missing := checkpoint.missing_settings(content):
         found.append(f"{path} is of a version without {', '.join(missing)}: their defaults are taken")
     before = checkpoint.config_of(content, path)
@@ -251,6 +263,7 @@ def train_on(config, run_dir, state, evaluator, logger, record, stop):
                 advice = "A smaller learning rate or another normalization may help"
                 raise Diverged(f"{error}; {last}.{tried} {advice}") from error
             state.load_state_dict(checkpoint.load(found[-1][1]), found[-1][1])
+            agree(0)  # all have read the file that is written next
             state.change_seed()
             save_checkpoint(run_dir, state, config)  # so that a resume, too, goes on with that seed and count
             logger.rewind(state.step)
@@ -258,20 +271,14 @@ def train_on(config, run_dir, state, evaluator, logger, record, stop):
 
 
 @contextlib.contextmanager
-def explaining_memory(config):
+def explaining_memory(what, advice):
     """Turn torch's error where memory ran out into a UserError that says what to do."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not (
-            isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        ):
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in str(error):
             raise
-        sizes = f"batch_size {config.batch_size}" + (f" and {config.batch_size_G} for G" if config.batch_size_G else "")
-        raise UserError(
-            f"out of memory with {sizes}: compute each batch in parts with --accumulate {2 * config.accumulate}, which "
-            f"leaves the update as it is but for batch norm, or start a run with a smaller --batch_size ({error})"
-        ) from error
+        raise UserError(f"out of memory with {what}: {advice} ({error})") from error
 
 
 def loop(config, run_dir, state, evaluator, logger, record, stop):
@@ -285,12 +292,18 @@ def loop(config, run_dir, state, evaluator, logger, record, stop):
         save_checkpoint(run_dir, state, config)
     on_rank_zero(record.save, state.step)
     logged_at, logged_step = time.perf_counter(), state.step
+    sizes = f"batch_size {config.batch_size}" + (f" and {config.batch_size_G} for G" if config.batch_size_G else "")
+    advice = (
+        f"compute each batch in parts with --accumulate {2 * config.accumulate}, which leaves the update as it is but "
+        "for batch norm, or start a run with a smaller --batch_size"
+    )
     hidden = rank() > 0
     with progress(
         total=config.total_steps, initial=state.step, unit="step", smoothing=0.05, delay=0, disable=hidden
     ) as bar:
         while state.step < config.total_steps:
-            step(state, config)
+            with explaining_memory(sizes, advice):
+                step(state, config)
             bar.update()
 
             # Everything below is rare. A signal that comes during it is answered after the next step.
@@ -303,6 +316,7 @@ def loop(config, run_dir, state, evaluator, logger, record, stop):
             if not (log or sample or evaluate or save):
                 continue
 
+            check_finite(state)
             if log:
                 now = time.perf_counter()
                 line = log_line(state, (now - logged_at) / (state.step - logged_step))
@@ -312,11 +326,11 @@ def loop(config, run_dir, state, evaluator, logger, record, stop):
             if sample:
                 save_samples(run_dir, state, preview_z)
             if evaluate:
+                check_weights(state)
                 score(evaluator, state, config, logger)
                 logged_at, logged_step = time.perf_counter(), state.step  # scoring is no part of a step's time
             if save:
-                if state.pending:
-                    check_finite(state)
+                logger.sync()
                 path = save_checkpoint(run_dir, state, config)
                 on_rank_zero(record.save, state.step)
                 if asked:

@@ -11,7 +11,7 @@ import torch
 
 from models import build_models
 from utils import config
-from utils.config import FIELDS, Config, read_yaml, resolve, to_yaml
+from utils.config import FIELDS, Config, check_settings, comparison, differences, read_yaml, resolve, to_yaml
 from utils.errors import UserError
 from utils.parser import parse_args
 
@@ -348,3 +348,21 @@ def test_the_default_run_directory_is_named_after_what_is_trained():
     assert config.default_run_dir(Config()) == Path("runs/digits_dcgan_hinge_spectral_seed0")
     clipped = Config(dataset="cifar10", loss="wasserstein", d_norm=("none",), regularizer="weight_clipping", seed=3)
     assert config.default_run_dir(clipped) == Path("runs/cifar10_dcgan_wasserstein_none-weight_clipping_seed3")
+
+
+def test_differences_name_each_setting_that_says_what_a_run_is():
+    before, after = Config(), Config(loss="bce", betas=(0.0, 0.9), run_dir="elsewhere")
+    assert differences(before, after) == {"loss": ("hinge", "bce"), "betas": ([0.5, 0.999], [0.0, 0.9])}
+    assert differences(before, before) == {}
+
+
+def test_a_comparison_gives_everyones_value_where_two_differ():
+    configs = {"a": Config(), "b": Config(loss="bce"), "c": Config(seed=3, loss="bce")}
+    assert list(comparison(configs)) == ["loss: hinge (a), bce (b), bce (c)", "seed: 0 (a), 0 (b), 3 (c)"]
+    assert list(comparison({"a": Config(), "b": Config()})) == []
+
+
+@pytest.mark.parametrize("name", ["z_dim", "batch_size", "total_steps", "keep", "num_epochs"])
+def test_a_whole_number_that_nothing_can_hold_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be at most"):
+        check_settings({name: 10**400})

@@ -158,6 +158,42 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_is_taken(tm
     assert [line["step"] for line in read_stats(tmp_path / "run")] == [2, 4, 6, 8, 10, 12]
 
 
+def test_a_newest_checkpoint_that_is_whole_but_cannot_be_used_is_not_passed_over(tmp_path):
+    path = train.train(start(tmp_path))
+    rewrite(path, lambda content: content["config"].update(label_smoothing=0.1))
+    with pytest.raises(UserError, match=r"step_000012.pt.*label_smoothing"):
+        go_on(tmp_path, total_steps=14)
+    assert steps_of(tmp_path / "run") == [5, 10, 12]
+
+
+def test_a_checkpoint_of_another_kind_of_device_goes_on_with_other_random_numbers_and_says_so(tmp_path, capsys):
+    path = train.train(start(tmp_path, total_steps=2))
+    rewrite(path, lambda content: content.update(random=torch.zeros(16, dtype=torch.uint8)))  # as CUDA's are
+    assert checkpoint.load(go_on(tmp_path, total_steps=4))["step"] == 4
+    assert "changed     the checkpoint is of another kind of device" in capsys.readouterr().out
+
+
+def test_a_tensor_that_stands_for_more_than_its_file_is_refused(tmp_path):
+    path = train.train(start(tmp_path, total_steps=2))
+    rewrite(path, lambda content: content["G"].update({"project.weight": torch.zeros(1).expand(10**12)}))
+    with pytest.raises(UserError, match="is damaged, or no such file"):
+        checkpoint.load(path)
+
+
+def test_a_nan_is_found_before_the_samples_are_scored(tmp_path, monkeypatch, data_dir):
+    break_losses(monkeypatch, {3})
+    with pytest.raises(Diverged, match="loss_D is not finite at step 3"):
+        train.train(start(tmp_path, eval_every=4, log_every=100, data_dir=data_dir))
+
+
+def test_a_second_start_of_a_run_that_began_meanwhile_is_refused(tmp_path, monkeypatch):
+    config = start(tmp_path, total_steps=2)
+    train.train(config)
+    monkeypatch.setattr(train, "refuse_existing", lambda run_dir: None)  # it had looked before the other began
+    with pytest.raises(UserError, match="was started by another process meanwhile"):
+        train.train(config)
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_says_why(tmp_path):
     train.train(start(tmp_path))
     for _, path in checkpoint.checkpoints(tmp_path / "run"):

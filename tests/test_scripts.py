@@ -86,6 +86,7 @@ def test_runs_with_other_latents_are_scored_together_and_keep_their_own_files(
     assert (run_dir / "evaluation.json").read_text() == before  # that is of the last checkpoint
     assert json.loads((run_dir / "evaluation_step_000000.json").read_text())["protocol"]["step"] == 0
     assert json.loads((other / "evaluation.json").read_text())["protocol"]["step"] == 2
+    assert f"what differs between the runs:\n  z_dim: 8 ({run_dir}), 5 ({other})\n" in done.stdout
 
 
 def test_an_exported_generator_gives_the_same_images_and_can_be_scored(digits_run, run_script, data_dir, tmp_path):

@@ -16,7 +16,7 @@ import torch
 from models import build_models, remove_spectral_norm
 
 from .config import Config, check_combinations, check_settings, short, stored
-from .errors import UserError
+from .errors import Damaged, UserError
 
 FORMAT = "sngan-checkpoint-1"
 EXPORT_FORMAT = "sngan-generator-1"
@@ -71,17 +71,17 @@ def load(path, formats=(FORMAT,)):
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     try:
-        _check_archive(path)
-        with warnings.catch_warnings(action="ignore"):  # about pickle protocols, of files that are refused anyway
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
+    except (OSError, MemoryError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
     except Exception as error:  # torch raises a dozen kinds here: a zip cut short, a pickle with code in it, ...
         refused = magic[:1] == b"\x80" or (magic == b"PK" and "weights_only" in str(error).lower())
         what = "holds code or objects, which are never loaded" if refused else "is damaged, or no such file at all"
-        raise UserError(f"{path} is not a checkpoint of this project: it {what}") from error
+        raise Damaged(f"{path} is not a checkpoint of this project: it {what}") from error
     keys = {FORMAT: CHECKPOINT_KEYS, EXPORT_FORMAT: EXPORT_KEYS}
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(found, str) or found not in formats or not keys[found] <= set(content):
-        raise UserError(f"{path} is not a checkpoint of this project that can be used here (format {short(found)})")
+        raise Damaged(f"{path} is not a checkpoint of this project that can be used here (format {short(found)})")
     if type(content["step"]) is not int or not 0 <= content["step"] < 2**53:
         raise UserError(f"{path}: its step is {short(content['step'])}, and not a whole number")
     if found == FORMAT and not isinstance(content["data"], dict):
@@ -89,13 +89,31 @@ def load(path, formats=(FORMAT,)):
     return content
 
 
-def _check_archive(path):
-    """Raise ValueError for an archive with a wrong bit, which torch would load, or that unpacks to more than it is."""
+def load_tensors(path):
+    """torch.load() of a file that may come from anyone, to the CPU: nothing is executed, nothing unpacks to more.
+
+    Any error of torch or zipfile where it is no such file; ValueError for a wrong bit, which torch would load.
+    """
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-            raise ValueError("compressed, or sizes that are not true: save() writes neither")
+        if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
+            raise ValueError("compressed, or sizes that are not true: torch.save() writes neither")
         if archive.testzip():
             raise ValueError("a checksum is wrong")
+    with warnings.catch_warnings(action="ignore"):  # about pickle protocols, of files that are refused anyway
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    _check_tensors(content)
+    return content
+
+
+def _check_tensors(content):
+    """Raise ValueError for a tensor that is larger than what is stored of it: a few bytes can stand for any number."""
+    if isinstance(content, torch.Tensor):
+        plain = content.layout is torch.strided and content.device.type == "cpu" and not content.is_quantized
+        if not plain or content.numel() * content.element_size() > content.untyped_storage().nbytes():
+            raise ValueError("a tensor without its numbers")
+    elif isinstance(content, (dict, list, tuple)):
+        for part in content.values() if isinstance(content, dict) else content:
+            _check_tensors(part)
 
 
 def config_of(content, path):
@@ -185,15 +203,13 @@ def by_run(names):
 
 
 def load_newest(run_dir):
-    """Load a run directory's newest checkpoint that can be read. Returns (content, path, why newer ones cannot be)."""
+    """Load a run directory's newest checkpoint that is whole. Returns (content, path, why newer ones are not)."""
     damaged = []
     latest(run_dir)  # refuses a directory without any
     for _, path in reversed(checkpoints(run_dir)):
         try:
-            content = load(path)
-            config_of(content, path)
-            return content, path, damaged
-        except UserError as error:
+            return load(path), path, damaged
+        except Damaged as error:
             damaged.append(error)
     raise UserError(f"{run_dir} holds no checkpoint that can be read: {'; '.join(map(str, damaged))}")
 

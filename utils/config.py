@@ -155,7 +155,10 @@ def element_type(name):
 
 def short(value):
     """repr() for a message, cut off: a file from elsewhere can hold a value whose repr() has no end."""
-    return reprlib.repr(value)
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return f"a {type(value).__name__} too long to show"
 
 
 def to_flag(value):

@@ -10,7 +10,7 @@ class Outlet:
     """stdout or stderr, which a run must not depend on: log.txt holds what a reader misses who is gone or asleep."""
 
     def __init__(self, stream):
-        self.stream = stream
+        self.stream = stream or open(os.devnull, "w")  # noqa: SIM115, None where a process starts without one
 
     def write(self, text):
         with self._forgiven():

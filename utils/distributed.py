@@ -26,6 +26,12 @@ def select_device(name):
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     local = os.environ.get("LOCAL_RANK")
+    if count and name != "cpu" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > count:
+        raise UserError(f"there are more processes than CUDA devices, {count}: one each, or --device cpu")
+    if local is not None and name.startswith("cuda:"):
+        raise UserError(
+            f"--device {name} is one device, and there are several processes: --device cuda gives each its own"
+        )
     if name == "auto" or (name == "cuda" and count):
         return torch.device(("cuda" if local is None else f"cuda:{int(local) % count}") if count else "cpu")
     try:

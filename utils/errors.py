@@ -14,6 +14,10 @@ class UserError(Exception):
     shared = False  # whether every process of a torchrun raises it, so that one message is enough
 
 
+class Damaged(UserError):
+    """A file is not what it was written as, or something else altogether."""
+
+
 class Diverged(UserError):
     """A loss or a weight became NaN or infinite. Exit code 3."""
 
@@ -54,7 +58,8 @@ def _run(main):
     except RuntimeError as error:
         if not _lost_another(error):
             raise
-        print(f"{name}stops, since another process has ended: see its message", file=sys.stderr)
+        first = str(error).strip().split("\n")[0][:200]
+        print(f"{name}stops, since another process has ended, or cannot be reached: {first}", file=sys.stderr)
         sys.exit(1)
 
 

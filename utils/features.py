@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .checkpoint import save
+from .checkpoint import load_tensors, save
 from .data import has_test_split, load_split
 from .distributed import all_cores
 from .errors import UserError
@@ -183,7 +183,7 @@ def load_classifier(config, train, device, say):
 def _cached_classifier(path, config, train):
     network = Classifier(config.image_size, config.channels, len(train.classes))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
         if content["format"] != CLASSIFIER_FORMAT:
             return None
         network.load_state_dict(content["weights"])

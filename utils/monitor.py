@@ -7,7 +7,7 @@ import torch
 from . import data, plots, report
 from .config import warnings
 from .distributed import rank, world_size
-from .errors import Diverged, UserError
+from .errors import Diverged
 from .logger import read_stats
 from .run import disk_use
 from .sampling import Generated
@@ -23,7 +23,7 @@ def total_norm(network):
 
 def check_finite(state):
     """The losses and logits since the last line of the log, (steps, 4); Diverged, with the step, where not finite."""
-    history = state.history().double().cpu()
+    history = state.history().double().cpu()  # (0, 4) where nothing came since
     first = state.step - len(history) + 1
     if (broken := ~history.isfinite().all(dim=1)).any():
         at = broken.nonzero()[0].item()
@@ -115,6 +115,6 @@ def finish_pictures(run_dir, config, logger):
     try:
         plots.plot_curves(run_dir, read_stats(run_dir), title)
         plots.animate(run_dir)
-    except (OSError, ValueError, UserError) as error:
+    except Exception as error:  # whatever matplotlib and Pillow make of files that somebody else may have changed
         with contextlib.suppress(OSError):  # where the disk is full, log.txt cannot be written either
             logger.say(f"warning     the pictures in {run_dir / 'plots'} could not be made: {error}")

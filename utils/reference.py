@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .checkpoint import save
+from .checkpoint import load_tensors, save
 from .distributed import all_cores, broadcast, rank
 from .errors import UserError
 from .features import CACHE
@@ -64,7 +64,7 @@ def load_reference(config, split, images, extractor, device, say=print):
 
 def _cached(path, key):
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
         if not isinstance(content, dict) or content["key"] != key:
             return None
         statistics = {name: content["statistics"][name].numpy() for name in ("mu", "sigma")}

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from . import checkpoint
-from .config import FIELDS, default_run_dir, resolve, stored, to_yaml
+from .config import FIELDS, default_run_dir, resolve, short, stored, to_yaml
 from .data import Batches, derived_seed
 from .distributed import average, broadcast, on_rank_zero, parallel, rank
 from .ema import EMA
@@ -126,15 +126,17 @@ def locked(run_dir):
         yield
         return
     path = Path(run_dir) / ".lock"
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(f"{run_dir} is being trained by {file.read(200) or 'another process'}") from None
-        except OSError:  # a network file system without locks
-            yield
-            return
+    try:
+        file = _open_and_lock(path)
+    except BlockingIOError:
+        holder = path.read_text(encoding="utf-8")[:200] if path.exists() else ""
+        raise UserError(f"{run_dir} is being trained by {holder or 'another process'}") from None
+    except PermissionError as error:
+        raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
+    except OSError:  # a network file system without locks
+        yield
+        return
+    with file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -142,6 +144,26 @@ def locked(run_dir):
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _open_and_lock(path):
+    """The locked file of this name: another one than was opened, where its holder removed that in between."""
+    while True:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def refuse_started(run_dir):
+    """Raise UserError where another process has trained here since refuse_existing() looked."""
+    if checkpoint.checkpoints(run_dir):
+        raise UserError(f"{run_dir} was started by another process meanwhile. Go on with --resume {run_dir}")
 
 
 # ---- State ---------------------------------------------------------------------------------------------------------
@@ -178,7 +200,7 @@ class State:
         if self.pending:
             self.averaged += average(torch.stack(self.pending))
             self.pending = []
-        return torch.stack(self.averaged)
+        return torch.stack(self.averaged) if self.averaged else torch.empty(0, 4)
 
     def change_seed(self):
         """Other noise and another data order from here on, as after a rollback."""
@@ -203,7 +225,11 @@ class State:
         }
 
     def load_state_dict(self, content, path):
-        """Take over what a loaded checkpoint holds; path is for the messages. UserError where it does not fit."""
+        """Take over what a loaded checkpoint holds; path is for the messages. UserError where it does not fit.
+
+        Returns sentences about what could not be taken over.
+        """
+        notes = []
         if content["data"].get("sha256") != self.data_sha256:
             raise UserError(f"{path} was trained on other data than there are now: the same --data_dir, unchanged?")
         networks = {"G": self.G, "D": self.D} | ({"ema": self.ema.G} if self.ema else {})
@@ -213,13 +239,21 @@ class State:
             with checkpoint.fitting(path, f"optimizer of {name[-1]}"):
                 _load_optimizer(optimizer, content[name])
         with checkpoint.fitting(path, "random state, data order or scaler"):
-            self.random.set_state(content["random"])
+            if content["random"].shape == self.random.get_state().shape:
+                self.random.set_state(content["random"])
+            else:
+                self.random.manual_seed(derived_seed(self.seed, content["step"]))
+                notes.append("the checkpoint is of another kind of device, so that other random numbers follow")
             self.batches.load_state_dict(content["data"])
             for name, precision in self.precision.items():
                 precision.load_state_dict(content.get("scalers", {}).get(name))
             pending = content["pending"]
             rows = [] if pending is None else list(pending.to(self.batches.images.device, torch.float32).view(-1, 4))
-        self.step, self.rollbacks, self.pending, self.averaged = content["step"], content.get("rollbacks", 0), [], rows
+            rollbacks = content.get("rollbacks", 0)
+            if type(rollbacks) is not int or rollbacks < 0:
+                raise ValueError(f"rollbacks {short(rollbacks)}")
+        self.step, self.rollbacks, self.pending, self.averaged = content["step"], rollbacks, [], rows
+        return notes
 
 
 def _load_optimizer(optimizer, content):
@@ -247,11 +281,16 @@ def _make_optimizer(config, network, lr):
     return torch.optim.Adam(network.parameters(), lr, betas=config.betas, fused=True)
 
 
-def save_checkpoint(run_dir, state, config):
-    """Save the run's whole state and thin the older checkpoints; Diverged instead where a weight is not finite."""
+def check_weights(state):
+    """Raise Diverged where a weight is not finite."""
     for name, network in (("G", state.G), ("D", state.D)):
         if not all(parameter.isfinite().all() for parameter in network.parameters()):
             raise Diverged(f"a weight of {name} is not finite at step {state.step}")
+
+
+def save_checkpoint(run_dir, state, config):
+    """Save the run's whole state and thin the older checkpoints; Diverged instead where a weight is not finite."""
+    check_weights(state)
     path = checkpoint.checkpoint_path(run_dir, state.step)
 
     def write():
