@@ -1,6 +1,7 @@
 """Training on several ranks: the same run as on one, one writer, one message when it ends."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -206,12 +207,11 @@ def test_a_run_on_two_ranks_ends_as_one_with_one_message(tmp_path):
     assert "changed     total_steps 12 -> 15" in alone["printed"]
 
 
-def test_torchrun_starts_a_run_and_another_number_of_processes_goes_on(tmp_path, run_script):
+@pytest.mark.slow
+def test_torchrun_starts_a_run(tmp_path, run_script):
     flags = [f"--{name}={value}" for name, value in (SMALL | {"total_steps": 3, "save_every": 2}).items()]
-    launch = ("train.py", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    import sys
-
-    done = run_script(sys.executable, *launch[1:], "train.py", *flags, "--run_dir", tmp_path / "run")
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py")
+    done = run_script(*launch, *flags, "--run_dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "on 2 processes, cpu" in done.stdout and done.stdout.count("done. Score it") == 1
 

@@ -18,6 +18,7 @@ from conftest import ROOT, SMALL
 import train
 from utils import checkpoint, run
 from utils.config import read_yaml, stored
+from utils.console import Outlet
 from utils.errors import Diverged, Stopped, UserError
 from utils.logger import Logger, read_stats
 
@@ -311,23 +312,36 @@ def closed_pipe():
     return None, writing
 
 
-def full_disk():
-    return None, os.open("/dev/full", os.O_WRONLY)
-
-
 def test_a_run_does_not_depend_on_a_reader_of_what_it_prints(tmp_path):
-    runs = {}
-    for make in (filled_pipe, closed_pipe, full_disk):
-        ends = make()
-        command = [sys.executable, "train.py", *(f"--{name}={value}" for name, value in FAST.items())]
-        command.append(f"--run_dir={tmp_path / make.__name__}")
-        runs[make.__name__] = ends, subprocess.Popen(command, cwd=ROOT, stdout=ends[1], stderr=ends[1])
-    for name, (ends, process) in runs.items():
-        assert process.wait(timeout=100) == 0, name
-        assert checkpoint.latest(tmp_path / name).name == "step_000012.pt"
-        assert "networks    dcgan" in (tmp_path / name / "log.txt").read_text()
-        for end in filter(None, ends):
-            os.close(end)
+    (reading, full), (_, closed) = filled_pipe(), closed_pipe()
+    command = [sys.executable, "train.py", *(f"--{name}={value}" for name, value in FAST.items())]
+    done = subprocess.run([*command, f"--run_dir={tmp_path}/run"], cwd=ROOT, stdout=full, stderr=closed, timeout=100)
+    assert done.returncode == 0
+    assert checkpoint.latest(tmp_path / "run").name == "step_000012.pt"
+    assert "networks    dcgan" in (tmp_path / "run" / "log.txt").read_text()
+    for end in (reading, full, closed):
+        os.close(end)
+
+
+@pytest.mark.parametrize("make", [filled_pipe, closed_pipe, lambda: (None, os.open("/dev/full", os.O_WRONLY))])
+def test_an_outlet_forgives_whoever_does_not_read(make):
+    reading, writing = make()
+    with open(writing, "w") as stream:
+        outlet = Outlet(stream)
+        for _ in range(3):
+            assert outlet.write("a line\n") == 7
+            outlet.flush()
+    if reading:
+        assert os.read(reading, 4096) == b"x" * 4096  # nothing went into the full pipe
+        os.close(reading)
+
+
+def test_an_outlet_passes_on_what_can_be_written(tmp_path):
+    with open(tmp_path / "a.txt", "w") as stream:
+        Outlet(stream).write("a line\n")
+        assert (tmp_path / "a.txt").read_text() == "a line\n"
+    assert Outlet(stream).write("closed\n") == 7
+    assert Outlet(None).write("nowhere\n") == 8
 
 
 def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):

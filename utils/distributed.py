@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import gc
 import inspect
 import os
 
@@ -67,6 +68,8 @@ def processes():
         dist.init_process_group(backend, timeout=PATIENCE)
     yield
     if dist.is_initialized():  # after an error the others may be gone already, and would be waited for
+        gc.collect()  # networks hold threads of the group, which must not outlive it
+        dist.barrier()
         dist.destroy_process_group()
 
 
