@@ -234,20 +234,19 @@ def train(config, evaluator=None, images=None):
 
 
 def resume(run_dir, state, config):
-    """Take over the newest checkpoint that can be read. Returns sentences about what is other than it was there."""
-    found = on_rank_zero(checkpoint.load_newest, run_dir)
-    path, damaged = broadcast(found and found[1:])
-    content = found[0] if found else checkpoint.load(path)
+    """Take over the newest checkpoint that is whole. Returns sentences about what is other than it was there."""
+    newest = on_rank_zero(checkpoint.load_newest, run_dir)
+    path, damaged = broadcast(newest and newest[1:])
+    content = newest[0] if newest else checkpoint.load(path)
     notes = state.load_state_dict(content, path)
     if state.step > config.total_steps:
         raise UserError(f"{run_dir} is at step {state.step:,} already, beyond --total_steps {config.total_steps:,}")
     on_rank_zero(checkpoint.set_aside, run_dir, state.step)
-    found = [f"{error}; it is set aside, and {path} taken" for error in damaged] + notes
+    changes = [f"{error}; it is set aside, and {path} taken" for error in damaged] + notes
     if missing := checkpoint.missing_settings(content):
-        found.append(f"{path} is of a version without {', '.join(missing)}: their defaults are taken")
+        changes.append(f"{path} is of a version without {', '.join(missing)}: their defaults are taken")
     before = checkpoint.config_of(content, path)
-    found += [f"{name} {old} -> {new}" for name, (old, new) in differences(before, config).items()]
-    return found
+    return changes + [f"{name} {old} -> {new}" for name, (old, new) in differences(before, config).items()]
 
 
 def train_on(config, run_dir, state, evaluator, logger, record, stop):

@@ -283,12 +283,13 @@ def test_sigusr1_saves_and_the_run_goes_on(tmp_path, monkeypatch):
 
 
 def test_a_terminal_that_is_closed_stops_the_run_saved_and_nohup_keeps_it_going(tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        at_step(patched, 7, lambda: os.kill(os.getpid(), signal.SIGHUP))
-        with pytest.raises(Stopped, match="SIGHUP: stopped after step 7 and saved"):
-            train.train(start(tmp_path))
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup themselves
     try:
+        with monkeypatch.context() as patched:
+            at_step(patched, 7, lambda: os.kill(os.getpid(), signal.SIGHUP))
+            with pytest.raises(Stopped, match="SIGHUP: stopped after step 7 and saved"):
+                train.train(start(tmp_path))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         at_step(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGHUP))
         assert checkpoint.load(go_on(tmp_path))["step"] == 12
     finally:

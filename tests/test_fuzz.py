@@ -26,7 +26,7 @@ from utils.errors import UserError
 from utils.logger import Logger, read_stats
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Pillow and torch, about what is wrong with a file
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 150))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 100))
 PATIENCE = 30  # seconds after which an input counts as one that hangs
 fuzz = settings(
     max_examples=EXAMPLES,
@@ -37,7 +37,7 @@ fuzz = settings(
     phases=[Phase.generate],  # a first failure is shown as it is: to shrink one takes minutes
 )
 
-watched = []  # what was written or started since a test began to watch, None where nobody does
+watched = []  # what was written or started since a test began to watch
 
 
 def hook(event, arguments):
@@ -51,21 +51,27 @@ sys.addaudithook(hook)
 
 
 @contextlib.contextmanager
-def harmless(folder):
-    """Pass a UserError; fail for any other error, a hang, a program that is started, a file outside the folder."""
+def patience():
+    """Fail what takes too long."""
 
     def hangs(*args):
         raise TimeoutError(f"no answer within {PATIENCE} seconds")
 
     before = signal.signal(signal.SIGALRM, hangs)
     signal.alarm(PATIENCE)
-    watched.clear()
     try:
-        with contextlib.suppress(UserError):
-            yield
+        yield
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def harmless(folder):
+    """Pass a UserError; fail for any other error, a hang, a program that is started, a file outside the folder."""
+    watched.clear()
+    with patience(), contextlib.suppress(UserError):
+        yield
     elsewhere = [what for what in watched if what[0] != "wrote" or not what[1].startswith((str(folder), "/dev/null"))]
     assert not elsewhere
 
@@ -254,24 +260,10 @@ def test_what_is_no_file_is_no_image(folder):
     os.mkfifo(folder / "odd" / "pipe.png")  # to open it would wait for ever
     (folder / "odd" / "gone.png").symlink_to(folder / "absent.png")
     (folder / "odd" / "again").symlink_to(folder / "odd")
-    with pytest.raises(UserError, match="no images below"), harmless_hang():
+    with pytest.raises(UserError, match="no images below"), patience():
         data.load_folder(folder / "odd", "train", 8, 3)
-    with pytest.raises(UserError, match="is not a file"), harmless_hang():
+    with pytest.raises(UserError, match="is not a file"), patience():
         checkpoint.load(folder / "odd" / "pipe.png")
-
-
-@contextlib.contextmanager
-def harmless_hang():
-    def hangs(*args):
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, hangs)
-    signal.alarm(PATIENCE)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 # ---- Statistics ----------------------------------------------------------------------------------------------------

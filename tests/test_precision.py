@@ -173,7 +173,9 @@ def test_no_operation_of_a_step_waits_for_the_device(model, regularizer):
     assert waits.found == ["_local_scalar_dense"]
 
 
-@pytest.mark.parametrize(("model", "backend"), [("dcgan", "eager"), ("resnet", "aot_eager")])
+@pytest.mark.parametrize(
+    ("model", "backend"), [pytest.param("dcgan", "eager", marks=pytest.mark.slow), ("resnet", "aot_eager")]
+)
 def test_compiled_networks_make_the_same_step(model, backend):
     results = []
     for compiled in (False, True):

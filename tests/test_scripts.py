@@ -60,28 +60,26 @@ def test_main_trains_scores_and_names_the_files_worth_opening(digits_run):
         assert grid.size == (662, 662)  # 10 x 10 digits, each enlarged from 8 to 64 pixels
 
 
-def test_evaluate_keeps_the_scored_images(digits_run, run_script, data_dir, tmp_path):
+def test_evaluate_keeps_the_scored_images(digits_run, call, data_dir, tmp_path):
     run_dir, _ = digits_run
     kept = tmp_path / "samples.npz"
-    done = run_script("evaluate.py", run_dir, "--data_dir", data_dir, "--save_samples", kept, "--device", "cpu")
+    done = call("evaluate.py", run_dir, "--data_dir", data_dir, "--save_samples", kept, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     samples = np.load(kept, allow_pickle=False)["samples"]
     assert samples.dtype == np.uint8 and samples.shape == (100, 8, 8, 1)
     path = checkpoint.latest(run_dir)
-    again = run_script("evaluate.py", path, "--data_dir", data_dir, "--no_ema")
+    again = call("evaluate.py", path, "--data_dir", data_dir, "--no_ema")
     assert again.returncode == 0 and "drawn from G at step 2" in again.stdout
 
 
-def test_runs_with_other_latents_are_scored_together_and_keep_their_own_files(
-    digits_run, run_script, data_dir, tmp_path
-):
+def test_runs_with_other_latents_are_scored_together_and_keep_their_own_files(digits_run, call, data_dir, tmp_path):
     run_dir, _ = digits_run
     other = tmp_path / "other"
-    done = run_script("train.py", *TINY, "--z_dim", 5, "--run_dir", other, "--data_dir", data_dir)
+    done = call("train.py", *TINY, "--z_dim", 5, "--run_dir", other, "--data_dir", data_dir)
     assert done.returncode == 0, done.stderr
     before = (run_dir / "evaluation.json").read_text()
     first = run_dir / "checkpoints" / "step_000000.pt"
-    done = run_script("evaluate.py", first, other, "--data_dir", data_dir)
+    done = call("evaluate.py", first, other, "--data_dir", data_dir)
     assert done.returncode == 0, done.stderr
     assert (run_dir / "evaluation.json").read_text() == before  # that is of the last checkpoint
     assert json.loads((run_dir / "evaluation_step_000000.json").read_text())["protocol"]["step"] == 0
@@ -89,16 +87,16 @@ def test_runs_with_other_latents_are_scored_together_and_keep_their_own_files(
     assert f"what differs between the runs:\n  z_dim: 8 ({run_dir}), 5 ({other})\n" in done.stdout
 
 
-def test_an_exported_generator_gives_the_same_images_and_can_be_scored(digits_run, run_script, data_dir, tmp_path):
+def test_an_exported_generator_gives_the_same_images_and_can_be_scored(digits_run, call, data_dir, tmp_path):
     run_dir, _ = digits_run
     exported = tmp_path / "G.pt"
-    assert run_script("evaluate.py", run_dir, "--export", exported).returncode == 0
+    assert call("evaluate.py", run_dir, "--export", exported).returncode == 0
     z = torch.randn(7, 8)
     original = checkpoint.load_generator(checkpoint.latest(run_dir))
     folded = checkpoint.load_generator(exported)
     assert not any("parametrizations" in name for name in folded.state_dict())
     assert any("parametrizations" in name for name in original.state_dict())
-    scored = run_script("evaluate.py", exported, "--data_dir", data_dir)
+    scored = call("evaluate.py", exported, "--data_dir", data_dir)
     assert scored.returncode == 0 and (tmp_path / "G_evaluation.json").exists(), scored.stderr
     assert torch.allclose(original(z), folded(z), rtol=0, atol=1e-6)
 
@@ -137,7 +135,10 @@ def write_mnist(root, count=64):
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + labels.tobytes())
 
 
-@pytest.mark.parametrize("name", ["vanilla", "dcgan"])
+SLOW = pytest.mark.slow  # every script in its turn; the others are alike
+
+
+@pytest.mark.parametrize("name", [pytest.param("vanilla", marks=SLOW), "dcgan"])
 def test_the_mnist_scripts_train_and_score(run_script, tmp_path, name):
     write_mnist(tmp_path)
     where = ["--data_dir", tmp_path, "--run_dir", tmp_path / "run"]
@@ -146,7 +147,7 @@ def test_the_mnist_scripts_train_and_score(run_script, tmp_path, name):
     assert (tmp_path / "run" / "evaluation.json").exists()
 
 
-@pytest.mark.parametrize("name", ["wgan", "wgan_gp", "sngan"])
+@pytest.mark.parametrize("name", [pytest.param("wgan", marks=SLOW), pytest.param("wgan_gp", marks=SLOW), "sngan"])
 def test_the_cifar_scripts_train_and_score_another_colour_data_set(run_script, image_folder, tmp_path, name):
     other = ["--dataset", "folder", "--data_dir", image_folder, "--image_size", 32, "--features", "classifier"]
     done = run_script(ROOT / "scripts" / f"train_{name}.sh", *TINY, *other, "--run_dir", tmp_path / "run")

@@ -8,7 +8,7 @@ import time
 import pytest
 from conftest import ROOT, SMALL
 
-KILLS = {"short": 3, "long": 30}
+KILLS = {"short": 2, "long": 30}
 
 # Each life of the run is a fork of one process that has imported torch. It is killed when its time is over: between
 # steps, in one, while it logs, saves or loads.

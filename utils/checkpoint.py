@@ -125,9 +125,8 @@ def config_of(content, path):
         config = Config(**check_settings(content["config"]))
         check_combinations(config)
     except (ValueError, TypeError, UserError) as error:
-        raise UserError(
-            f"{path}: its configuration cannot be used: {error}. Was it written by a newer version?"
-        ) from error
+        newer = " (or is the file of a newer version?)" if "unknown setting" in str(error) else ""
+        raise UserError(f"{path}: its configuration cannot be used: {error}{newer}") from error
     with torch.device("meta"):  # sizes alone, so that a file with mistaken ones does not fill the memory
         G, _ = models_of(config)
     with fitting(path, "generator"):

@@ -315,11 +315,9 @@ class Signals:
     def __enter__(self):
         names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has two of them
         numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-        self._before = {
-            number: signal.signal(number, self._note)
-            for number in numbers
-            if signal.getsignal(number) is not signal.SIG_IGN
-        }
+        if "SIGHUP" in dir(signal) and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            numbers.remove(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def _note(self, number, frame):
