@@ -10,19 +10,16 @@ from torch.nn import functional as F
 from models import convolution
 from models.convolution import Conv2d, ConvTranspose2d, channels_last
 
+# name: (the way, output channels, side of the map, kernel); a kernel of 4 has stride 2
 WAYS = {
-    "rows": (convolution.winograd_rows, 5, (3, 12)),
-    "rows of one tile": (convolution.winograd_rows, 5, (2, 4)),
-    "squares": (convolution.winograd_squares, 5, (8, 4)),
-    "a single square": (convolution.winograd_squares, 5, (4, 4)),
-    "few outputs": (convolution.few_outputs_conv2d, 3, (5, 7)),
-    "one output": (convolution.few_outputs_conv2d, 1, (8, 8)),
-}
-
-
-STRIDED = {
-    "strided squares": (convolution.winograd_squares, 5, (16, 8)),
-    "a single strided square": (convolution.winograd_squares, 5, (8, 8)),
+    "rows": (convolution.winograd_rows, 5, (3, 12), 3),
+    "rows of one tile": (convolution.winograd_rows, 5, (2, 4), 3),
+    "squares": (convolution.winograd_squares, 5, (8, 4), 3),
+    "a single square": (convolution.winograd_squares, 5, (4, 4), 3),
+    "strided squares": (convolution.winograd_squares, 5, (16, 8), 4),
+    "a single strided square": (convolution.winograd_squares, 5, (8, 8), 4),
+    "few outputs": (convolution.few_outputs_conv2d, 3, (5, 7), 3),
+    "one output": (convolution.few_outputs_conv2d, 1, (8, 8), 3),
 }
 
 
@@ -41,30 +38,19 @@ def derivatives(function, x, weight):
 
 @pytest.mark.parametrize("name", WAYS)
 def test_each_way_is_the_convolution_with_its_first_and_second_derivatives(name):
-    way, outputs, side = WAYS[name]
+    way, outputs, side, kernel = WAYS[name]
     torch.manual_seed(0)
     x = torch.randn(2, 4, *side, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(outputs, 4, 3, 3, dtype=torch.float64, requires_grad=True)
-    expected = derivatives(lambda x, weight: F.conv2d(x, weight, padding=1), x, weight)
-    for mine, torchs in zip(derivatives(way, x, weight), expected, strict=True):
-        assert mine.shape == torchs.shape and relative(mine, torchs) < 1e-12
-
-
-@pytest.mark.parametrize("name", STRIDED)
-def test_each_strided_way_is_the_convolution_with_its_first_and_second_derivatives(name):
-    way, outputs, side = STRIDED[name]
-    torch.manual_seed(0)
-    x = torch.randn(2, 3, *side, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(outputs, 3, 4, 4, dtype=torch.float64, requires_grad=True)
-    expected = derivatives(lambda x, weight: F.conv2d(x, weight, stride=2, padding=1), x, weight)
+    weight = torch.randn(outputs, 4, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    expected = derivatives(lambda x, weight: F.conv2d(x, weight, stride=kernel - 2, padding=1), x, weight)
     for mine, torchs in zip(derivatives(way, x, weight), expected, strict=True):
         assert mine.shape == torchs.shape and relative(mine, torchs) < 1e-12
 
 
 @pytest.mark.parametrize("name", WAYS)
 def test_each_way_takes_images_in_either_layout_and_gives_channels_last(name):
-    way, outputs, side = WAYS[name]
-    x, weight = torch.randn(2, 4, *side), torch.randn(outputs, 4, 3, 3)
+    way, outputs, side, kernel = WAYS[name]
+    x, weight = torch.randn(2, 4, *side), torch.randn(outputs, 4, kernel, kernel)
     y = way(x, weight)
     assert torch.allclose(y, way(channels_last(x), weight), atol=1e-4)
     assert y.is_contiguous(memory_format=torch.channels_last)
