@@ -245,6 +245,19 @@ def test_a_checkpoint_of_a_version_without_a_setting_takes_its_default_and_says_
     assert "step_000002.pt is of a version without accumulate, on_nan: their defaults" in capsys.readouterr().out
 
 
+def test_the_settings_of_an_optimizer_of_another_version_of_torch_are_replaced(tmp_path):
+    def change(content):
+        group = content["opt_G"]["param_groups"][0]
+        del group["decoupled_weight_decay"]  # which older versions do not have
+        group |= {"lr": 7.0, "of_another_version": True}
+
+    train.train(start(tmp_path, "whole", total_steps=4))
+    path = train.train(start(tmp_path, total_steps=2))
+    rewrite(path, change)
+    go_on(tmp_path, total_steps=4)
+    assert same_end(tmp_path / "whole", tmp_path / "run")
+
+
 def test_a_checkpoint_with_a_setting_of_a_newer_version_is_refused(tmp_path):
     train.train(start(tmp_path, total_steps=2))
     for _, path in checkpoint.checkpoints(tmp_path / "run"):
