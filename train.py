@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from losses import LOSSES, REGULARIZERS
+from losses import LOSSES, REGULARIZERS, accuracy
 from models.spectral_norm import iteration
 from utils import checkpoint, data
 from utils.config import default_run_dir, differences
@@ -27,7 +27,17 @@ from utils.distributed import (
 from utils.errors import Diverged, Stopped, UserError, run_as_script
 from utils.evaluator import Evaluator
 from utils.logger import Logger, Quiet, check_tensorboard, progress
-from utils.monitor import announce, check_finite, finish_pictures, log_line, preview_latents, save_samples, score
+from utils.monitor import (
+    PROBED,
+    announce,
+    check_finite,
+    finish_pictures,
+    log_line,
+    preview_latents,
+    save_audit,
+    save_samples,
+    score,
+)
 from utils.parser import parse_args
 from utils.precision import FULL, keep_memory, set_deterministic, set_tf32
 from utils.record import Record
@@ -164,7 +174,8 @@ def step(state, config):
     state.step += 1
     if state.ema:
         state.ema.update(state.G, state.step)
-    state.pending.append(torch.stack([loss_D, loss_G, real_logits.mean(), fake_logits.mean()]))
+    accuracy_D = accuracy(config.loss, real_logits, fake_logits)
+    state.pending.append(torch.stack([loss_D, loss_G, real_logits.mean(), fake_logits.mean(), accuracy_D]))
 
 
 def set_learning_rates(state, config):
@@ -227,6 +238,10 @@ def train(config, evaluator=None, images=None):
         announce(logger, run_dir, config, state, images, device, [*changes, *record.changes()])
         try:
             return train_on(config, run_dir, state, evaluator, logger, record, stop)
+        except Diverged as error:
+            record.now["diverged"] = str(error)
+            on_rank_zero(record.save, state.step)
+            raise
         except OSError as error:
             raise UserError(f"cannot write into {run_dir}: {error}; --resume {run_dir} goes on when it can") from error
         finally:
@@ -283,11 +298,14 @@ def explaining_memory(what, advice):
 def loop(config, run_dir, state, evaluator, logger, record, stop):
     """The steps from state.step to config.total_steps, and what is logged, drawn, scored and saved between them."""
     preview_z = preview_latents(config.z_dim, state.batches.images.device)
+    probe_z = preview_z[: min(PROBED, config.batch_size // config.accumulate)]  # no more than a step has room for
     state.G.train()
     state.D.train()
     path = checkpoint.checkpoint_path(run_dir, state.step)
     if state.step == 0 and not state.rollbacks:
         save_samples(run_dir, state, preview_z)
+        if config.audit_every:
+            save_audit(run_dir, state, preview_z)
         save_checkpoint(run_dir, state, config)
     on_rank_zero(record.save, state.step)
     logged_at, logged_step = time.perf_counter(), state.step
@@ -311,19 +329,22 @@ def loop(config, run_dir, state, evaluator, logger, record, stop):
             log = state.step % config.log_every == 0 or last
             sample = state.step % config.sample_every == 0 or last
             evaluate = evaluator is not None and config.eval_every and state.step % config.eval_every == 0
+            audited = config.audit_every and (state.step % config.audit_every == 0 or last)
             save = state.step % config.save_every == 0 or last or stopped or asked
-            if not (log or sample or evaluate or save):
+            if not (log or sample or evaluate or audited or save):
                 continue
 
             check_finite(state)
             if log:
                 now = time.perf_counter()
-                line = log_line(state, (now - logged_at) / (state.step - logged_step))
+                line = log_line(state, (now - logged_at) / (state.step - logged_step), probe_z)
                 logger.write(state.step, line)
                 bar.set_postfix_str(f"loss_D {line['loss_D']:.3f} loss_G {line['loss_G']:.3f}", refresh=False)
                 logged_at, logged_step = now, state.step
             if sample:
                 save_samples(run_dir, state, preview_z)
+            if audited:
+                save_audit(run_dir, state, preview_z)
             if evaluate:
                 check_weights(state)
                 score(evaluator, state, config, logger)

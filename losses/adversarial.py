@@ -41,6 +41,19 @@ def lsgan_g(fake_logits):
     return 0.5 * (fake_logits - 1).square().mean()
 
 
+# The logit between D's targets for real and for fake; wasserstein has none.
+BOUNDARIES = {"bce": 0.0, "hinge": 0.0, "lsgan": 0.5}
+
+
+def accuracy(loss, real_logits, fake_logits):
+    """The share of images that D's logits (N, 1) put on their side of the loss's boundary; a scalar.
+
+    Under wasserstein, where only differences count, the boundary is the middle between the two means.
+    """
+    boundary = BOUNDARIES.get(loss, (real_logits.mean() + fake_logits.mean()) / 2)
+    return ((real_logits > boundary).float().mean() + (fake_logits < boundary).float().mean()) / 2
+
+
 LOSSES = {
     "bce": (bce_d, bce_g),
     "hinge": (hinge_d, critic_g),

@@ -107,6 +107,10 @@ class Config:
     keep: int = setting(3, "checkpoints kept, the newest ones", low=1, resumable=True)
     tensorboard: bool = setting(False, "also write the statistics for TensorBoard", resumable=True)
     eval_every: int = setting(0, "scores during training; 0: only after it", low=0, resumable=True)
+    eval_kid: bool = setting(True, "KID among them, which takes longest on small images", resumable=True)
+    audit_every: int = setting(
+        0, "D's singular values, Lipschitz bound and steepest gradient to audits/; 0: never", low=0, resumable=True
+    )
 
     # How it is scored
     num_samples: int | None = setting(

@@ -69,12 +69,12 @@ class Evaluator:
 
     @torch.inference_mode()
     @without_tf32()
-    def evaluate(self, source, facts, protocols, num_samples=None, quick=False, bootstrap=0, infinity=False):
+    def evaluate(self, source, facts, protocols, num_samples=None, quick=False, kid=True, bootstrap=0, infinity=False):
         """Score a source's samples under each protocol.
 
         facts: what the protocol says of where they come from. num_samples: see metrics.sample_counts(). quick: leave
-        out what costs most and no curve needs: precision, recall, diagnostics. bootstrap: resamples for the intervals
-        of FID and KID; infinity: FID infinity too. Returns (results, neighbours): a dict for each protocol as
+        out what costs most and no curve needs: precision, recall, diagnostics. kid: whether KID is wanted. bootstrap:
+        resamples for the intervals of FID and KID; infinity: FID infinity too. Returns (results, neighbours): a dict for each protocol as
         evaluation.json has it, and what plots.plot_neighbours() takes, or None; on ranks other than 0, (None, None).
         """
         protocols = tuple(dict.fromkeys(protocols))
@@ -108,7 +108,7 @@ class Evaluator:
             results = []
             for name in protocols:
                 num_samples, is_samples = counts[name]
-                arguments = (samples[:num_samples], references[name], quick, bootstrap, infinity)
+                arguments = (samples[:num_samples], references[name], quick, kid, bootstrap, infinity)
                 result = {
                     "inception_score": metrics.inception_score(logits[:is_samples], metrics.PROTOCOLS[name].shuffle)
                 }
@@ -173,7 +173,7 @@ class Evaluator:
         }
 
 
-def scores(samples, reference, quick, bootstrap, infinity):
+def scores(samples, reference, quick, kid, bootstrap, infinity):
     """The scores of samples' features (N, d) against a Reference, under their names in evaluation.json."""
 
     def fid(chosen):
@@ -182,7 +182,9 @@ def scores(samples, reference, quick, bootstrap, infinity):
     def kid_mean(chosen):
         return metrics.kid(chosen, reference)["mean"]
 
-    found = {"fid": fid(samples), "kid": metrics.kid(samples, reference)}
+    found = {"fid": fid(samples)}
+    if kid:
+        found["kid"] = metrics.kid(samples, reference)
     if not quick:
         found |= metrics.precision_recall(samples, reference)
     if bootstrap:

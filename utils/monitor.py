@@ -1,18 +1,22 @@
 """What a run says, draws and scores while it trains. Under torchrun rank 0 alone writes."""
 
 import contextlib
+import json
 
 import torch
 
-from . import data, plots, report
+from . import data, plots, report, spectra
+from .checkpoint import write_atomically
 from .config import warnings
+from .diagnostics import spaced
 from .distributed import rank, world_size
 from .errors import Diverged
 from .logger import read_stats
-from .run import disk_use
+from .run import STATISTICS, check_weights, disk_use
 from .sampling import Generated
 
 PREVIEW = 100  # samples in a grid
+PROBED = 64  # real images, and samples, at which each line of the log measures D's gradient
 PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
 
 
@@ -22,8 +26,8 @@ def total_norm(network):
 
 
 def check_finite(state):
-    """The losses and logits since the last line of the log, (steps, 4); Diverged, with the step, where not finite."""
-    history = state.history().double().cpu()  # (0, 4) where nothing came since
+    """The STATISTICS of the steps since the last line of the log; Diverged, with the step, where not finite."""
+    history = state.history().double().cpu()  # (0, 5) where nothing came since
     first = state.step - len(history) + 1
     if (broken := ~history.isfinite().all(dim=1)).any():
         at = broken.nonzero()[0].item()
@@ -32,18 +36,57 @@ def check_finite(state):
     return history
 
 
-def log_line(state, seconds_per_step):
-    """The statistics since the last line."""
+def log_line(state, seconds_per_step, z):
+    """The statistics since the last line. z: the latents of the samples at which D's gradient is measured."""
     history = check_finite(state)
-    means = dict(zip(("loss_D", "loss_G", "real_logits", "fake_logits"), history.mean(dim=0).tolist()))
+    means = dict(zip(STATISTICS, history.mean(dim=0).tolist()))
     state.averaged = []
     return means | {
         "grad_norm_D": total_norm(state.D).item(),
         "grad_norm_G": total_norm(state.G).item(),
+        "grad_norm_input": steepness(state, z),
         "lr_G": state.opt_G.param_groups[0]["lr"],
         "lr_D": state.opt_D.param_groups[0]["lr"],
         "seconds_per_step": seconds_per_step,
     }
+
+
+@contextlib.contextmanager
+def evaluating(*networks):
+    """Within it the networks are in eval mode: no u, v or statistics of theirs move."""
+    before = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for network, training in zip(networks, before):
+            network.train(training)
+
+
+def probe(state, z):
+    """Fixed real images, in [-1, 1], and samples of G in eval mode from z, one for each z: twice (n, C, H, W)."""
+    images = state.batches.images
+    images = images[spaced(len(images), len(z)).to(images.device)]
+    with torch.no_grad(), evaluating(state.G):
+        return (images + 0.5) / 128 - 1, state.G(z[: len(images)])
+
+
+def steepness(state, z):
+    """The mean norm of D's gradient with respect to its input, over real images and samples, in eval mode."""
+    with evaluating(state.D):
+        return spectra.input_gradient_norms(state.D, torch.cat(probe(state, z))).mean().item()
+
+
+def save_audit(run_dir, state, z):
+    """Write the audit of D as it is now to audits/step_NNNNNN.json. On rank 0 alone."""
+    check_weights(state)
+    if rank() > 0:
+        return
+    text = json.dumps(spectra.audit(state.D, *probe(state, z))) + "\n"
+    path = run_dir / "audits" / f"step_{state.step:06d}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def preview_latents(z_dim, device):
@@ -56,10 +99,8 @@ def save_samples(run_dir, state, z):
     if rank() > 0:
         return
     G = state.scored
-    was_training = G.training
-    with torch.inference_mode():
-        images = data.quantise(G.eval()(z)).cpu()
-    G.train(was_training)
+    with torch.inference_mode(), evaluating(G):
+        images = data.quantise(G(z)).cpu()
     plots.grid(images).save(run_dir / "samples" / f"step_{state.step:06d}.png")
 
 
@@ -67,7 +108,9 @@ def score(evaluator, state, config, logger):
     """Score the generator as it is now under the first protocol, into the log and stats.jsonl."""
     source = Generated(state.scored, config.z_dim, config.seed, evaluator.device)
     facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
-    results, _ = evaluator.evaluate(source, facts, config.protocol[:1], config.num_samples, quick=True)
+    results, _ = evaluator.evaluate(
+        source, facts, config.protocol[:1], config.num_samples, quick=True, kid=config.eval_kid
+    )
     if rank() > 0:
         return
     logger.say(f"step {state.step:,}: {report.summary(results)}")
@@ -76,12 +119,10 @@ def score(evaluator, state, config, logger):
 
 def flat_scores(result):
     """The scores of an evaluation as a line of stats.jsonl."""
-    return {
-        "inception_score": result["inception_score"]["mean"],
-        "fid": result["fid"],
-        "kid": result["kid"]["mean"],
-        "protocol": report.label(result["protocol"]),
-    }
+    found = {"inception_score": result["inception_score"]["mean"], "fid": result["fid"]}
+    if "kid" in result:
+        found["kid"] = result["kid"]["mean"]
+    return found | {"protocol": report.label(result["protocol"])}
 
 
 def announce(logger, run_dir, config, state, images, device, changes):

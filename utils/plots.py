@@ -47,7 +47,8 @@ def plot_curves(run_dir, stats, title):
     panels = [
         ("loss", {"loss_D": "D", "loss_G": "G"}, "linear"),
         ("mean logit of D", {"real_logits": "D(real)", "fake_logits": "D(fake)"}, "linear"),
-        ("gradient norm", {"grad_norm_D": "D", "grad_norm_G": "G"}, "log"),
+        ("gradient norm", {"grad_norm_D": "D", "grad_norm_G": "G", "grad_norm_input": "D's input"}, "log"),
+        ("accuracy of D", {"accuracy_D": "D"}, "linear"),
         ("Inception Score", {"inception_score": "IS"}, "linear"),
         ("FID", {"fid": "FID"}, "log"),
     ]

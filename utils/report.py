@@ -50,7 +50,8 @@ def _scores(result):
     parts = [f"IS {score['mean']:.2f} +- {score['std']:.2f}", f"FID {result['fid']:.2f}{_interval(result, 'fid')}"]
     if "fid_infinity" in result:
         parts.append(f"FID infinity {result['fid_infinity']['value']:.2f} +- {result['fid_infinity']['std']:.2f}")
-    parts.append(f"KID {result['kid']['mean']:.4f} +- {result['kid']['std']:.4f}{_interval(result, 'kid')}")
+    if "kid" in result:
+        parts.append(f"KID {result['kid']['mean']:.4f} +- {result['kid']['std']:.4f}{_interval(result, 'kid')}")
     if "precision" in result:
         parts.append(f"precision {result['precision']:.2f}, recall {result['recall']:.2f}")
     drawn = "as given"

@@ -24,6 +24,7 @@ try:
 except ImportError:  # not on Windows: two processes on one run directory are not found out there
     fcntl = None
 
+STATISTICS = ("loss_D", "loss_G", "real_logits", "fake_logits", "accuracy_D")  # of a step: means over its images
 # What the optimizers keep for each parameter, beside the number of steps.
 MOMENTS = {torch.optim.Adam: ("exp_avg", "exp_avg_sq"), torch.optim.RMSprop: ("square_avg",)}
 DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
@@ -187,7 +188,7 @@ class State:
         self.random = torch.Generator(device).manual_seed(config.seed)
         self.parallel = {name: parallel(network, device) for name, network in (("G", self.G), ("D", self.D))}
         self.step = self.rollbacks = 0
-        # (loss_D, loss_G, D(real), D(fake)) of the steps since the last line of the log: of this rank, and of all
+        # The STATISTICS of the steps since the last line of the log: of this rank, and of all
         self.pending, self.averaged = [], []
 
     @property
@@ -196,11 +197,11 @@ class State:
         return self.ema.G if self.ema else self.G
 
     def history(self):
-        """What all ranks found in each step since the last line of the log: (steps, 4). Every rank has to ask."""
+        """The STATISTICS over all ranks of each step since the last line of the log. Every rank has to ask."""
         if self.pending:
             self.averaged += average(torch.stack(self.pending))
             self.pending = []
-        return torch.stack(self.averaged) if self.averaged else torch.empty(0, 4)
+        return torch.stack(self.averaged) if self.averaged else torch.empty(0, len(STATISTICS))
 
     def change_seed(self):
         """Other noise and another data order from here on, as after a rollback."""
@@ -248,7 +249,10 @@ class State:
             for name, precision in self.precision.items():
                 precision.load_state_dict(content.get("scalers", {}).get(name))
             pending = content["pending"]
-            rows = [] if pending is None else list(pending.to(self.batches.images.device, torch.float32).view(-1, 4))
+            if pending is not None and pending.size(-1) != len(STATISTICS):
+                pending = None
+                notes.append(f"{path} has other statistics of its last steps, which are left out of the next line")
+            rows = [] if pending is None else list(pending.to(self.batches.images.device, torch.float32).view(-1, len(STATISTICS)))
             rollbacks = content.get("rollbacks", 0)
             if type(rollbacks) is not int or rollbacks < 0:
                 raise ValueError(f"rollbacks {short(rollbacks)}")
