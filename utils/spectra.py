@@ -1,11 +1,10 @@
-"""How steep a discriminator is: its layers' spectra, what they bound, and the gradients that it has (Miyato et al. 2018).
+"""How steep a discriminator is: the spectra of its layers, what they bound, and its gradients (Miyato et al. 2018).
 
-The paper bounds sigma of the reshaped weight (section 2.1); a convolution's norm as a map of images is another number
-(Sedghi, Gupta and Long 2019, arXiv 1805.10408), and only a product of such norms bounds D's Lipschitz constant.
+The paper bounds the norm of the reshaped weight (section 2.1). A convolution's norm as a map of images is another
+number (Sedghi, Gupta and Long 2019, arXiv 1805.10408), and the product of such norms is what bounds D's slope.
 """
 
 import copy
-import functools
 import math
 
 import torch
@@ -19,13 +18,8 @@ from models.resampling import ConvAvgPool2d
 from models.spectral_norm import fold_weight, power_iteration, weight_matrix
 
 POOLING = 0.5  # the norm of 2x2 average pooling: each output is half the inner product with a unit vector of its own
-FRACTIONS = 9  # points on each line between a real image and a fake one
-BETWEEN_PAIRS = 128  # such lines
+FRACTIONS, BETWEEN_PAIRS = 9, 64  # points on a line between a real image and a fake one, and such lines
 BATCH = 64  # images whose gradients are taken at once
-DIGITS = 6  # significant ones, of a list of singular values
-
-
-# ---- What can be measured ------------------------------------------------------------------------------------------
 
 
 @torch.enable_grad()
@@ -42,22 +36,22 @@ def singular_values(W):
     return torch.linalg.svdvals(weight_matrix(W.detach()).double())
 
 
-def operator_norm(linear, input_shape, device="cpu", tolerance=1e-7, max_iterations=200, seed=0):
-    """The largest singular value of a linear map A of tensors (1, *input_shape), float64, on a device.
+def operator_norm(linear, input_shape, device="cpu", tolerance=1e-6, max_iterations=200, seed=0):
+    """The largest singular value of a linear map A of float64 tensors (1, *input_shape): a float.
 
     Lanczos's method: power iteration on A^T A from a random start, A^T being autograd's, that keeps the vectors on its
     way and takes the best of their span (Golub and Kahan 1965): tens of steps where power iteration takes hundreds. It
-    ends where |A^T A x - s^2 x| <= tolerance * s^2, so that s is within tolerance of a singular value.
+    ends where |A^T A x - s^2 x| <= tolerance * s^2 for a unit x, or after max_iterations.
     """
-    x = torch.randn(1, *input_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(device)
-    basis = torch.empty(max_iterations, x.numel(), dtype=x.dtype, device=x.device)  # orthonormal rows
-    basis[0] = x.flatten() / x.norm()
+    x = torch.randn(math.prod(input_shape), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    basis = torch.empty(max_iterations, len(x), dtype=x.dtype, device=device)  # orthonormal rows
+    basis[0] = x / x.norm()
     T = torch.zeros(max_iterations, max_iterations, dtype=x.dtype)  # A^T A in that basis: tridiagonal
     for k in range(max_iterations):
-        w = _gram(linear, basis[k].view_as(x)).flatten()
+        w = _normal_map(linear, basis[k].view(1, *input_shape)).flatten()
         T[k, k] = w @ basis[k]
         for _ in range(2):  # once is not enough: rounding would bring back copies of what has converged
-            w = w - basis[: k + 1].t() @ (basis[: k + 1] @ w)
+            w = w - (basis[: k + 1] @ w) @ basis[: k + 1]
         rest = w.norm().item()
         squares, vectors = torch.linalg.eigh(T[: k + 1, : k + 1])
         if rest * vectors[-1, -1].abs() <= tolerance * squares[-1] or k + 1 == max_iterations:
@@ -67,7 +61,7 @@ def operator_norm(linear, input_shape, device="cpu", tolerance=1e-7, max_iterati
 
 
 @torch.enable_grad()
-def _gram(linear, x):
+def _normal_map(linear, x):
     """A^T A x."""
     x = x.detach().requires_grad_(True)
     y = linear(x)
@@ -77,102 +71,65 @@ def _gram(linear, x):
 # ---- What bounds a network -----------------------------------------------------------------------------------------
 
 
-@functools.singledispatch
 def lipschitz(module, norms, shapes):
     """An upper bound of a module's Lipschitz constant in eval mode, in Euclidean norms: a float.
 
     norms: {linear layer or convolution: its norm}; shapes: {module: the shape of its input without N}. ValueError for a
-    module that no bound is known of.
+    module whose slope no bound is known of.
     """
-    raise ValueError(f"no bound is known for the slope of a {type(module).__name__}")
+    for kind in type(module).__mro__:
+        if kind in BOUNDS:
+            return BOUNDS[kind](module, norms, shapes)
+    raise ValueError(f"no bound is known of the slope of a {type(module).__name__}")
 
 
-@lipschitz.register(nn.Linear)
-@lipschitz.register(nn.Conv2d)
-def _of_linear(module, norms, shapes):
-    return norms[module]
+def _of_sequence(modules, norms, shapes):
+    return math.prod(lipschitz(module, norms, shapes) for module in modules)
 
 
-@lipschitz.register(nn.Identity)
-@lipschitz.register(nn.Flatten)
-@lipschitz.register(nn.ReLU)
-def _of_contraction(module, norms, shapes):
-    return 1.0
-
-
-@lipschitz.register
-def _of_leaky_relu(module: nn.LeakyReLU, norms, shapes):
-    return max(1.0, abs(module.negative_slope))
-
-
-@lipschitz.register
-def _of_batch_norm(module: _BatchNorm, norms, shapes):
+def _of_batch_norm(module, *_):
     if module.running_var is None:
-        raise ValueError("no bound is known for a batch norm without running statistics: its images depend on others")
+        raise ValueError("no bound is known of the slope of a batch norm without running statistics")
     gain = 1.0 if module.weight is None else module.weight.double()
     return (gain / (module.running_var.double() + module.eps).sqrt()).abs().max().item()
 
 
-@lipschitz.register
-def _of_group_norm(module: nn.GroupNorm, norms, shapes):
+def _of_group_norm(module, *_):
     # With c the centred input of n numbers and s^2 = |c|^2 / n + eps, the Jacobian is (I - c c^T / (n s^2)) / s after a
     # projection: at most 1 / s, and that is 1 / sqrt(eps) at c = 0, so that no smaller bound holds for all inputs.
     gain = 1.0 if module.weight is None else module.weight.abs().max().item()
     return gain / math.sqrt(module.eps)
 
 
-@lipschitz.register
-def _of_sequence(module: nn.Sequential, norms, shapes):
-    return math.prod(lipschitz(part, norms, shapes) for part in module)
+def _of_down_block(block, norms, shapes):
+    residual = _of_sequence((block.norm1, block.conv1, block.norm2, block.conv2), norms, shapes)  # and ReLUs
+    return residual + lipschitz(block.shortcut, norms, shapes) * (POOLING if block.down else 1.0)
 
 
-@lipschitz.register
-def _of_block(module: resnet.DownBlock, norms, shapes):
-    residual = (module.norm1, module.conv1, module.norm2, module.conv2)
-    pooling = POOLING if module.down else 1.0
-    return _of_sequence(residual, norms, shapes) + pooling * lipschitz(module.shortcut, norms, shapes)
-
-
-@lipschitz.register
-def _of_dcgan(module: dcgan.Discriminator, norms, shapes):
-    return _of_sequence((module.layers, module.head), norms, shapes)
-
-
-@lipschitz.register
-def _of_mlp(module: mlp.Discriminator, norms, shapes):
-    return lipschitz(module.layers, norms, shapes)
-
-
-@lipschitz.register
-def _of_resnet(module: resnet.Discriminator, norms, shapes):
-    height, width = shapes[module.norm][1:]
+def _of_resnet(D, norms, shapes):
+    _, height, width = shapes[D.norm]
     summing = math.sqrt(height * width)  # each channel's inner product with a vector of ones
-    return summing * _of_sequence((module.blocks, module.norm, module.head), norms, shapes)
+    return summing * _of_sequence((D.blocks, D.norm, D.head), norms, shapes)
+
+
+BOUNDS = {
+    nn.Linear: lambda module, norms, shapes: norms[module],
+    nn.Conv2d: lambda module, norms, shapes: norms[module],
+    nn.Identity: lambda *_: 1.0,
+    nn.Flatten: lambda *_: 1.0,
+    nn.ReLU: lambda *_: 1.0,
+    nn.LeakyReLU: lambda module, *_: max(1.0, abs(module.negative_slope)),
+    _BatchNorm: _of_batch_norm,
+    nn.GroupNorm: _of_group_norm,
+    nn.Sequential: _of_sequence,
+    resnet.DownBlock: _of_down_block,
+    resnet.Discriminator: _of_resnet,
+    dcgan.Discriminator: lambda D, norms, shapes: _of_sequence((D.layers, D.head), norms, shapes),
+    mlp.Discriminator: lambda D, norms, shapes: lipschitz(D.layers, norms, shapes),
+}
 
 
 # ---- The audit -----------------------------------------------------------------------------------------------------
-
-
-@functools.singledispatch
-def kind(layer):
-    """A layer in a few words."""
-    return type(layer).__name__
-
-
-@kind.register
-def _kind_of_linear(layer: nn.Linear):
-    return "Linear"
-
-
-@kind.register
-def _kind_of_convolution(layer: nn.Conv2d):
-    (height, width), (stride, _) = layer.kernel_size, layer.stride
-    return f"Conv2d {height}x{width}" + (f", stride {stride}" if stride > 1 else "")
-
-
-@kind.register
-def _kind_of_pooled(layer: ConvAvgPool2d):
-    return f"{_kind_of_convolution(layer)} and pool"
 
 
 @torch.no_grad()
@@ -182,10 +139,10 @@ def audit(D, real, fake):
     Returns plain values: `layers` and `normalizations`, in the order of the forward; `upper_bound` of D's Lipschitz
     constant, image to logit, in Euclidean norms, and `upper_bound_reshaped`, what the same composition gives with the
     norms of the reshaped weights, which is no bound; `gradient_norm` at real and fake images and at points between
-    them, and their maximum, `lower_bound`. Raises ValueError for a D that cannot be bounded or is not finite.
+    them, and their maximum, `lower_bound`. ValueError for a D that cannot be bounded or is not finite.
     """
     if not all(value.isfinite().all() for value in D.state_dict().values()):
-        raise ValueError("D's weights are not finite")
+        raise ValueError("the weights of D are not finite")
     D = _plain(D)
     exact = copy.deepcopy(D).double()
     device = next(D.parameters()).device
@@ -195,17 +152,14 @@ def audit(D, real, fake):
     used = [module for module in shapes if isinstance(module, (nn.Linear, nn.Conv2d))]
     layers = [{"name": names[layer], **_spectrum(layer, shapes[layer])} for layer in used]
     norms = {layer: found["operator_norm"] for layer, found in zip(used, layers)}
-    reshaped = {
-        layer: found["sigma_svd"] * (POOLING if isinstance(layer, ConvAvgPool2d) else 1.0)
-        for layer, found in zip(used, layers)
-    }
+    pooling = [POOLING if isinstance(layer, ConvAvgPool2d) else 1.0 for layer in used]  # is not in the weight
+    reshaped = {layer: found["sigma_svd"] * factor for layer, found, factor in zip(used, layers, pooling)}
+    normalizations = [module for module in shapes if isinstance(module, (_BatchNorm, nn.GroupNorm))]
     gradients = {name: input_gradient_norms(D, images) for name, images in _points(real, fake).items()}
     return {
         "layers": layers,
         "normalizations": [
-            {"name": names[module], "lipschitz": lipschitz(module, norms, shapes)}
-            for module in shapes
-            if isinstance(module, (_BatchNorm, nn.GroupNorm))
+            {"name": names[module], "lipschitz": lipschitz(module, norms, shapes)} for module in normalizations
         ],
         "upper_bound": lipschitz(exact, norms, shapes),
         "upper_bound_reshaped": lipschitz(exact, reshaped, shapes),
@@ -218,7 +172,7 @@ def audit(D, real, fake):
 
 
 def _plain(D):
-    """A copy of D in eval mode and float32 whose weights are the effective ones."""
+    """A copy of D in eval mode and float32, with its effective weights as plain ones."""
     D = copy.deepcopy(D).eval().requires_grad_(False).float()
     for layer in list(D.modules()):
         if parametrize.is_parametrized(layer, "weight"):
@@ -231,7 +185,7 @@ def _input_shapes(D, image):
     shapes = {}
 
     def see(module, inputs):
-        shapes.setdefault(module, inputs[0].shape[1:])
+        shapes.setdefault(module, tuple(inputs[0].shape[1:]))
 
     hooks = [module.register_forward_pre_hook(see) for module in D.modules()]
     D(image)
@@ -249,25 +203,32 @@ def _points(real, fake):
 
 def _spectrum(layer, shape):
     """What the audit says of a layer whose input is (1, *shape)."""
-    W = weight_matrix(layer.weight)
-    values = singular_values(W)
+    W, values = weight_matrix(layer.weight), singular_values(layer.weight)
     constant = layer(torch.zeros(1, *shape, dtype=W.dtype, device=W.device))  # what the bias makes of nothing
     return {
-        "kind": kind(layer),
+        "kind": _kind(layer),
         "input": list(shape),
         "weight": list(W.shape),
         "sigma_power_iteration": _iterated(W),
         "sigma_svd": values[0].item(),
         "operator_norm": operator_norm(lambda x: layer(x) - constant, shape, W.device),
-        "singular_values": [float(f"{value:.{DIGITS}g}") for value in values.tolist()],
+        "singular_values": [float(f"{value:.6g}") for value in values.tolist()],
     }
 
 
-def _iterated(W, rounds=20, iterations=50, tolerance=1e-9):
+def _kind(layer):
+    if isinstance(layer, nn.Linear):
+        return "Linear"
+    kind = f"Conv2d {'x'.join(map(str, layer.kernel_size))}"
+    kind += f", stride {layer.stride[0]}" if layer.stride[0] > 1 else ""
+    return kind + (" and pool" if isinstance(layer, ConvAvgPool2d) else "")
+
+
+def _iterated(W, rounds=50, iterations=20, tolerance=1e-8):
     """sigma by the paper's power iteration, from a random start until it stands still."""
     u = torch.randn(len(W), dtype=W.dtype, generator=torch.Generator().manual_seed(0)).to(W.device)
-    sigma, u, _ = power_iteration(W, u / u.norm(), iterations)
-    for _ in range(rounds - 1):
+    sigma = 0.0
+    for _ in range(rounds):
         before, (sigma, u, _) = sigma, power_iteration(W, u, iterations)
         if (sigma - before).abs() <= tolerance * sigma:
             break
@@ -275,24 +236,20 @@ def _iterated(W, rounds=20, iterations=50, tolerance=1e-9):
 
 
 def summary(found):
-    """An audit for a person: a line for each layer, the bounds and gradients, and what they mean."""
-    header = ("layer", "kind", "weight", "power iteration", "SVD", "operator norm")
-    rows = [
-        (
-            *(layer["name"], layer["kind"], "x".join(map(str, layer["weight"]))),
-            *(f"{layer[name]:.4f}" for name in ("sigma_power_iteration", "sigma_svd", "operator_norm")),
-        )
-        for layer in found["layers"]
-    ]
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
-    lines = ["  ".join([*map(str.ljust, row[:3], widths), *map(str.rjust, row[3:], widths[3:])]) for row in [header, *rows]]
-    lines += [f"{norm['name']} scales by at most {norm['lipschitz']:.4g}" for norm in found["normalizations"]]
+    """An audit for a person: a line for each layer, the gradients, the bounds, and what they mean."""
+    rows = [("layer", "kind", "weight", "power iteration", "SVD", "operator norm")]
+    for layer in found["layers"]:
+        sigmas = (f"{layer[name]:.4f}" for name in ("sigma_power_iteration", "sigma_svd", "operator_norm"))
+        rows.append((layer["name"], layer["kind"], "x".join(map(str, layer["weight"])), *sigmas))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join([*map(str.ljust, row[:3], widths), *map(str.rjust, row[3:], widths[3:])]) for row in rows]
+    lines += [f"{norm['name']}: scales by {norm['lipschitz']:.4g} at most" for norm in found["normalizations"]]
     for name, norms in found["gradient_norm"].items():
-        lines.append(f"gradient norm, {name}: {norms['mean']:.4g} on average, {norms['max']:.4g} at most")
+        lines.append(f"gradient norm, {name}: {norms['mean']:.4g} in the mean, {norms['max']:.4g} at most")
     points = sum(norms["points"] for norms in found["gradient_norm"].values())
+    lines.append(f"the reshaped weights' norms multiply to {found['upper_bound_reshaped']:.4g}, which is no bound")
     lines.append(
-        f"D's slope is at most {found['upper_bound']:.4g}, from the operator norms of its layers; the steepest gradient "
-        f"seen at {points:,} points is {found['lower_bound']:.4g}. The reshaped weights alone would say "
-        f"{found['upper_bound_reshaped']:.4g}, which is not a bound"
+        f"D's slope is at most {found['upper_bound']:.4g} (product of the layers' true norms); the steepest gradient "
+        f"seen at {points:,} points is {found['lower_bound']:.4g}"
     )
     return "\n".join(lines)
