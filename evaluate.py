@@ -1,15 +1,17 @@
 """Score generators: checkpoints -> samples -> IS, FID, KID, precision and recall -> evaluation.json, a CSV, pictures.
 
-Also scores the images of any other generator, exports a generator for inference and draws latent interpolations.
+Also scores the images of any other generator, exports a generator for inference, draws latent interpolations and
+audits a discriminator: how steep it is, and what bounds that.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from utils import checkpoint, data, features, plots, report
+from utils import checkpoint, data, features, plots, report, spectra
 from utils.config import Config, comparison, resolve
 from utils.distributed import processes, rank, rank_zero_first, select_device
 from utils.errors import UserError, run_as_script
@@ -17,11 +19,12 @@ from utils.evaluator import Evaluator
 from utils.image_files import load_samples, save_samples
 from utils.parser import Parser, add_settings, given_settings
 from utils.precision import keep_memory
-from utils.sampling import Generated, Given, images_at
+from utils.sampling import BLOCK, Generated, Given, images_at, latents
 
 OVERRIDES = ("data_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
 OF_SAMPLES = ("dataset", "image_size", "channels")  # what a checkpoint knows and other images do not
 INTERPOLATIONS, INTERPOLATION_STEPS = 8, 10
+AUDIT_IMAGES = 512  # real ones, and as many samples
 
 
 def parse_args(argv=None):
@@ -45,6 +48,9 @@ def parse_args(argv=None):
     )
     parser.add_argument("--export", metavar="FILE", help="save the generator for inference, spectral norm folded in")
     parser.add_argument("--interpolate", action="store_true", help="draw a latent interpolation into the run's plots")
+    parser.add_argument(
+        "--audit", action="store_true", help="bound the slope of D, and measure it: the run's audit.json"
+    )
     add_settings(parser.add_argument_group("what --samples show"), OF_SAMPLES)
     namespace = parser.parse_args(argv)
     check_flags(namespace)
@@ -54,7 +60,7 @@ def parse_args(argv=None):
 def check_flags(namespace):
     """Raise UserError for flags that make no sense together."""
     single = namespace.save_samples or namespace.export
-    unscored = namespace.export or namespace.interpolate
+    unscored = namespace.export or namespace.interpolate or namespace.audit
     of_samples = next((name for name in OF_SAMPLES if getattr(namespace, name) is not None), None)
     rules = [
         (
@@ -66,7 +72,11 @@ def check_flags(namespace):
         (single and len(namespace.checkpoints) > 1, f"{single} holds one generator's output, but more were named"),
         (
             namespace.save_samples and unscored,
-            "--save_samples keeps scored images, but --export and --interpolate do not score",
+            "--save_samples keeps scored images, but --export, --interpolate and --audit do not score",
+        ),
+        (
+            namespace.audit and (namespace.bootstrap or namespace.fid_infinity or namespace.reference),
+            "--bootstrap, --fid_infinity and --reference are about scores, but --audit does not score",
         ),
         (
             namespace.save_samples and not namespace.save_samples.endswith(".npz"),
@@ -207,8 +217,47 @@ def interpolate(loaded, device):
     return target
 
 
-def export_or_interpolate(path, namespace, settings):
+def audit(path, ema=True, settings=None, device="cpu"):
+    """Audit D of a checkpoint, or of a run's newest, on real images and samples of its G. Returns the written path."""
+    path = Path(path)
+    if path.is_dir():
+        path = checkpoint.latest(path)
+    content = checkpoint.load(path, (checkpoint.FORMAT, checkpoint.EXPORT_FORMAT))
+    if content["format"] == checkpoint.EXPORT_FORMAT:
+        raise UserError(f"{path} holds a generator alone: --audit looks at the discriminator of a run's checkpoint")
+    G, config, ema = checkpoint.generator_of(content, path, ema)
+    D = checkpoint.discriminator_of(content, path).to(device)
+    config = dataclasses.replace(config, **(settings or {}))
+    images = data.load_split(config).images
+    generator = torch.Generator().manual_seed(config.seed)
+    chosen = images[torch.randperm(len(images), generator=generator)[:AUDIT_IMAGES]]
+    z = latents(config.seed, 0, len(chosen), config.z_dim)
+    G.to(device)
+    with torch.no_grad():
+        fake = torch.cat([G(part.to(device)) for part in z.split(BLOCK)])
+    if not fake.isfinite().all():
+        raise UserError(f"{path}: the generator draws NaN or infinity: its weights are broken")
+    try:
+        found = spectra.audit(D, data.to_float(chosen, generator), fake)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    facts = {"checkpoint": str(path), "step": content["step"], "ema": ema, "seed": config.seed, "model": config.model}
+    facts |= {"d_norm": list(config.d_norm), "dataset": config.dataset, "num_images": len(chosen)}
+    print(f"{path}:\n{spectra.summary(found)}")
+    stem = report.stem_of([path], ema, what="audit")
+    target = stem.with_name(stem.name + ".json")
+    text = json.dumps(facts | found, indent=2, allow_nan=False) + "\n"
+    checkpoint.write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return target
+
+
+def without_scores(path, namespace, settings):
+    """Do what the flags ask of a checkpoint besides scoring it."""
     device = select_device(settings.get("device", "auto"))
+    if namespace.audit:
+        say_written([audit(path, not namespace.no_ema, settings, device)])
+        if not (namespace.interpolate or namespace.export):
+            return
     loaded = load(path, not namespace.no_ema, settings, device)
     if namespace.interpolate:
         print(interpolate(loaded, device))
@@ -220,9 +269,9 @@ def export_or_interpolate(path, namespace, settings):
 def main():
     namespace, settings = parse_args()
     keep_memory()
-    if namespace.export or namespace.interpolate:
+    if namespace.export or namespace.interpolate or namespace.audit:
         for path in namespace.checkpoints:
-            export_or_interpolate(path, namespace, settings)
+            without_scores(path, namespace, settings)
         return
     extras = {"bootstrap": namespace.bootstrap, "fid_infinity": namespace.fid_infinity}
     with processes():

@@ -226,11 +226,16 @@ def remove_spectral_norm(module):
     if not layers:
         raise ValueError(f"no layer of this {type(module).__name__} carries spectral normalization")
     for layer in layers:
-        # A deep copy shares its class, and with it the property `weight`, with the original: give the layer its own.
-        shared = type(layer)
-        layer.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-        for key, hook in list(layer._forward_pre_hooks.items()):
-            if hook is _iterate_in_training:
-                del layer._forward_pre_hooks[key]
+        fold_weight(layer)
     return module
+
+
+def fold_weight(layer):
+    """Replace the parametrized weight of a layer by a plain one of the same value."""
+    # A deep copy shares its class, and with it the property `weight`, with the original: give the layer its own.
+    shared = type(layer)
+    layer.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+    parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    for key, hook in list(layer._forward_pre_hooks.items()):
+        if hook is _iterate_in_training:
+            del layer._forward_pre_hooks[key]

@@ -241,6 +241,13 @@ def generator_of(content, path, ema=True):
     return G.requires_grad_(False).eval(), config, ema
 
 
+def discriminator_of(content, path):
+    """Build the discriminator of a loaded checkpoint, in eval mode. UserError where it does not fit."""
+    _, D = models_of(config_of(content, path))
+    load_weights(D, content["D"], path, "discriminator")
+    return D.eval()
+
+
 def load_generator(path, ema=True):
     """Load the generator of a checkpoint or of an exported file: G(z) with z (N, z_dim) gives (N, C, H, W) in [-1, 1].
 

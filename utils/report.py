@@ -87,8 +87,8 @@ def best_and_last(results):
     return f"of {len(first)}, the best by FID is {best}, the last {last}\n  {label(chosen[0]['protocol'])}"
 
 
-def stem_of(paths, ema=True, reference=None):
-    """Where an evaluation of these checkpoints goes, without its suffix.
+def stem_of(paths, ema=True, reference=None, what="evaluation"):
+    """Where an evaluation of these checkpoints goes, or `what` else is made of them, without its suffix.
 
     A run's evaluation.json is of its last checkpoint, the EMA where there is one, against its data set; any other has a
     name of its own.
@@ -97,10 +97,10 @@ def stem_of(paths, ema=True, reference=None):
     folder = last.parent
     suffix = ("" if ema else "_no_ema") + ("_reference" if reference else "")
     if folder.name != "checkpoints":
-        return folder / f"{last.stem}_evaluation{suffix}"
+        return folder / f"{last.stem}_{what}{suffix}"
     if not suffix and checkpoints(folder.parent) and last == latest(folder.parent):
-        return folder.parent / "evaluation"
-    return folder.parent / f"evaluation_{last.stem}{suffix}"
+        return folder.parent / what
+    return folder.parent / f"{what}_{last.stem}{suffix}"
 
 
 def write(stem, results):
