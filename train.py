@@ -348,7 +348,8 @@ def loop(config, run_dir, state, evaluator, logger, record, stop):
             if evaluate:
                 check_weights(state)
                 score(evaluator, state, config, logger)
-                logged_at, logged_step = time.perf_counter(), state.step  # scoring is no part of a step's time
+            if audited or evaluate:  # neither is part of a step's time
+                logged_at, logged_step = time.perf_counter(), state.step
             if save:
                 logger.sync()
                 path = save_checkpoint(run_dir, state, config)
