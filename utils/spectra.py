@@ -147,7 +147,7 @@ def audit(D, real, fake):
     exact = copy.deepcopy(D).double()
     device = next(D.parameters()).device
     real, fake = (images.to(device, torch.float32) for images in (real, fake))
-    shapes = _input_shapes(exact, real[:1].double())
+    shapes = _input_shapes(exact, real[:2].double())
     names = {module: name for name, module in exact.named_modules()}
     used = [module for module in shapes if isinstance(module, (nn.Linear, nn.Conv2d))]
     layers = [{"name": names[layer], **_spectrum(layer, shapes[layer])} for layer in used]
@@ -180,15 +180,15 @@ def _plain(D):
     return D
 
 
-def _input_shapes(D, image):
-    """{module: the shape of its input without N}, in the order of the forward of an image (1, C, H, W)."""
+def _input_shapes(D, images):
+    """{module: the shape of its input without N}, in the order of the forward of images (N, C, H, W)."""
     shapes = {}
 
     def see(module, inputs):
         shapes.setdefault(module, tuple(inputs[0].shape[1:]))
 
     hooks = [module.register_forward_pre_hook(see) for module in D.modules()]
-    D(image)
+    D(images)
     for hook in hooks:
         hook.remove()
     return shapes
