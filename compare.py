@@ -82,15 +82,27 @@ def main():
                 print(shlex.join(["python", "main.py", *arguments(run)]))
         return
     from utils.run import locked
-    from utils.study_report import make_report
+    from utils.study_results import collect, write_csv
 
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{study.folder} cannot be made: {error.strerror}") from error
     with locked(study.folder):
-        started = 0 if namespace.report else run_all(study, runs, namespace.jobs)
-        make_report(study, force=started or namespace.report)
+        if not namespace.report:
+            run_all(study, runs, namespace.jobs)
+        results = collect(study)
+        changed = write_csv(study.folder, results)
+        report = study.folder / "report.html"
+        if changed or namespace.report or not report.is_file():
+            from utils.study_report import make_report
+
+            make_report(study, results)
+    states = [result.outcome.state for result in results]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    print(
+        f"{study.name}: of {len(runs)} runs {counts}. Open {report}; every number is in {study.folder / 'results.csv'}"
+    )
 
 
 if __name__ == "__main__":

@@ -74,8 +74,9 @@ class Evaluator:
 
         facts: what the protocol says of where they come from. num_samples: see metrics.sample_counts(). quick: leave
         out what costs most and no curve needs: precision, recall, diagnostics. kid: whether KID is wanted. bootstrap:
-        resamples for the intervals of FID and KID; infinity: FID infinity too. Returns (results, neighbours): a dict for each protocol as
-        evaluation.json has it, and what plots.plot_neighbours() takes, or None; on ranks other than 0, (None, None).
+        resamples for the intervals of FID and KID; infinity: FID infinity too. Returns (results, neighbours): a dict
+        for each protocol as evaluation.json has it, and what plots.plot_neighbours() takes, or None; on ranks other
+        than 0, (None, None).
         """
         protocols = tuple(dict.fromkeys(protocols))
         self.check(protocols)

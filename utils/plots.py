@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -27,6 +28,18 @@ def grid(images, columns=None):
     return Image.fromarray(array[:, :, 0] if channels == 1 else array)
 
 
+def read_grid(path, columns=10):
+    """The images of a picture that grid() made with so many columns, as enlarged there: (n, H, W) or (n, H, W, 3)."""
+    array = np.asarray(Image.open(path))
+    side = (array.shape[1] - GAP) // columns
+    starts = (
+        (GAP + row, GAP + column)
+        for row in range(0, len(array) - GAP, side)
+        for column in range(0, columns * side, side)
+    )
+    return np.stack([array[top : top + side - GAP, left : left + side - GAP] for top, left in starts])
+
+
 def animate(run_dir):
     """The sample grids of a run in the order of their steps, as plots/samples.gif. Returns its path, or None."""
     paths = sorted((Path(run_dir) / "samples").glob("step_*.png"), key=lambda path: int(path.stem.split("_")[1]))
@@ -43,7 +56,7 @@ def animate(run_dir):
 
 def plot_curves(run_dir, stats, title):
     """Losses, logits, gradient norms and scores over G's updates, as plots/curves.png. Returns its path."""
-    plt = _pyplot()
+    plt = pyplot()
     panels = [
         ("loss", {"loss_D": "D", "loss_G": "G"}, "linear"),
         ("mean logit of D", {"real_logits": "D(real)", "fake_logits": "D(fake)"}, "linear"),
@@ -82,7 +95,7 @@ def plot_scores(target, results, label):
 
     The best FID is marked. results as in evaluation.json, with any number of protocols and steps.
     """
-    plt = _pyplot()
+    plt = pyplot()
     panels = [
         ("Inception Score", lambda r: r["inception_score"]["mean"], lambda r: r["inception_score"]["std"]),
         ("FID", lambda r: r["fid"], lambda r: r.get("fid_interval", {}).get("std", 0)),
@@ -129,7 +142,7 @@ def plot_neighbours(target, samples, training, distances):
     The first half of the samples on the left, the other half on the right, as in diagnostics.Neighbours. Returns
     target's path.
     """
-    plt = _pyplot()
+    plt = pyplot()
     k = distances.size(1)
     titles = ("the samples nearest to a training image", "any samples, not chosen")
     figure, axes = plt.subplots(1, 2, figsize=(11, 7.4), layout="constrained")
@@ -154,7 +167,8 @@ def plot_neighbours(target, samples, training, distances):
     return target
 
 
-def _pyplot():
+def pyplot():
+    """matplotlib.pyplot, imported late and drawing into files alone."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -3,14 +3,13 @@
 Imports no torch. What a run came to is read from its directory alone, so it does not matter which machine trained it.
 """
 
-import dataclasses
 import difflib
 import json
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from .config import CONFIGS_DIR, FIELDS, Config, check_settings, differences, load_yaml, read_yaml, resolve
+from .config import FIELDS, Config, check_settings, differences, load_yaml, read_yaml, resolve
 from .errors import UserError
 
 
@@ -112,9 +111,9 @@ class Study(NamedTuple):
 def load_study(path, folder=None, quick=False, overrides=None, **chosen):
     """Read a study's YAML. UserError names the file, the key and the choices.
 
-    folder: where its runs are kept (default: runs/studies/NAME). quick: the part of the grid under `quick`. overrides:
-    settings of all runs, before the file's. chosen: methods, settings, seeds or metrics in the place of the file's, where not
-    None.
+    folder: where its runs are kept (default: runs/studies/NAME). quick: the part of the grid under `quick`.
+    overrides: settings of all runs, before the file's. chosen: methods, settings, seeds or metrics in the place of the
+    file's, where not None.
     """
     content = load_yaml(path)
     try:
