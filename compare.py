@@ -3,9 +3,11 @@
 Runs that are finished are skipped, and those that were cut off go on. The report is made of the run directories.
 """
 
+import contextlib
 import shlex
+import signal
 
-from utils.errors import UserError, run_as_script
+from utils.errors import Stopped, UserError, run_as_script
 from utils.parser import Parser, add_settings, given_settings
 from utils.study import DONE, GRID, arguments, clear, failure_path, load_study, outcome
 
@@ -36,31 +38,42 @@ def parse_args(argv=None):
 
 
 def run_all(study, runs, jobs):
-    """Run what is not finished. Returns the number of runs that were started."""
+    """Run what is not finished, and write beside the runs why one failed. Stopped after Ctrl-C, all saved."""
     from utils.jobs import STOPPED, side_by_side
     from utils.logger import progress
+    from utils.run import locked
 
-    todo = {run.name: run for run in runs if outcome(run).state not in DONE}
-    if not todo:
-        return 0
-    console = study.folder / "console"
-    console.mkdir(exist_ok=True)
-    calls = []
-    for run in todo.values():
-        failure_path(run).unlink(missing_ok=True)
-        clear(run)
-        calls.append((run.name, arguments(run), console / f"{run.name}.txt"))
-    with progress(total=len(runs), initial=len(runs) - len(todo), label=study.name, unit="run", delay=0) as bar:
-        for name, code in side_by_side(calls, jobs):
-            bar.update()
-            found = outcome(todo[name])
-            if code and code not in STOPPED and found.state not in DONE:
-                message = _reason(console / f"{name}.txt", code)
-                failure_path(todo[name]).write_text(message + "\n", encoding="utf-8")
-                bar.write(f"{name} failed: {message}")
-            elif found.state == "diverged":
-                bar.write(f"{name} diverged: {found.message}")
-    return len(todo)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had this process ignore the first
+        signal.signal(number, signal.default_int_handler)
+    with locked(study.folder):
+        todo = {run.name: run for run in runs if outcome(run).state not in DONE}
+        console = study.folder / "console"
+        console.mkdir(exist_ok=True)
+        calls = []
+        for run in todo.values():
+            failure_path(run).unlink(missing_ok=True)
+            with contextlib.suppress(UserError):  # where another process trains it: that start will say so
+                clear(run)
+            calls.append((run.name, arguments(run), console / f"{run.name}.txt"))
+        done = len(runs) - len(todo)
+        with (
+            progress(total=len(runs), initial=done, label=study.name, unit="run", delay=0, disable=not todo) as bar,
+            contextlib.closing(side_by_side(calls, jobs)) as ended,
+        ):
+            try:
+                for name, code in ended:
+                    bar.update()
+                    found = outcome(todo[name])
+                    if found.state == "diverged":
+                        bar.write(f"{name} diverged: {found.message}")
+                    elif code and code not in STOPPED:
+                        message = _reason(console / f"{name}.txt", code)
+                        failure_path(todo[name]).write_text(message + "\n", encoding="utf-8")
+                        bar.write(f"{name} failed: {message}")
+            except KeyboardInterrupt:
+                ended.close()  # waits till those that were running have saved themselves
+                stopped = f"{study.name}: stopped, what was running is saved. The same command goes on"
+                raise Stopped(stopped, signal.SIGINT) from None
 
 
 def _reason(console, code):
@@ -81,28 +94,30 @@ def main():
             if outcome(run).state not in DONE:
                 print(shlex.join(["python", "main.py", *arguments(run)]))
         return
-    from utils.run import locked
-    from utils.study_results import collect, write_csv
-
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{study.folder} cannot be made: {error.strerror}") from error
-    with locked(study.folder):
-        if not namespace.report:
-            run_all(study, runs, namespace.jobs)
-        results = collect(study)
-        changed = write_csv(study.folder, results)
-        report = study.folder / "report.html"
-        if changed or namespace.report or not report.is_file():
-            from utils.study_report import make_report
+    if not namespace.report:
+        run_all(study, runs, namespace.jobs)
 
-            make_report(study, results)
+    from utils.study_results import collect, write_csv
+
+    results = collect(study)
+    changed = write_csv(study.folder, results)
+    report = study.folder / "report.html"
+    if changed or namespace.report or not report.is_file():
+        from utils.study_report import make_report
+
+        print("drawing the figures")
+        make_report(study, results)
     states = [result.outcome.state for result in results]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    print(
-        f"{study.name}: of {len(runs)} runs {counts}. Open {report}; every number is in {study.folder / 'results.csv'}"
-    )
+    print(f"{study.name}: of {len(runs)} runs {counts}")
+    print(f"  {report}\n  {study.folder / 'results.csv'}")
+    rest = len(runs) - sum(map(states.count, DONE))
+    if rest and not namespace.report:
+        raise UserError(f"{rest} runs are not finished; the same command tries them again")
 
 
 if __name__ == "__main__":

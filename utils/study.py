@@ -250,4 +250,7 @@ def arguments(run):
 def clear(run):
     """Delete what is left of a run that ended before its first checkpoint: there is nothing in it to go on with."""
     if run.run_dir.is_dir() and not any((run.run_dir / "checkpoints").glob("step_*.pt*")):
-        shutil.rmtree(run.run_dir)
+        from .run import locked  # here, since it imports torch
+
+        with locked(run.run_dir):
+            shutil.rmtree(run.run_dir)

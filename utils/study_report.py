@@ -143,8 +143,8 @@ def _audits(study, results):
         off = max(abs(layer["sigma_svd"] - 1) for layer in audit["layers"])
         text = (
             f"{METHODS[method].label}, setting {setting}, seed {seed}: the largest singular value of the reshaped "
-            f"weight is off 1 by {off:.3f} at most. D is no steeper than {number(audit['upper_bound'])}, the product of "
-            f"the norms, and was seen at {number(audit['lower_bound'])} on images, samples and between them."
+            f"weight is off 1 by {off:.3f} at most. D is no steeper than {number(audit['upper_bound'])}, the product "
+            f"of the norms, and was seen at {number(audit['lower_bound'])} on images, samples and between them."
         )
         parts.append(f"{_table(header, rows)}\n<p>{html.escape(text)}</p>")
     return "\n".join(parts if len(parts) > 1 else [])
