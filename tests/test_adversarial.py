@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-from losses import LOSSES
+from losses import LOSSES, accuracy
 
 REAL, FAKE = torch.tensor([[1.0], [-2.0]]), torch.tensor([[0.5], [3.0]])
 
@@ -69,6 +69,15 @@ def test_bce_stays_exact_for_logits_of_ten_thousand(sign):
     assert (loss_D.item(), loss_G.item()) == ((0, 1e4) if sign > 0 else (2e4, 0))
     assert real.grad.flatten().tolist() == [0 if sign > 0 else -0.5] * 2
     assert fake.grad.flatten().tolist() == [-0.5 if sign > 0 else 0.5] * 2
+
+
+def test_accuracy_counts_the_images_on_their_side_of_the_losss_boundary():
+    real = torch.tensor([[9.0], [0.8], [0.6], [0.4]])  # four above 0, three above 0.5, one above the middle, 1.53
+    fake = torch.tensor([[0.9], [0.45], [0.2], [-0.1]])  # one below 0, three below 0.5, four below the middle
+    expected = {"bce": 5 / 8, "hinge": 5 / 8, "lsgan": 6 / 8, "wasserstein": 5 / 8}
+    assert {name: accuracy(name, real, fake).item() for name in LOSSES} == expected
+    assert accuracy("wasserstein", real - 5, fake - 5) == 5 / 8 and accuracy("bce", real - 5, fake - 5) == 5 / 8
+    assert accuracy("wasserstein", fake, real) == 3 / 8
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -245,6 +245,14 @@ def test_a_checkpoint_of_a_version_without_a_setting_takes_its_default_and_says_
     assert "step_000002.pt is of a version without accumulate, on_nan: their defaults" in capsys.readouterr().out
 
 
+def test_a_checkpoint_with_other_statistics_of_its_last_steps_goes_on_without_them(tmp_path, capsys):
+    path = train.train(start(tmp_path, total_steps=3, save_every=3, log_every=2))
+    rewrite(path, lambda content: content.update(pending=torch.ones(1, 4)))
+    go_on(tmp_path, total_steps=4)
+    assert "has other statistics of its last steps" in capsys.readouterr().out
+    assert [line["step"] for line in read_stats(tmp_path / "run")] == [2, 3, 4]
+
+
 def test_the_settings_of_an_optimizer_of_another_version_of_torch_are_replaced(tmp_path):
     def change(content):
         group = content["opt_G"]["param_groups"][0]

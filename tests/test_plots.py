@@ -98,16 +98,17 @@ def test_a_run_without_grids_has_no_animation(tmp_path):
 
 
 LINE = {"loss_D": 1.2, "loss_G": 0.3, "real_logits": 0.1, "fake_logits": -0.2, "grad_norm_D": 2.0, "grad_norm_G": 0.5}
+LINE |= {"grad_norm_input": 1.5, "accuracy_D": 0.75}
 
 
 @pytest.mark.parametrize(
     ("stats", "panels"),
     [
-        ([{"step": 1, **LINE}], 3),
-        ([{"step": 1, **dict.fromkeys(LINE)}], 3),
-        ([{"step": step, **LINE} for step in range(1, 40)], 3),
-        ([{"step": 1, **LINE}, {"step": 1, "inception_score": 8.0, "fid": 20.0, "protocol": "the protocol"}], 5),
-        ([{"step": 1, **LINE, "loss_D": None}, {"step": 2, **LINE}], 3),
+        ([{"step": 1, **LINE}], 4),
+        ([{"step": 1, **dict.fromkeys(LINE)}], 4),
+        ([{"step": step, **LINE} for step in range(1, 40)], 4),
+        ([{"step": 1, **LINE}, {"step": 1, "inception_score": 8.0, "fid": 20.0, "protocol": "the protocol"}], 6),
+        ([{"step": 1, **LINE, "loss_D": None}, {"step": 2, **LINE}], 4),
     ],
     ids=["one line", "only nulls", "many lines", "with scores", "a null among numbers"],
 )

@@ -13,8 +13,8 @@ from conftest import ROOT, SMALL
 import train
 from losses import LOSSES, REGULARIZERS
 from models import build_models
-from utils import checkpoint, monitor, run
-from utils.config import FIELDS, check_combinations, resolve
+from utils import checkpoint, data, monitor, run
+from utils.config import FIELDS, check_combinations, load_yaml, resolve
 from utils.errors import Diverged, Stopped, UserError
 from utils.logger import read_stats
 
@@ -142,6 +142,36 @@ def test_a_run_directory_holds_what_the_design_says(tmp_path):
     for line in read_stats(where):
         assert line["lr_G"] == 5e-4 and line["grad_norm_D"] > 0 and line["grad_norm_G"] > 0
         assert {"loss_D", "loss_G", "real_logits", "fake_logits", "seconds_per_step"} <= set(line)
+        assert 0 <= line["accuracy_D"] <= 1 and line["grad_norm_input"] > 0
+
+
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+def test_looking_at_D_changes_nothing_in_the_run(tmp_path, no_pictures, model):
+    flags = {"model": model, "d_norm": ("spectral", "batch"), "total_steps": 4, "save_every": 4}
+    looked = train.train(start(tmp_path, "looked", **flags, log_every=1, audit_every=1))
+    alone = train.train(start(tmp_path, "alone", **flags, log_every=4))
+    audits = sorted(path.name for path in (tmp_path / "looked" / "audits").iterdir())
+    assert audits == [f"step_00000{step}.json" for step in range(5)]
+    assert not (tmp_path / "alone" / "audits").exists()
+    first, second = checkpoint.load(looked), checkpoint.load(alone)
+    for part in ("G", "D", "ema"):
+        assert all(torch.equal(value, second[part][name]) for name, value in first[part].items())
+    assert torch.equal(first["random"], second["random"])
+
+
+def test_the_gradient_at_Ds_input_is_that_of_fixed_images_and_samples(tmp_path, no_pictures):
+    path = train.train(start(tmp_path, total_steps=1, log_every=1, model="mlp", ema_decay=0.0, batch_size=6))
+    content = checkpoint.load(path)
+    D = checkpoint.discriminator_of(content, path)
+    G, config, _ = checkpoint.generator_of(content, path)
+    images = data.load_split(config).images
+    real = (images[[i * len(images) // 6 for i in range(6)]] + 0.5) / 128 - 1
+    with torch.no_grad():
+        fake = G(monitor.preview_latents(config.z_dim, "cpu")[:6])
+    x = torch.cat([real, fake]).requires_grad_(True)
+    expected = torch.autograd.grad(D(x).sum(), x)[0].flatten(1).norm(dim=1).mean().item()
+    (line,) = read_stats(tmp_path / "run")
+    assert line["grad_norm_input"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_learning_rate_falls_linearly_from_step_0(tmp_path):
@@ -323,6 +353,8 @@ def test_a_diverging_run_stops_with_the_step_and_the_last_good_checkpoint(tmp_pa
     assert diverged.value.exit_code == 3
     saved = checkpoint.load(checkpoint.latest(tmp_path / "run"))
     assert all(value.isfinite().all() for value in saved["D"].values())
+    (entry,) = load_yaml(tmp_path / "run" / "config.yaml")["record"]
+    assert "not finite at step" in entry["diverged"]
 
 
 def test_a_disk_too_small_is_refused_before_the_first_step(tmp_path, monkeypatch):

@@ -302,7 +302,7 @@ def _on_spectra(shares):
     )
     if HERO in means and HERO not in (order[0], order[-1]):
         text += f"; {name_of(HERO)} is number {order.index(HERO) + 1} of {len(order)} ({means[HERO]:.0%})"
-    return text + ". The paper's point is that weight clipping and weight norm favour few directions."
+    return text + ". The paper (section 3) expects few directions of weight clipping and weight norm."
 
 
 def spectra_over_training(study, results):
@@ -426,7 +426,9 @@ def lipschitz(study, results):
     axis.set_xscale("log")
     axis.set_yticks(range(len(study.methods)), map(name_of, study.methods))
     axis.invert_yaxis()
-    axis.set_xlabel("slope of D: steepest gradient seen (dots) and upper bound (strokes); every run")
+    axis.set_xlabel(
+        "slope of D in every run: steepest gradient seen (dots), upper bound (strokes)\nlines join the geometric means"
+    )
     axis.grid(alpha=0.3)
     return Figure("lipschitz", "What bounds D's slope, and its slope", figure, _on_lipschitz(bounds, above))
 

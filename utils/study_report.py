@@ -97,7 +97,8 @@ def _summary(study, results):
         for setting in study.settings:
             values = [r.last[metric] for r in groups.get((method, setting), []) if metric in r.last]
             found = interval(values, logarithmic=metric == "fid")
-            cells.append(f"{number(found.mean)} ({number(found.low)} to {number(found.high)})" if found else "-")
+            spread = f" ({number(found.low)} to {number(found.high)})" if found and found.low < found.high else ""
+            cells.append(f"{number(found.mean)}{spread}" if found else "-")
             means += [found.mean] if found else []
         worst = (min if more_is_better else max)(means) if means else None
         own = [r for r in results if r.run.method == method]

@@ -1,0 +1,232 @@
+"""Studies: what the grid holds, what a study's file may say, and what a run directory tells of its run."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, SMALL
+
+import train
+from models import MODELS
+from utils import study
+from utils.config import resolve, to_yaml
+from utils.data import Images
+from utils.errors import UserError
+from utils.parser import parse_args
+from utils.run import State
+from utils.study import METHODS, SETTINGS, arguments, clear, failure_path, load_study, outcome
+
+STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
+BASE = {"dataset": "digits", "model": "mlp", "total_steps": 4, "eval_every": 2, "audit_every": 2, **SMALL}
+CONTENT = {
+    "base": BASE,
+    "methods": ["none", "spectral"],
+    "settings": ["A", "C"],
+    "seeds": [0, 1],
+    "metrics": ["fid"],
+    "quick": {"settings": ["C"], "seeds": [0]},
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a study's file, with keys replaced (None: left out); returns its path."""
+
+    def write(**changes):
+        content = {key: value for key, value in {**CONTENT, **changes}.items() if value is not None}
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(write, tmp_path):
+    """One run of a small study, of which nothing exists yet."""
+    return load_study(write(), tmp_path / "runs").run("spectral", "C", 0)
+
+
+def leave(run, step=4, diverged=None):
+    """Write what a run leaves: its config.yaml with the record of a start, and checkpoints' names."""
+    (run.run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+    entry = {"from_step": 0, "to_step": step, "wall_seconds": 1.5} | ({"diverged": diverged} if diverged else {})
+    text = to_yaml(run.config) + yaml.safe_dump({"record": [entry]})
+    (run.run_dir / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def evaluate(run, step=4):
+    (run.run_dir / "evaluation.json").write_text(json.dumps({"protocol": {"step": step}}), encoding="utf-8")
+
+
+# ---- The grid ------------------------------------------------------------------------------------------------------
+
+
+def test_the_settings_are_those_of_the_papers_table_1():
+    rows = [(s["lr_G"], s["lr_D"], *s["betas"], s["n_dis"]) for s in SETTINGS.values()]
+    assert rows == [
+        (1e-4, 1e-4, 0.5, 0.9, 5),
+        (1e-4, 1e-4, 0.5, 0.999, 1),
+        (2e-4, 2e-4, 0.5, 0.999, 1),
+        (1e-3, 1e-3, 0.5, 0.9, 5),
+        (1e-3, 1e-3, 0.5, 0.999, 5),
+        (1e-3, 1e-3, 0.9, 0.999, 5),
+    ]
+    assert "".join(SETTINGS) == "ABCDEF"
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_every_model(model, method):
+    flags = {"model": model, "dataset": "digits", **SMALL, "n_dis": 1}
+    config, _ = resolve(flags | METHODS[method].settings)
+    images = Images(torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8), torch.zeros(16), ())
+    state = State(config, images, torch.device("cpu"))
+    before = [p.detach().clone() for p in state.D.parameters()]
+    train.step(state, config)
+    assert state.history().isfinite().all()
+    assert any(not torch.equal(a, b) for a, b in zip(before, state.D.parameters()))
+    if method == "weight_clipping":
+        assert all(p.abs().max() <= 0.01 for p in state.D.parameters())
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_studies_are_eleven_methods_in_six_settings_with_three_seeds(path, tmp_path):
+    whole, quick = load_study(path), load_study(path, quick=True)
+    assert len(whole.methods) == len(METHODS) == 11
+    assert len({run.run_dir for run in whole.runs()}) == 11 * 6 * 3
+    assert len(quick.runs()) == 5 * 3 * 1
+    names = {run.name: run.config for run in whole.runs()}
+    assert all(names[run.name] == run.config for run in quick.runs())  # so that they count for the whole
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_arguments_of_a_run_make_its_very_configuration(method):
+    run = load_study(ROOT / "configs" / "studies" / "digits.yaml").run(method, "E", 2)
+    flags, dry_run = parse_args("", arguments(run))
+    assert not dry_run
+    assert resolve(flags)[0] == run.config
+
+
+def test_a_cut_off_run_is_resumed_with_what_may_change(run):
+    leave(run, step=2)
+    (run.run_dir / "checkpoints" / "step_000002.pt").touch()
+    words = arguments(run)
+    assert words[:2] == ["--resume", str(run.run_dir)]
+    flags, _ = parse_args("", words)
+    assert flags["total_steps"] == 4
+    assert not {"run_dir", "model", "lr_G", "seed"} & set(flags)
+
+
+def test_overrides_and_choices_go_before_the_file(write):
+    found = load_study(write(), overrides={"total_steps": 9}, seeds=[5], settings=["F"])
+    assert {(run.config.total_steps, run.seed, run.setting) for run in found.runs()} == {(9, 5, "F")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": ["none", "spectrall"]}, "unknown method 'spectrall'; did you mean spectral?"),
+        ({"settings": ["G"]}, "unknown setting 'G'; choices: A, B, C, D, E, F"),
+        ({"metrics": ["fidd"]}, "unknown metric 'fidd'; did you mean fid?"),
+        ({"seeds": [-1]}, "seeds are whole numbers"),
+        ({"seeds": [0, 0]}, "seeds names one twice"),
+        ({"seeds": [True]}, "seeds are whole numbers"),
+        ({"methods": "spectral"}, "methods must be a list"),
+        ({"methods": []}, "methods must be a list of one or more"),
+        ({"methods": [1]}, "methods are names, not 1"),
+        ({"methods": None}, "methods must be a list"),
+        ({"method": ["none"]}, "unknown key 'method'; did you mean methods?"),
+        ({"quick": {"base": {}}}, "unknown key of quick 'base'"),
+        ({"base": {**BASE, "n_dis": 3}}, "base cannot set n_dis, which differs between the runs"),
+        ({"base": {**BASE, "modle": "mlp"}}, "unknown setting 'modle'; did you mean model?"),
+        ({"base": {**BASE, "batch_size": -1}}, "batch_size must be at least 2"),
+        ({"base": {**BASE, "eval_every": 0}}, "base needs eval_every and audit_every"),
+    ],
+)
+def test_a_mistaken_study_is_answered_in_words(write, changes, words):
+    with pytest.raises(UserError) as error:
+        load_study(write(**changes), quick="quick" in changes)
+    assert words in str(error.value) and "small.yaml" in str(error.value)
+
+
+def test_what_makes_no_sense_together_names_method_and_setting(write):
+    with pytest.raises(UserError, match=r"method spectral, setting A: .*arch_variant paper is for --model dcgan"):
+        load_study(write(base={**BASE, "arch_variant": "paper"})).run("spectral", "A", 0)
+
+
+def test_a_study_that_is_no_list_of_keys_or_has_no_quick_part_is_refused(tmp_path, write):
+    path = tmp_path / "text.yaml"
+    path.write_text("spectral", encoding="utf-8")
+    with pytest.raises(UserError, match="a study has the keys base, methods"):
+        load_study(path)
+    with pytest.raises(UserError, match="no part named quick"):
+        load_study(write(quick=None), quick=True)
+
+
+# ---- What a run came to --------------------------------------------------------------------------------------------
+
+
+def test_a_run_without_a_directory_is_missing(run):
+    assert outcome(run).state == "missing"
+
+
+def test_a_run_is_finished_when_its_last_step_is_scored(run):
+    leave(run)
+    assert outcome(run)[:2] == ("unfinished", 4)
+    evaluate(run, step=2)
+    assert outcome(run).state == "unfinished"
+    evaluate(run)
+    assert outcome(run)[:2] == ("finished", 4)
+
+
+@pytest.mark.parametrize("text", ["", '{"protocol": {"st', "[]", '{"protocol": {"step": "4"}}', "null"])
+def test_an_evaluation_that_is_not_whole_leaves_the_run_unfinished(run, text):
+    leave(run)
+    (run.run_dir / "evaluation.json").write_text(text, encoding="utf-8")
+    assert outcome(run).state == "unfinished"
+
+
+def test_a_run_that_diverged_says_where_and_is_not_tried_again(run):
+    leave(run, step=3, diverged="loss_D is not finite at step 3")
+    assert outcome(run)[:3] == ("diverged", 3, "loss_D is not finite at step 3")
+    assert "diverged" in study.DONE
+
+
+def test_a_run_that_failed_says_why_till_it_is_finished(run):
+    leave(run, step=2)
+    failure_path(run).parent.mkdir()
+    failure_path(run).write_text("killed by signal 9\n", encoding="utf-8")
+    assert outcome(run)[:3] == ("failed", 2, "killed by signal 9")
+    leave(run)
+    evaluate(run)
+    assert outcome(run).state == "finished"
+
+
+def test_more_steps_make_a_finished_run_unfinished(write, tmp_path, run):
+    leave(run)
+    evaluate(run)
+    longer = load_study(write(), tmp_path / "runs", overrides={"total_steps": 8}).run("spectral", "C", 0)
+    assert outcome(longer)[:2] == ("unfinished", 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("batch_size", 16, "its batch_size is 8, and this one's 16"), ("num_samples", 200, "its num_samples is 100")],
+)
+def test_a_folder_with_the_runs_of_another_study_is_refused(write, tmp_path, run, name, value, words):
+    leave(run)
+    other = load_study(write(base={**BASE, name: value}), tmp_path / "runs").run("spectral", "C", 0)
+    with pytest.raises(UserError, match=f"is the run of another study: {words}.*--out"):
+        outcome(other)
+
+
+def test_what_ended_before_its_first_checkpoint_is_cleared_and_nothing_else(run):
+    leave(run, step=0)
+    clear(run)
+    assert not run.run_dir.exists()
+    leave(run, step=0)
+    (run.run_dir / "checkpoints" / "step_000000.pt").touch()
+    clear(run)
+    assert run.run_dir.exists()

@@ -1,0 +1,88 @@
+"""What is read from runs: the last and the best scores, intervals over seeds, results.csv."""
+
+import json
+import math
+
+import pytest
+
+from utils import study_results
+from utils.config import Config
+from utils.errors import UserError
+from utils.study import Outcome, Run
+from utils.study_results import Result, by, interval, read, write_csv
+
+
+def result(method="none", setting="C", seed=0, scores=(), state="finished", **changes):
+    """A Result whose lines have these FIDs at steps 10, 20, ..."""
+    stats = [{"step": 5, "loss_D": 1.0}]
+    stats += [
+        {"step": 10 * i, "fid": fid, "inception_score": 10 / fid, "protocol": "modern"}
+        for i, fid in enumerate(scores, 1)
+    ]
+    found = Result(Run(method, setting, seed, {}, Config()), Outcome(state, 10 * len(scores)), stats, {})
+    return found._replace(**changes)
+
+
+def test_the_best_score_is_the_lowest_fid_and_the_last_is_the_last():
+    found = result(scores=(50.0, 20.0, 30.0))
+    assert (found.best["step"], found.best["fid"], found.last["step"]) == (20, 20.0, 30)
+    assert found.values("inception_score") == [(10, 0.2), (20, 0.5), (30, 10 / 30)]
+    assert result().best == result().last == {}
+
+
+def test_the_evaluation_of_a_finished_run_is_its_last_score():
+    protocol = {"step": 40, "name": "modern", "num_samples": 5, "num_real": 6, "split": "train", "dataset": "digits"}
+    protocol |= {"features": "classifier", "features_sha256": "0123456789", "departures": ["5 samples, not 50,000"]}
+    evaluation = {"fid": 10.0, "inception_score": {"mean": 9.0, "std": 0.5}, "kid": {"mean": 0.1, "std": 0}}
+    evaluation |= {"precision": 0.25, "recall": 0.75, "protocol": protocol}
+    found = result(scores=(50.0, 20.0), outcome=Outcome("finished", 40, evaluation=evaluation))
+    assert found.last["fid"] == found.best["fid"] == 10.0 and found.best["step"] == 40
+    row = study_results._row(found)
+    assert (row["precision"], row["inception_score_std"], row["departures"]) == (0.25, 0.5, "5 samples, not 50,000")
+
+
+def test_intervals_are_students():
+    # t(0.975) with 2 degrees of freedom is 4.302653; the standard error of 1, 2, 3 is 1 / sqrt(3).
+    found = interval([1.0, 2.0, 3.0])
+    half = 4.302652729911275 / math.sqrt(3)
+    assert found == pytest.approx((2.0, 2.0 - half, 2.0 + half), abs=1e-9)
+    found = interval([math.exp(1), math.exp(2), math.exp(3)], logarithmic=True)
+    assert found == pytest.approx((math.exp(2), math.exp(2 - half), math.exp(2 + half)))
+    assert interval([7.0]) == (7.0, 7.0, 7.0) and interval([7.0, 7.0]) == (7.0, 7.0, 7.0)
+    assert interval([]) is None
+
+
+def test_the_time_of_a_step_is_the_median_of_the_logs_intervals():
+    lines = [{"step": i, "seconds_per_step": seconds} for i, seconds in enumerate((9.0, 1.0, 2.0, 1.5, 1.2))]
+    assert result()._replace(stats=lines).seconds_per_step == 1.5
+    assert result().seconds_per_step is None
+
+
+def test_results_are_grouped_in_the_order_they_have():
+    found = [result("none", "A"), result("batch", "A"), result("none", "C", 1), result("none", "A", 2)]
+    assert {key: len(group) for key, group in by(found, "method", "setting").items()} == {
+        ("none", "A"): 2,
+        ("batch", "A"): 1,
+        ("none", "C"): 1,
+    }
+
+
+def test_the_table_is_written_only_where_it_says_something_new(tmp_path):
+    results = [result(scores=(3.0,)), result(seed=1, state="diverged", outcome=Outcome("diverged", 7, 'NaN, "at" 7'))]
+    assert write_csv(tmp_path, results)
+    text = (tmp_path / "results.csv").read_text(encoding="utf-8")
+    assert not write_csv(tmp_path, results)
+    (tmp_path / "results.csv").write_bytes(text.encode()[:-9] + b"\xff")
+    assert write_csv(tmp_path, results)
+    assert (tmp_path / "results.csv").read_text(encoding="utf-8") == text
+    assert 'diverged,"NaN, ""at"" 7",7' in text
+
+
+def test_a_broken_audit_is_named(tmp_path):
+    run = Run("none", "C", 0, {}, Config(run_dir=str(tmp_path)))
+    (tmp_path / "audits").mkdir()
+    (tmp_path / "audits" / "step_000300.json").write_text(json.dumps({"upper_bound": 2.0}), encoding="utf-8")
+    assert read(run, Outcome("unfinished")).audits == {300: {"upper_bound": 2.0}}
+    (tmp_path / "audits" / "step_000600.json").write_text('{"upper', encoding="utf-8")
+    with pytest.raises(UserError, match=r"step_000600.json is no audit"):
+        read(run, Outcome("unfinished"))
