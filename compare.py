@@ -6,10 +6,11 @@ Runs that are finished are skipped, and those that were cut off go on. The repor
 import contextlib
 import shlex
 import signal
+import sys
 
 from utils.errors import Stopped, UserError, run_as_script
 from utils.parser import Parser, add_settings, given_settings
-from utils.study import DONE, GRID, arguments, clear, failure_path, load_study, outcome
+from utils.study import DONE, GRID, arguments, claim, clear, failure_path, in_use, load_study, outcome
 
 CONFIG = "configs/studies/digits.yaml"
 OVERRIDES = ("data_dir", "device", "features", "inception_weights", "num_samples", "protocol", "total_steps")
@@ -27,6 +28,7 @@ def parse_args(argv=None):
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side; the cores are shared out (default: 1)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--report", action="store_true", help="make the report of what there is, and run nothing")
+    what.add_argument("--run", metavar="NAME", help="this run alone, and no report: what --print_commands prints")
     what.add_argument(
         "--print_commands", action="store_true", help="print a command for each run that is not finished, and stop"
     )
@@ -37,43 +39,46 @@ def parse_args(argv=None):
     return namespace, {name: value for name, value in given_settings(namespace).items() if name in OVERRIDES}
 
 
-def run_all(study, runs, jobs):
-    """Run what is not finished, and write beside the runs why one failed. Stopped after Ctrl-C, all saved."""
+def run_all(study, runs, jobs, done=0):
+    """Run these, and write beside them why one failed. done: how many were before. Stopped by a signal, all saved."""
     from utils.jobs import STOPPED, side_by_side
     from utils.logger import progress
-    from utils.run import locked
 
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had this process ignore the first
-        signal.signal(number, signal.default_int_handler)
-    with locked(study.folder):
-        todo = {run.name: run for run in runs if outcome(run).state not in DONE}
-        console = study.folder / "console"
-        console.mkdir(exist_ok=True)
-        calls = []
-        for run in todo.values():
-            failure_path(run).unlink(missing_ok=True)
-            with contextlib.suppress(UserError):  # where another process trains it: that start will say so
-                clear(run)
-            calls.append((run.name, arguments(run), console / f"{run.name}.txt"))
-        done = len(runs) - len(todo)
-        with (
-            progress(total=len(runs), initial=done, label=study.name, unit="run", delay=0, disable=not todo) as bar,
-            contextlib.closing(side_by_side(calls, jobs)) as ended,
-        ):
-            try:
-                for name, code in ended:
-                    bar.update()
-                    found = outcome(todo[name])
-                    if found.state == "diverged":
-                        bar.write(f"{name} diverged: {found.message}")
-                    elif code and code not in STOPPED:
-                        message = _reason(console / f"{name}.txt", code)
-                        failure_path(todo[name]).write_text(message + "\n", encoding="utf-8")
-                        bar.write(f"{name} failed: {message}")
-            except KeyboardInterrupt:
-                ended.close()  # waits till those that were running have saved themselves
-                stopped = f"{study.name}: stopped, what was running is saved. The same command goes on"
-                raise Stopped(stopped, signal.SIGINT) from None
+        signal.signal(number, _interrupt)
+    console = study.folder / "console"
+    console.mkdir(exist_ok=True)
+    todo, calls = {}, []
+    for run in runs:
+        if sentence := in_use(run):
+            print(f"{run.name} is left alone: {sentence}")
+            continue
+        failure_path(run).unlink(missing_ok=True)
+        clear(run)
+        todo[run.name] = run
+        calls.append((run.name, arguments(run), console / f"{run.name}.txt"))
+    with (
+        progress(total=done + len(runs), initial=done, label=study.name, unit="run", delay=0) as bar,
+        contextlib.closing(side_by_side(calls, jobs)) as ended,
+    ):
+        try:
+            for name, code in ended:
+                bar.update()
+                found = outcome(todo[name])
+                if found.state == "diverged":
+                    bar.write(f"{name} diverged: {found.message}")
+                elif code and code not in STOPPED:
+                    message = _reason(console / f"{name}.txt", code)
+                    failure_path(todo[name]).write_text(message + "\n", encoding="utf-8")
+                    bar.write(f"{name} failed: {message}")
+        except Stopped:
+            ended.close()  # waits till those that were running have saved themselves
+            raise
+
+
+def _interrupt(number, frame):
+    """Where a signal comes, in the middle of anything."""
+    raise Stopped("stopped; what was running has saved itself. The same command goes on", number)
 
 
 def _reason(console, code):
@@ -84,40 +89,66 @@ def _reason(console, code):
     return ([line for line in lines if line] or [f"exit code {code}"])[-1][:300]
 
 
+def print_commands(runs):
+    """A command for each run that is not finished, as for a SLURM array: it starts the run or goes on with it."""
+    typed = [word for word in sys.argv[1:] if word != "--print_commands"]
+    for run in runs:
+        if outcome(run).state not in DONE:
+            print(shlex.join(["python", "compare.py", *typed, "--run", run.name]))
+
+
+def report(study, forced, known=None):
+    """Write results.csv and, where it has changed since, report.html; say where they are and what the runs came to.
+
+    known: {name: Outcome} of runs that need not be looked at again.
+    """
+    from utils.study_results import collect, write_csv
+
+    results = collect(study.runs(), known or {})
+    table, page = write_csv(study.folder, results), study.folder / "report.html"
+    if forced or not page.is_file() or page.stat().st_mtime_ns < table.stat().st_mtime_ns:
+        from utils.study_report import make_report
+
+        print("drawing the figures")
+        make_report(study.only([result.run for result in results]), results)
+    states = [result.outcome.state for result in results]
+    print(f"{study.name}: " + ", ".join(f"{states.count(state)} runs {state}" for state in dict.fromkeys(states)))
+    print(f"  {page}\n  {table}")
+
+
 def main():
     namespace, settings = parse_args()
     chosen = {key: getattr(namespace, key) for key in (*GRID, "seeds")}
     study = load_study(namespace.config, namespace.out, namespace.quick, settings, **chosen)
     runs = study.runs()
     if namespace.print_commands:
-        for run in runs:
-            if outcome(run).state not in DONE:
-                print(shlex.join(["python", "main.py", *arguments(run)]))
+        print_commands(runs)
         return
+    if namespace.run is not None:
+        runs = [run for run in runs if run.name == namespace.run]
+        if not runs:
+            raise UserError(f"{study.name} has no run {namespace.run}: they are named METHOD_SETTING_seedK")
+    if namespace.report:
+        report(study, forced=True)
+        return
+    from utils.run import locked
+
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{study.folder} cannot be made: {error.strerror}") from error
-    if not namespace.report:
-        run_all(study, runs, namespace.jobs)
-
-    from utils.study_results import collect, write_csv
-
-    results = collect(study)
-    changed = write_csv(study.folder, results)
-    report = study.folder / "report.html"
-    if changed or namespace.report or not report.is_file():
-        from utils.study_report import make_report
-
-        print("drawing the figures")
-        make_report(study, results)
-    states = [result.outcome.state for result in results]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    print(f"{study.name}: of {len(runs)} runs {counts}")
-    print(f"  {report}\n  {study.folder / 'results.csv'}")
-    rest = len(runs) - sum(map(states.count, DONE))
-    if rest and not namespace.report:
-        raise UserError(f"{rest} runs are not finished; the same command tries them again")
+    with contextlib.nullcontext() if namespace.run else locked(study.folder):
+        claim(study)
+        known = {run.name: found for run in runs if (found := outcome(run)).state in DONE}
+        todo = [run for run in runs if run.name not in known]
+        if todo:
+            run_all(study, todo, namespace.jobs, len(known))
+        if not namespace.run:
+            # Of all that there is of this study, so that a part of it takes nothing from the report.
+            whole = load_study(namespace.config, namespace.out, overrides=settings).with_all_of(study)
+            report(whole, forced=False, known=known)
+    if rest := [run.name for run in todo if outcome(run).state not in DONE]:
+        raise UserError(f"not finished: {', '.join(rest[:5])}{' ...' * (len(rest) > 5)}. The same command goes on")
 
 
 if __name__ == "__main__":

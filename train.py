@@ -340,7 +340,7 @@ def loop(config, run_dir, state, evaluator, logger, record, stop):
                 line = log_line(state, (now - logged_at) / (state.step - logged_step), probe_z)
                 logger.write(state.step, line)
                 bar.set_postfix_str(f"loss_D {line['loss_D']:.3f} loss_G {line['loss_G']:.3f}", refresh=False)
-                logged_at, logged_step = now, state.step
+                logged_at, logged_step = time.perf_counter(), state.step
             if sample:
                 save_samples(run_dir, state, preview_z)
             if audited:

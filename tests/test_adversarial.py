@@ -78,6 +78,7 @@ def test_accuracy_counts_the_images_on_their_side_of_the_losss_boundary():
     assert {name: accuracy(name, real, fake).item() for name in LOSSES} == expected
     assert accuracy("wasserstein", real - 5, fake - 5) == 5 / 8 and accuracy("bce", real - 5, fake - 5) == 5 / 8
     assert accuracy("wasserstein", fake, real) == 3 / 8
+    assert all(accuracy(name, torch.zeros(4, 1), torch.zeros(4, 1)) == 0.5 for name in ("bce", "hinge", "wasserstein"))
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -93,8 +93,8 @@ def test_every_run_is_a_usual_run_and_a_line_of_the_results(finished):
         assert [path.name for path in sorted((folder / name / "audits").iterdir())] == [
             f"step_00000{step}.json" for step in (0, 3, 6)
         ]
-        assert row["outcome"] == "finished" and row["step"] == "6" and row["best_step"] in ("3", "6")
-        assert float(row["best_fid"]) <= float(row["fid"])
+        assert row["outcome"] == "finished" and row["reached"] == row["last_step"] == "6"
+        assert row["best_step"] in ("3", "6") and float(row["fid_at_best"]) <= float(row["fid"])
         assert float(row["lower_bound"]) <= float(row["upper_bound"])
         assert float(row["seconds"]) > float(row["seconds_per_step"]) > 0
         assert row["protocol"].startswith("modern: 100 samples, 1,498 train images of digits")
@@ -172,7 +172,7 @@ def test_a_second_start_runs_nothing_and_mends_results_that_were_cut_off(finishe
     text = (folder / "results.csv").read_text(encoding="utf-8")
     (folder / "results.csv").write_text(text[: len(text) // 2], encoding="utf-8")
     done = call("compare.py", "--config", config, "--out", folder)
-    assert done.returncode == 0 and "of 2 runs 2 finished" in done.stdout
+    assert done.returncode == 0 and "small: 2 runs finished" in done.stdout
     assert (folder / "results.csv").read_text(encoding="utf-8") == text
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -181,30 +181,49 @@ def test_a_second_start_runs_nothing_and_mends_results_that_were_cut_off(finishe
     assert (folder / "report.html").stat().st_mtime_ns == report  # nothing new, so it is not drawn again
 
 
-def test_commands_are_printed_for_what_is_not_finished(finished, call, tmp_path):
+def test_a_command_is_printed_for_each_run_that_is_not_finished_and_does_that_run(finished, call, tmp_path, data_dir):
     config, folder = finished
     assert call("compare.py", "--config", config, "--out", folder, "--print_commands").stdout == ""
     other = tmp_path / "a folder"
-    printed = call("compare.py", "--config", config, "--out", other, "--print_commands", "--methods", "spectral").stdout
-    (line,) = printed.splitlines()
-    words = shlex.split(line)
-    assert words[:2] == ["python", "main.py"] and str(other / "spectral_C_seed0") in words
-    assert not other.exists()
+    flags = ["--config", config, "--out", other, "--total_steps", 3]
+    printed = call("compare.py", *flags, "--print_commands").stdout
+    commands = [shlex.split(line) for line in printed.splitlines()]
+    assert [words[-1] for words in commands] == ["none_C_seed0", "spectral_C_seed0"] and not other.exists()
+    assert commands[1] == ["python", "compare.py", *map(str, flags), "--run", "spectral_C_seed0"]
+
+    done = subprocess.run([sys.executable, *commands[1][1:]], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert (other / "spectral_C_seed0" / "evaluation.json").exists() and not (other / "none_C_seed0").exists()
+    done = call("compare.py", *flags, "--report")
+    assert done.returncode == 0 and "small: 1 runs finished" in done.stdout
+    assert list(rows(other)) == ["spectral_C_seed0"] and (other / "report.html").exists()
 
 
-def test_the_report_can_be_made_of_a_part(finished, call):
+def test_a_part_of_the_grid_takes_nothing_from_the_report(finished, call):
     config, folder = finished
-    whole = (folder / "results.csv").read_text(encoding="utf-8")
-    done = call("compare.py", "--config", config, "--out", folder, "--report", "--seeds", 0, 1, "--methods", "spectral")
-    assert done.returncode == 0 and "of 2 runs 1 finished" in done.stdout
-    assert list(rows(folder)) == ["spectral_C_seed0"]
-    (folder / "results.csv").write_text(whole, encoding="utf-8")
+    before = (folder / "results.csv").read_bytes()
+    done = call("compare.py", "--config", config, "--out", folder, "--methods", "spectral")
+    assert done.returncode == 0 and "small: 2 runs finished" in done.stdout
+    assert (folder / "results.csv").read_bytes() == before
+
+
+def test_a_damaged_run_does_not_keep_the_others_from_the_report(finished, call, tmp_path):
+    config, folder = tmp_path / "small.yaml", tmp_path / "runs"
+    shutil.copy(finished[0], config)
+    shutil.copytree(finished[1], folder)
+    with open(folder / "none_C_seed0" / "stats.jsonl", "a", encoding="utf-8") as file:
+        file.write("{}\n")
+    for path in (folder / "none_C_seed0" / "samples").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    done = call("compare.py", "--config", config, "--out", folder, "--report")
+    assert done.returncode == 0 and "1 runs failed, 1 runs finished" in done.stdout
+    assert "stats.jsonl, line" in rows(folder)["none_C_seed0"]["message"]
 
 
 def test_a_killed_run_is_recorded_and_the_others_finish_and_the_next_start_goes_on_with_it(tmp_path, data_dir):
     config, folder = write_study(tmp_path / "small.yaml", data_dir=data_dir), tmp_path / "runs"
     done = compare(config, folder, action="os.kill(os.getpid(), signal.SIGKILL)")
-    assert done.returncode == 2 and "1 runs are not finished" in done.stderr
+    assert done.returncode == 2 and "not finished: none_C_seed0" in done.stderr
     assert "none_C_seed0 failed: killed by signal 9 (is there enough memory?)" in done.stderr
     found = rows(folder)
     assert [row["outcome"] for row in found.values()] == ["failed", "finished"]
@@ -219,13 +238,13 @@ def test_a_killed_run_is_recorded_and_the_others_finish_and_the_next_start_goes_
 
 
 @pytest.mark.parametrize(
-    ("action", "code"), [("os.kill(parent, signal.SIGINT)", 130), ("os.kill(parent, signal.SIGKILL)", -signal.SIGKILL)]
+    ("action", "code"), [("os.kill(parent, signal.SIGTERM)", 143), ("os.kill(parent, signal.SIGKILL)", -signal.SIGKILL)]
 )
 def test_when_compare_is_stopped_or_killed_its_runs_save_themselves_and_end(tmp_path, data_dir, action, code):
     config = write_study(tmp_path / "long.yaml", data_dir=data_dir, total_steps=10**6, log_every=10**6)
     done = compare(config, tmp_path / "runs", "--methods", "none", action=action)
     assert done.returncode == code
-    assert ("The same command goes on" in done.stderr) == (code == 130)
+    assert ("The same command goes on" in done.stderr) == (code == 143)
     console = (tmp_path / "runs" / "console" / "none_C_seed0.txt").read_text(encoding="utf-8")
     assert "SIGTERM: stopped after step" in console and "Traceback" not in console
 
@@ -237,7 +256,7 @@ def test_two_studies_do_not_write_to_one_folder(finished, call, tmp_path):
     assert done.returncode == 2 and f"{folder} is being trained by process {os.getpid()}" in done.stderr
     other = write_study(tmp_path / "other.yaml", batch_size=16)
     done = call("compare.py", "--config", other, "--out", folder)
-    assert done.returncode == 2 and "is the run of another study: its batch_size is 8" in done.stderr
+    assert done.returncode == 2 and "belongs to another study: its batch_size is 8" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -252,6 +271,7 @@ def test_two_studies_do_not_write_to_one_folder(finished, call, tmp_path):
         (["--out", "README.md"], "README.md"),
         (["--num_samples", "5"], "num_samples must be at least 100"),
         (["--report", "--out", "{tmp}"], "holds no run of this study yet"),
+        (["--run", "spectral"], "digits has no run spectral: they are named METHOD_SETTING_seedK"),
     ],
 )
 def test_what_cannot_be_done_is_answered_in_words(call, tmp_path, flags, words):

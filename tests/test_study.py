@@ -56,8 +56,11 @@ def leave(run, step=4, diverged=None):
     (run.run_dir / "config.yaml").write_text(text, encoding="utf-8")
 
 
-def evaluate(run, step=4):
-    (run.run_dir / "evaluation.json").write_text(json.dumps({"protocol": {"step": step}}), encoding="utf-8")
+def evaluate(run, **changes):
+    """Write the evaluation.json of the run's last step, 100 samples beside 1,498 real images."""
+    protocol = {"step": 4, "seed": 0, "ema": True, "name": "modern", "num_samples": 100, "num_real": 1498}
+    content = {"fid": 10.0, "inception_score": {"mean": 5.0, "std": 0.1}, "protocol": protocol | changes}
+    (run.run_dir / "evaluation.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 # ---- The grid ------------------------------------------------------------------------------------------------------
@@ -139,7 +142,8 @@ def test_overrides_and_choices_go_before_the_file(write):
         ({"methods": None}, "methods must be a list"),
         ({"method": ["none"]}, "unknown key 'method'; did you mean methods?"),
         ({"quick": {"base": {}}}, "unknown key of quick 'base'"),
-        ({"base": {**BASE, "n_dis": 3}}, "base cannot set n_dis, which differs between the runs"),
+        ({"base": {**BASE, "n_dis": 3}}, "base cannot set n_dis, which the study itself decides"),
+        ({"base": {**BASE, "num_samples": None}}, "base has no value for num_samples; leave it out"),
         ({"base": {**BASE, "modle": "mlp"}}, "unknown setting 'modle'; did you mean model?"),
         ({"base": {**BASE, "batch_size": -1}}, "batch_size must be at least 2"),
         ({"base": {**BASE, "eval_every": 0}}, "base needs eval_every and audit_every"),
@@ -175,10 +179,15 @@ def test_a_run_without_a_directory_is_missing(run):
 def test_a_run_is_finished_when_its_last_step_is_scored(run):
     leave(run)
     assert outcome(run)[:2] == ("unfinished", 4)
-    evaluate(run, step=2)
-    assert outcome(run).state == "unfinished"
     evaluate(run)
     assert outcome(run)[:2] == ("finished", 4)
+
+
+@pytest.mark.parametrize("change", [{"step": 2}, {"num_samples": 5000}, {"name": "test"}, {"seed": 1}, {"ema": False}])
+def test_a_run_that_was_scored_in_another_way_is_not_finished(run, change):
+    leave(run)
+    evaluate(run, **change)
+    assert outcome(run).state == "unfinished"
 
 
 @pytest.mark.parametrize("text", ["", '{"protocol": {"st', "[]", '{"protocol": {"step": "4"}}', "null"])
@@ -192,6 +201,40 @@ def test_a_run_that_diverged_says_where_and_is_not_tried_again(run):
     leave(run, step=3, diverged="loss_D is not finite at step 3")
     assert outcome(run)[:3] == ("diverged", 3, "loss_D is not finite at step 3")
     assert "diverged" in study.DONE
+
+
+def test_a_damaged_configuration_is_a_failure_of_that_run_alone(run):
+    leave(run)
+    (run.run_dir / "config.yaml").write_text("model: [ml", encoding="utf-8")
+    assert outcome(run).state == "failed" and "config.yaml is damaged" in outcome(run).message
+
+
+def test_fewer_steps_than_a_run_has_are_refused(write, tmp_path, run):
+    leave(run)
+    shorter = load_study(write(), tmp_path / "runs", overrides={"total_steps": 2}).run("spectral", "C", 0)
+    with pytest.raises(UserError, match="is at step 4, beyond total_steps 2"):
+        outcome(shorter)
+
+
+def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
+    first = load_study(write(), tmp_path / "runs")
+    first.folder.mkdir()
+    study.claim(first)
+    study.claim(load_study(write(base={**BASE, "total_steps": 9, "log_every": 3}), tmp_path / "runs"))
+    with pytest.raises(UserError, match=r"belongs to another study: its z_dim is 8, and this one's 4.*--out"):
+        study.claim(load_study(write(base={**BASE, "z_dim": 4}), tmp_path / "runs"))
+
+
+def test_grids_are_joined_in_the_order_of_the_table_and_cut_to_what_there_is(write):
+    one, other = load_study(write()), load_study(write(), methods=["batch"], settings=["B"], seeds=[7])
+    joined = one.with_all_of(other)
+    assert (joined.methods, joined.settings, joined.seeds) == (
+        ("none", "batch", "spectral"),
+        ("A", "B", "C"),
+        (0, 1, 7),
+    )
+    cut = joined.only([joined.run("spectral", "B", 7), joined.run("none", "B", 1)])
+    assert (cut.methods, cut.settings, cut.seeds) == (("none", "spectral"), ("B",), (1, 7))
 
 
 def test_a_run_that_failed_says_why_till_it_is_finished(run):
@@ -226,7 +269,12 @@ def test_what_ended_before_its_first_checkpoint_is_cleared_and_nothing_else(run)
     leave(run, step=0)
     clear(run)
     assert not run.run_dir.exists()
-    leave(run, step=0)
-    (run.run_dir / "checkpoints" / "step_000000.pt").touch()
+    for kept in ("checkpoints/step_000000.pt", "checkpoints/step_000000.pt.damaged", "evaluation.json"):
+        leave(run, step=0)
+        (run.run_dir / kept).touch()
+        clear(run)
+        assert run.run_dir.exists()
+        (run.run_dir / kept).unlink()
+    leave(run, step=3)  # its checkpoints were taken away, but not what else there is
     clear(run)
     assert run.run_dir.exists()

@@ -5,11 +5,15 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from utils import plots, study_figures
+from utils import plots
 from utils.config import Config
 from utils.study import Outcome, Run, Study
-from utils.study_figures import figures, number, stable_rank
+from utils.study_discriminator import lipschitz, stable_rank
+from utils.study_drawing import extremes, number
+from utils.study_report import figures
 from utils.study_results import Result
+from utils.study_samples import images_of, seconds
+from utils.study_scores import curves, scores
 
 METHODS = ("none", "spectral", "spectral_batch", "wgan_gp")
 
@@ -42,9 +46,13 @@ def make_results(study, fid, sigma=None, seconds=None):
         ]
         size = (sigma or {}).get(method, 1.0)
         audits = {0: make_audit(1.0, 1.0, 0.5), 3: make_audit(size, size**2, size / 2)}
-        config = Config(n_dis=5 if setting == "A" else 1, run_dir=str(study.folder / method))
+        config = Config(n_dis=5 if setting == "A" else 1, run_dir=str(study.folder / method), total_steps=3)
         record = ({"device": "cpu, made up", "threads": 1},)
-        outcome = Outcome("finished", 3, record=record)
+        protocol = {"name": "modern", "num_samples": 5, "num_real": 6, "split": "train", "dataset": "digits"}
+        protocol |= {"features": "classifier", "features_sha256": "0123456789"}
+        evaluation = {"fid": last, "inception_score": {"mean": 100 / last, "std": 0.5}, "protocol": protocol}
+        evaluation |= {"kid": {"mean": last, "std": 0.1}}
+        outcome = Outcome("finished", 3, "", evaluation, record)
         results.append(Result(Run(method, setting, seed, {}, config), outcome, stats, audits))
     return results
 
@@ -66,30 +74,31 @@ def sentences(study, results):
 def test_the_best_method_of_each_setting_and_the_best_worst_case_are_named(tmp_path):
     study = make_study(tmp_path)
     fids = {("none", "A"): 10, ("none", "C"): 90, ("spectral", "A"): 20, ("spectral", "C"): 30, ("wgan_gp", "C"): 20}
-    found = sentences(study, make_results(study, lambda method, setting: fids.get((method, setting), 50)))
-    text = found["fid_by_setting"]
+    results = make_results(study, lambda method, setting: fids.get((method, setting), 50))
+    text = scores(study, results, "fid").sentence
     assert "A nothing (10.1), C WGAN-GP (20.2)" in text
     assert "In 2 of 2 settings the best one's interval lies apart from all others'" in text
     assert "Over all 2 settings spectral norm has the best worst case (30.3), and best in 0 of 2 settings" in text
-    assert "A nothing (9.9" in found["inception_score_by_setting"]
+    assert "A nothing (9.9" in scores(study, results, "inception_score").sentence
 
 
 def test_spectral_norm_is_not_praised_where_it_loses(tmp_path):
     study = make_study(tmp_path)
-    found = sentences(study, make_results(study, lambda method, setting: 99 if method == "spectral" else 10))
-    assert "spectral norm is number 4 of 4 by that, and best in 0 of 2 settings" in found["fid_by_setting"]
+    results = make_results(study, lambda method, setting: 99 if method == "spectral" else 10)
+    text = scores(study, results, "fid").sentence
+    assert "spectral norm is number 4 of 4 by that, and best in 0 of 2 settings" in text
 
 
 def test_intervals_that_overlap_are_not_called_apart(tmp_path):
     study = make_study(tmp_path)
-    found = sentences(study, make_results(study, lambda method, setting: 10 + (method == "spectral") / 100))
-    assert "In 0 of 2 settings" in found["fid_by_setting"]
+    results = make_results(study, lambda method, setting: 10 + (method == "spectral") / 100)
+    assert "In 0 of 2 settings" in scores(study, results, "fid").sentence
 
 
 def test_what_is_lost_after_the_best_step(tmp_path):
     study = make_study(tmp_path)
-    text = sentences(study, make_results(study, lambda method, setting: 10))["fid_curves"]
-    assert "least by nothing (2.00)" in text
+    text = curves(study, make_results(study, lambda method, setting: 10), "fid").sentence
+    assert text.endswith("2.00 for every method.")
 
 
 def test_what_bounds_d_and_that_batch_norm_voids_it(tmp_path):
@@ -98,42 +107,69 @@ def test_what_bounds_d_and_that_batch_norm_voids_it(tmp_path):
     found = sentences(study, make_results(study, lambda method, setting: 10, sigma))
     text = found["lipschitz"]
     assert "above the steepest gradient in 24 of 24 audits" in text
-    assert "Under spectral norm D cannot be steeper than 1 (geometric mean over runs), and was seen at 0.5" in text
-    assert "without any normalization the bound is 100" in text
-    assert "its gains lift the bound to 400, and gradients of 10 were seen" in text
-    assert "rises highest under spectral + batch norm (20)" in found["singular_values_over_training"]
-    assert "all lie between 1.000 and 1.000" in found["singular_values_over_training"]
-    assert "steepest under spectral + batch norm (20)" in found["dynamics"]
-    assert "Under spectral norm they are 3, 1 and 0.5, and D is right about 75% of images" in found["dynamics"]
+    assert "Under spectral norm D cannot be steeper than 1 (geometric mean over runs) and was seen at 0.5" in text
+    assert "Without any normalization the bound is 100" in text
+    assert (
+        "Batch norm beside spectral norm voids it: its gains lift the bound to 400, and gradients of 10 were seen"
+        in text
+    )
+    assert "highest for spectral + batch norm (20)" in found["singular_values_over_training"]
+    assert "all largest ones lie between 1.000 and 1.000" in found["singular_values_over_training"]
+    assert "steepest for spectral + batch norm (20)" in found["dynamics"]
+    assert "Under spectral norm D is right about 75% of images" in found["dynamics"]
 
 
 def test_a_gradient_above_the_bound_would_be_told(tmp_path):
     study = make_study(tmp_path, methods=("none",), settings=("C",), seeds=(0,))
     (result,) = make_results(study, lambda method, setting: 10)
     broken = result._replace(audits={3: make_audit(1.0, 1.0, 1.5)})
-    assert "in 0 of 1 audits" in sentences(study, [broken])["lipschitz"]
+    assert "in 0 of 1 audits" in lipschitz(study, [broken]).sentence
 
 
 def test_the_time_of_a_step_is_compared_at_the_larger_n_dis(tmp_path):
     study = make_study(tmp_path)
-    seconds = {"none": 0.01, "spectral": 0.012, "wgan_gp": 0.03}
-    text = sentences(study, make_results(study, lambda method, setting: 10, seconds=seconds))["seconds_per_step"]
-    assert "With n_dis 5 the slowest is WGAN-GP (30.0 ms)" in text
-    assert "spectral norm takes 1.20 times the time of no normalization, WGAN-GP 3.00 times" in text
-    assert "on cpu, made up with 1 thread(s) each" in text
+    times = {"none": 0.01, "spectral": 0.012, "wgan_gp": 0.03}
+    text = seconds(study, make_results(study, lambda method, setting: 10, seconds=times)).sentence
+    assert "With n_dis 5: longest for WGAN-GP (30.0 ms)" in text
+    assert "In units of no normalization: spectral norm 1.20, WGAN-GP 3.00" in text
+    assert "on cpu, made up, 1 thread(s) each" in text
 
 
 def test_collapsed_and_diverged_runs_are_counted(tmp_path):
     study = make_study(tmp_path, settings=("C",), seeds=(0,))
     results = make_results(study, lambda method, setting: 10)
-    protocol = {"step": 3, "name": "modern", "num_samples": 5, "num_real": 6, "split": "train", "dataset": "digits"}
-    protocol |= {"features": "classifier", "features_sha256": "0123456789"}
-    evaluation = {"fid": 10.0, "inception_score": {"mean": 9.0, "std": 0.5}, "protocol": protocol}
-    evaluation |= {"warnings": ["the generator has collapsed: a sample is as near as 0 to the next"]}
-    results[0] = results[0]._replace(outcome=Outcome("finished", 3, evaluation=evaluation))
+    results[0].outcome.evaluation["warnings"] = ["the generator has collapsed: a sample is as near as 0 to the next"]
     results[1] = results[1]._replace(outcome=Outcome("diverged", 3, "NaN"))
-    text = sentences(study, results)["samples_by_setting"]
-    assert "Of 1 runs that were scored, 1 collapsed to nearly one image: nothing once. 1 diverged." in text
+    found = sentences(study, results)
+    assert found["samples_by_setting"] == (
+        "Of 3 runs that are finished, 1 collapsed to nearly one image: 1 of nothing. Diverged: 1 of spectral norm."
+    )
+    assert "1 runs that are not finished are left out of the means" in found["fid_by_setting"]
+
+
+def test_a_run_that_ended_early_takes_nothing_from_the_others(tmp_path):
+    study = make_study(tmp_path)
+    results = make_results(study, lambda method, setting: 10, {"spectral": 1.5})
+    whole = sentences(study, results)
+    early = results[0]._replace(run=results[0].run._replace(method="spectral", setting="C", seed=9))
+    early = early._replace(stats=early.stats[:1], audits={0: early.audits[0]}, outcome=Outcome("diverged", 1, "NaN"))
+    found = sentences(study, [*results, early])
+    for name in ("dynamics", "singular_values", "singular_values_over_training", "lipschitz", "fid_curves"):
+        assert found[name] == whole[name]
+
+
+def test_batch_norm_that_lowers_the_bound_is_not_said_to_lift_it(tmp_path):
+    study = make_study(tmp_path)
+    text = lipschitz(study, make_results(study, lambda m, s: 10, {"spectral": 2.0, "spectral_batch": 1.0})).sentence
+    assert "Batch norm beside spectral norm leaves the bound at 1" in text
+
+
+def test_extremes_are_named_and_ties_are_ties():
+    values = {"none": 3.0, "spectral": 2.0, "batch": 1.0}
+    assert extremes(values, "most", "least") == "most nothing (3), least batch norm (1); spectral norm 2"
+    assert extremes({"none": 3.0, "spectral": 2.0}, "most", "least") == "most nothing (3), least spectral norm (2)"
+    assert extremes({"none": 1.0, "batch": 1.0}, "most", "least") == "1 for every method"
+    assert extremes({"none": 1.0}, "most", "least") == "1 for nothing"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +187,7 @@ def test_every_figure_is_drawn_of_any_part_of_a_study_and_of_runs_that_have_just
     bare = [result._replace(stats=[], audits={}, outcome=Outcome("unfinished")) for result in results]
     for chosen in (results, results[:1], bare):
         found = sentences(study, chosen)
-        assert len(found) == 9 + 2 * len(study.metrics)
+        assert len(found) == 7 + 2 * len(study.metrics)
         assert all(text.endswith(".") and "nan" not in text for text in found.values())
 
 
@@ -163,7 +199,14 @@ def test_the_stable_rank_counts_equal_singular_values():
 
 
 def test_numbers_have_three_digits():
-    assert [number(x) for x in (0.12345, 1.0, 12.345, 99.96, 1234.5)] == ["0.123", "1", "12.3", "100", "1,234"]
+    assert [number(x) for x in (0.12345, 1.0, 12.345, 99.96, 1234.4, 3e15)] == [
+        "0.123",
+        "1",
+        "12.3",
+        "100",
+        "1,234",
+        "3e+15",
+    ]
 
 
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 32), (1, 64)])
@@ -181,5 +224,5 @@ def test_samples_are_shown_from_the_last_grid(tmp_path):
         (tmp_path / "samples").mkdir(exist_ok=True)
         plots.grid(torch.full((100, 1, 8, 8), value, dtype=torch.uint8)).save(tmp_path / f"samples/step_{step:06d}.png")
     run = Run("none", "C", 0, {}, Config(run_dir=str(tmp_path)))
-    images = study_figures._images(Result(run, Outcome("finished"), [], {}), 9)
+    images = images_of(Result(run, Outcome("finished"), [], {}), 9)
     assert images.shape[0] == 9 and (images == 200).all()

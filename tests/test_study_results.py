@@ -7,9 +7,8 @@ import pytest
 
 from utils import study_results
 from utils.config import Config
-from utils.errors import UserError
-from utils.study import Outcome, Run
-from utils.study_results import Result, by, interval, read, write_csv
+from utils.study import Outcome, Run, Study
+from utils.study_results import Result, by, interval, means, read, worst_cases, write_csv
 
 
 def result(method="none", setting="C", seed=0, scores=(), state="finished", **changes):
@@ -45,10 +44,10 @@ def test_intervals_are_students():
     # t(0.975) with 2 degrees of freedom is 4.302653; the standard error of 1, 2, 3 is 1 / sqrt(3).
     found = interval([1.0, 2.0, 3.0])
     half = 4.302652729911275 / math.sqrt(3)
-    assert found == pytest.approx((2.0, 2.0 - half, 2.0 + half), abs=1e-9)
+    assert found == pytest.approx((2.0, 2.0 - half, 2.0 + half, 3), abs=1e-9)
     found = interval([math.exp(1), math.exp(2), math.exp(3)], logarithmic=True)
-    assert found == pytest.approx((math.exp(2), math.exp(2 - half), math.exp(2 + half)))
-    assert interval([7.0]) == (7.0, 7.0, 7.0) and interval([7.0, 7.0]) == (7.0, 7.0, 7.0)
+    assert found == pytest.approx((math.exp(2), math.exp(2 - half), math.exp(2 + half), 3))
+    assert interval([7.0]) == (7.0, 7.0, 7.0, 1) and interval([7.0, 7.0]) == (7.0, 7.0, 7.0, 2)
     assert interval([]) is None
 
 
@@ -69,20 +68,37 @@ def test_results_are_grouped_in_the_order_they_have():
 
 def test_the_table_is_written_only_where_it_says_something_new(tmp_path):
     results = [result(scores=(3.0,)), result(seed=1, state="diverged", outcome=Outcome("diverged", 7, 'NaN, "at" 7'))]
-    assert write_csv(tmp_path, results)
-    text = (tmp_path / "results.csv").read_text(encoding="utf-8")
-    assert not write_csv(tmp_path, results)
-    (tmp_path / "results.csv").write_bytes(text.encode()[:-9] + b"\xff")
-    assert write_csv(tmp_path, results)
-    assert (tmp_path / "results.csv").read_text(encoding="utf-8") == text
+    path = write_csv(tmp_path, results)
+    text, written = path.read_text(encoding="utf-8"), path.stat().st_mtime_ns
+    assert write_csv(tmp_path, results).stat().st_mtime_ns == written
+    path.write_bytes(text.encode()[:-9] + b"\xff")
+    assert write_csv(tmp_path, results).read_text(encoding="utf-8") == text
     assert 'diverged,"NaN, ""at"" 7",7' in text
 
 
-def test_a_broken_audit_is_named(tmp_path):
+def test_damaged_files_make_a_failed_run_of_which_the_rest_is_read(tmp_path):
     run = Run("none", "C", 0, {}, Config(run_dir=str(tmp_path)))
     (tmp_path / "audits").mkdir()
-    (tmp_path / "audits" / "step_000300.json").write_text(json.dumps({"upper_bound": 2.0}), encoding="utf-8")
-    assert read(run, Outcome("unfinished")).audits == {300: {"upper_bound": 2.0}}
-    (tmp_path / "audits" / "step_000600.json").write_text('{"upper', encoding="utf-8")
-    with pytest.raises(UserError, match=r"step_000600.json is no audit"):
-        read(run, Outcome("unfinished"))
+    whole = {"upper_bound": 2.0, "lower_bound": 1.0, "layers": []}
+    (tmp_path / "audits" / "step_000300.json").write_text(json.dumps(whole), encoding="utf-8")
+    assert read(run, Outcome("unfinished"))[1:] == (Outcome("unfinished"), [], {300: whole})
+    for text in ('{"upper', "{}", "[]", "3"):
+        (tmp_path / "audits" / "step_000600.json").write_text(text, encoding="utf-8")
+        found = read(run, Outcome("finished", 600))
+        assert found.outcome.state == "failed" and "step_000600.json is damaged" in found.outcome.message
+        assert found.audits == {300: whole}
+
+
+def test_means_are_of_finished_runs_and_geometric_for_fid():
+    study = Study("made up", None, {}, ("none", "batch"), ("A", "C"), (0, 1), ("fid",))
+    results = [result("none", "A", 0, (10.0,)), result("none", "A", 1, (1000.0,)), result("batch", "A", 0, (50.0,))]
+    results += [result("none", "C", 0, (20.0,)), result("batch", "C", 0, (1.0,), "diverged")]
+    found = means(results, "fid")
+    assert found["A", "none"].mean == pytest.approx(100) and found["A", "none"].count == 2
+    assert set(found) == {("A", "none"), ("A", "batch"), ("C", "none")}
+    assert worst_cases(study, found, "fid") == {"none": pytest.approx(100)}  # batch has nothing to show in C
+    assert worst_cases(study, means(results[:3], "fid"), "fid") == {
+        "batch": pytest.approx(50),
+        "none": pytest.approx(100),
+    }
+    assert means(results, "inception_score")["A", "none"].mean == pytest.approx((10 / 10 + 10 / 1000) / 2)

@@ -8,7 +8,7 @@ import threading
 from multiprocessing.connection import wait
 
 # Imported once, in the process that all others are forked from: together they take seconds.
-PRELOADED = (
+PRELOADED = [
     *("main", "train", "evaluate", "torch._dynamo", "sklearn.datasets", "scipy.stats", "matplotlib.pyplot"),
     *(
         "torch_fidelity.metric_isc",
@@ -16,7 +16,7 @@ PRELOADED = (
         "torch_fidelity.metric_kid",
         "torch_fidelity.metric_prc",
     ),
-)
+]
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a run that was told to stop, and saved itself
 
 
@@ -25,24 +25,34 @@ def side_by_side(calls, jobs):
 
     calls: [(key, arguments, path of the file for what it prints)]. The exit code is negative after a signal. When the
     generator is closed, or Ctrl-C comes, those that run are told to stop, and save themselves; so they are, too, when
-    this process is killed.
+    this process is killed (on Windows they are ended at once, and go on from their last checkpoint).
     """
+    if not calls:
+        return
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload([*PRELOADED])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
+    context.set_forkserver_preload(PRELOADED)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // min(jobs, len(calls)))))
     waiting, running = list(reversed(calls)), {}
+
+    def start(target, key, arguments, console):
+        process = context.Process(target=_as_script, args=(target, arguments, str(console)))
+        process.start()
+        running[process.sentinel] = key, process
+
+    def ended():
+        for sentinel in wait(list(running)):
+            key, process = running.pop(sentinel)
+            process.join()
+            yield key, process.exitcode
+
     try:
+        start(_fetch, *calls[0])  # by itself: runs that begin together would each download the data
+        list(ended())
         while waiting or running:
             while waiting and len(running) < jobs:
-                key, arguments, console = waiting.pop()
-                process = context.Process(target=_call, args=(arguments, str(console)))
-                process.start()
-                running[process.sentinel] = key, process
-            for sentinel in wait(list(running)):
-                key, process = running.pop(sentinel)
-                process.join()
-                yield key, process.exitcode
+                start(_run, *waiting.pop())
+            yield from ended()
     finally:
         for _, process in running.values():
             process.terminate()
@@ -55,17 +65,36 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def _call(arguments, console):
-    """In a new process: be `python main.py ARGUMENTS`, printing to a file."""
+def _as_script(target, arguments, console):
+    """In a new process: call target(arguments) as a script is called, printing to a file."""
     threading.Thread(target=_stop_without, args=(multiprocessing.parent_process(),), daemon=True).start()
     with open(console, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    import main
     from utils.errors import run_as_script
 
+    run_as_script(lambda: target(arguments))
+
+
+def _run(arguments):
+    """Be `python main.py ARGUMENTS`."""
+    import main
+
     sys.argv = ["main.py", *arguments]
-    run_as_script(main.main)
+    main.main()
+
+
+def _fetch(arguments):
+    """Have the data set, the extractor and the real images' features at hand, as the runs will want them."""
+    from .data import load_split
+    from .distributed import select_device
+    from .evaluator import Evaluator
+    from .parser import parse_args
+    from .run import prepare
+
+    config = prepare(parse_args("", arguments)[0])
+    evaluator = Evaluator(config, load_split(config), select_device(config.device))
+    evaluator.check(config.protocol)
 
 
 def _stop_without(parent):

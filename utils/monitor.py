@@ -114,15 +114,7 @@ def score(evaluator, state, config, logger):
     if rank() > 0:
         return
     logger.say(f"step {state.step:,}: {report.summary(results)}")
-    logger.write(state.step, flat_scores(results[0]))
-
-
-def flat_scores(result):
-    """The scores of an evaluation as a line of stats.jsonl."""
-    found = {"inception_score": result["inception_score"]["mean"], "fid": result["fid"]}
-    if "kid" in result:
-        found["kid"] = result["kid"]["mean"]
-    return found | {"protocol": report.label(result["protocol"])}
+    logger.write(state.step, report.flat(results[0]))
 
 
 def announce(logger, run_dir, config, state, images, device, changes):

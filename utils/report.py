@@ -27,6 +27,13 @@ def label(protocol):
     )
 
 
+def flat(result):
+    """A result's scores as a line of stats.jsonl has them, under the protocol's label."""
+    found = {name: result[name] for name in ("fid", "precision", "recall") if name in result}
+    found |= {name: result[name]["mean"] for name in ("inception_score", "kid") if name in result}
+    return found | {"protocol": label(result["protocol"])}
+
+
 def summary(results):
     """The scores of one generator for a person: a few lines for each protocol, then what they have in common."""
     lines = [line for result in results for line in _scores(result)]

@@ -286,9 +286,9 @@ def _make_optimizer(config, network, lr):
 
 
 def check_weights(state):
-    """Raise Diverged where a weight is not finite."""
+    """Raise Diverged where a weight, or what a normalization keeps beside it, is not finite."""
     for name, network in (("G", state.G), ("D", state.D)):
-        if not all(parameter.isfinite().all() for parameter in network.parameters()):
+        if not all(value.isfinite().all() for value in network.state_dict().values()):
             raise Diverged(f"a weight of {name} is not finite at step {state.step}")
 
 

@@ -1,6 +1,6 @@
 """A study: methods x settings x seeds, each a usual run directory, after figures 1 and 2 of Miyato et al. 2018.
 
-Imports no torch. What a run came to is read from its directory alone, so it does not matter which machine trained it.
+What a run came to is read from its directory alone, so it does not matter which machine trained it.
 """
 
 import difflib
@@ -9,7 +9,9 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from .config import FIELDS, Config, check_settings, differences, load_yaml, read_yaml, resolve
+import yaml
+
+from .config import FIELDS, Config, check_settings, differences, load_yaml, resolve
 from .errors import UserError
 
 
@@ -57,7 +59,10 @@ METRICS = {  # scores: name in words, and whether more is better
 }
 GRID = {"methods": METHODS, "settings": SETTINGS, "metrics": METRICS}
 KEYS = ("base", "methods", "settings", "seeds", "metrics", "quick")
-RESERVED = ("run_dir", "seed", *_table_1(1, 1, 1, 1), "d_norm", "regularizer")  # the grid's own
+# What base cannot set: it differs between runs, or follows from something else in the study's file.
+RESERVED = ("run_dir", "seed", *_table_1(1, 1, 1, 1), "d_norm", "regularizer", "eval_kid", "num_epochs")
+# What a resume may change, but not within a study: its scores would no longer compare.
+COMPARED = ("num_samples", "protocol", "features", "eval_every")
 
 
 # ---- What is to run ------------------------------------------------------------------------------------------------
@@ -107,6 +112,22 @@ class Study(NamedTuple):
             raise UserError(f"{self.name}, method {method}, setting {setting}: {error}") from error
         return Run(method, setting, seed, flags, config)
 
+    def with_all_of(self, other):
+        """This study with the methods, settings and seeds of another one too."""
+        return self._replace(
+            methods=tuple(name for name in METHODS if name in self.methods + other.methods),
+            settings=tuple(name for name in SETTINGS if name in self.settings + other.settings),
+            seeds=tuple(sorted({*self.seeds, *other.seeds})),
+        )
+
+    def only(self, runs):
+        """This study without the methods, settings and seeds that none of these runs has."""
+        return self._replace(
+            methods=tuple(name for name in self.methods if any(run.method == name for run in runs)),
+            settings=tuple(name for name in self.settings if any(run.setting == name for run in runs)),
+            seeds=tuple(seed for seed in self.seeds if any(run.seed == seed for run in runs)),
+        )
+
 
 def load_study(path, folder=None, quick=False, overrides=None, **chosen):
     """Read a study's YAML. UserError names the file, the key and the choices.
@@ -135,7 +156,9 @@ def load_study(path, folder=None, quick=False, overrides=None, **chosen):
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     if taken := [key for key in base if key in RESERVED]:
-        raise UserError(f"{path}: base cannot set {taken[0]}, which differs between the runs of a study")
+        raise UserError(f"{path}: base cannot set {taken[0]}, which the study itself decides")
+    if empty := [key for key, value in base.items() if value is None]:
+        raise UserError(f"{path}: base has no value for {empty[0]}; leave it out")
     if not base.get("eval_every") or not base.get("audit_every"):
         raise UserError(f"{path}: base needs eval_every and audit_every: the report draws what is measured in training")
     name = Path(path).stem
@@ -161,10 +184,26 @@ def _checked(key, values):
         elif not isinstance(value, str):
             raise ValueError(f"{key} are names, not {str(value)[:100]}")
         else:
-            _one_of(value, GRID[key], key.removesuffix("s") if key != "metrics" else "metric")
+            _one_of(value, GRID[key], key.removesuffix("s"))
     if len(set(values)) != len(values):
         raise ValueError(f"{key} names one twice")
     return tuple(values)
+
+
+def claim(study):
+    """Keep what all runs share in the folder's study.yaml. UserError where that is another study's."""
+    path = study.folder / "study.yaml"
+    own = {key: list(value) if isinstance(value, tuple) else value for key, value in study.base.items()}
+    if path.is_file():
+        before = load_yaml(path)
+        fixed = [key for key in {*before, *own} if key in COMPARED or not FIELDS[key].metadata["resumable"]]
+        if changed := [key for key in sorted(fixed) if before.get(key) != own.get(key)]:
+            key = changed[0]
+            raise UserError(
+                f"{study.folder} belongs to another study: its {key} is {before.get(key)}, and this one's "
+                f"{own.get(key)}. Choose another folder with --out"
+            )
+    path.write_text(yaml.safe_dump(own, sort_keys=False), encoding="utf-8")
 
 
 # ---- What it came to -----------------------------------------------------------------------------------------------
@@ -187,19 +226,23 @@ def outcome(run):
     """What a run came to, by its directory. UserError where that holds another run than the study asks for."""
     path = run.run_dir / "config.yaml"
     failure = failure_path(run)
-    failed = failure.read_text(encoding="utf-8").strip() if failure.is_file() else None
+    failed = failure.read_text(encoding="utf-8").strip() if failure.is_file() else ""
     if not path.is_file():
         return Outcome("failed", 0, failed) if failed else Outcome("missing")
-    _check_same(run, path)
-    record = load_yaml(path).get("record")
+    try:
+        content = load_yaml(path)
+        record = content.pop("record", None)
+        before = Config(**check_settings(content))
+    except (UserError, ValueError, AttributeError) as error:  # the next start writes it anew
+        return Outcome("failed", 0, f"{path} is damaged: {error}")
     record = tuple(entry for entry in record if isinstance(entry, dict)) if isinstance(record, list) else ()
     step = max([entry["to_step"] for entry in record if type(entry.get("to_step")) is int], default=0)
+    _check_same(run, before, step)
     if record and "diverged" in record[-1]:
         return Outcome("diverged", step, str(record[-1]["diverged"]), record=record)
-    evaluation = _evaluation(run.run_dir / "evaluation.json")
-    if evaluation and evaluation["protocol"]["step"] == run.config.total_steps:
+    if evaluation := _evaluation(run):
         return Outcome("finished", run.config.total_steps, evaluation=evaluation, record=record)
-    return Outcome("failed" if failed else "unfinished", step, failed or "", record=record)
+    return Outcome("failed" if failed else "unfinished", step, failed, record=record)
 
 
 def failure_path(run):
@@ -207,50 +250,74 @@ def failure_path(run):
     return run.run_dir.parent / "console" / f"{run.name}.failed"
 
 
-def _check_same(run, path):
+def _check_same(run, before, step):
     """Raise UserError where the run in this directory is another one: with settings that no resume may change."""
-    before = Config(**read_yaml(path))
-    changed = {
-        name: pair
-        for name, pair in differences(before, run.config).items()
-        if not FIELDS[name].metadata["resumable"] or name in ("num_samples", "protocol", "features", "eval_every")
-    }
-    if changed:
-        name, (old, new) = next(iter(changed.items()))
-        raise UserError(
-            f"{run.run_dir} is the run of another study: its {name} is {old}, and this one's {new}. Choose another "
-            "folder with --out"
-        )
+    for name, (old, new) in differences(before, run.config).items():
+        if name in COMPARED or not FIELDS[name].metadata["resumable"]:
+            raise UserError(
+                f"{run.run_dir} is the run of another study: its {name} is {old}, and this one's {new}. Choose another "
+                "folder with --out"
+            )
+    if step > run.config.total_steps:
+        raise UserError(f"{run.run_dir} is at step {step:,}, beyond total_steps {run.config.total_steps:,}")
 
 
-def _evaluation(path):
-    """The content of an evaluation.json, or None where there is none that is whole."""
+def _evaluation(run):
+    """The run's evaluation.json; None where there is none of its last step that is whole and under its protocol."""
+    from .metrics import sample_counts  # here, since it imports torch
+
+    config = run.config
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content if type(content["protocol"]["step"]) is int else None
+        content = json.loads((run.run_dir / "evaluation.json").read_text(encoding="utf-8"))
+        protocol = content["protocol"]
+        asked = (config.total_steps, config.seed, bool(config.ema_decay), config.protocol[0])
+        same = (protocol["step"], protocol["seed"], protocol["ema"], protocol["name"]) == asked
+        counts = sample_counts(config.protocol[0], protocol["num_real"], config.num_samples)
+        same = same and counts[0] == protocol["num_samples"]
+        numbers = content["fid"], content["inception_score"]["mean"], content["inception_score"]["std"]
+        return content if same and all(type(number) in (int, float) for number in numbers) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+# ---- Starting it ---------------------------------------------------------------------------------------------------
 
 
 def arguments(run):
     """The arguments of main.py that start a run or, where it was cut off, go on with it."""
     flags = run.flags
-    if any((run.run_dir / "checkpoints").glob("step_*.pt")):
+    if _has_checkpoints(run):
         flags = {"resume": run.flags["run_dir"]}
         flags |= {name: value for name, value in run.flags.items() if FIELDS[name].metadata["resumable"]}
     words = []
     for name, value in flags.items():
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no_{name}")
-        elif value is not None:
+        else:
             words += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return words
 
 
+def _has_checkpoints(run):
+    return any((run.run_dir / "checkpoints").glob("step_*.pt"))
+
+
+def in_use(run):
+    """Who trains in a run's directory now, as a sentence; None where nobody does."""
+    from .run import locked  # here, since it imports torch
+
+    if not run.run_dir.is_dir():
+        return None
+    try:
+        with locked(run.run_dir):
+            return None
+    except UserError as error:
+        return str(error)
+
+
 def clear(run):
     """Delete what is left of a run that ended before its first checkpoint: there is nothing in it to go on with."""
-    if run.run_dir.is_dir() and not any((run.run_dir / "checkpoints").glob("step_*.pt*")):
-        from .run import locked  # here, since it imports torch
-
-        with locked(run.run_dir):
-            shutil.rmtree(run.run_dir)
+    kept = [*run.run_dir.glob("checkpoints/*.pt"), *run.run_dir.glob("checkpoints/*.damaged")]
+    kept += run.run_dir.glob("evaluation.json")
+    if run.run_dir.is_dir() and not kept and outcome(run).step == 0:
+        shutil.rmtree(run.run_dir)

@@ -3,12 +3,15 @@
 import base64
 import html
 
-from . import study_figures
+from . import study_drawing
 from .checkpoint import write_atomically
 from .errors import UserError
 from .study import METHODS, METRICS
-from .study_figures import HERO, number
-from .study_results import by, interval
+from .study_discriminator import dynamics, lipschitz, spectra, spectra_over_training
+from .study_drawing import HERO, number, shown_setting
+from .study_results import means, worst_cases
+from .study_samples import overview, samples, seconds
+from .study_scores import curves, scores
 
 STYLE = """
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; color: #222; background: #fff;
@@ -45,36 +48,56 @@ def make_report(study, results):
     folder = study.folder / "figures"
     folder.mkdir(exist_ok=True)
     parts = [_introduction(study, results), _summary(study, results)]
-    for figure in study_figures.figures(study, results):
-        parts.append(_figure(figure, study_figures.save(figure, folder)))
+    for figure in figures(study, results):
+        parts.append(_figure(figure, study_drawing.save(figure, folder)))
     parts += [_audits(study, results), _runs(results)]
-    page = PAGE.format(
-        title=html.escape(f"{study.name}: does spectral normalization help?"), style=STYLE, body="\n".join(parts)
-    )
+    title = html.escape(f"{study.name}: does spectral normalization help?")
+    page = PAGE.format(title=title, style=STYLE, body="\n".join(parts))
     path = study.folder / "report.html"
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
 
+def figures(study, results):
+    """Draw all figures; yields them in the order of the report."""
+    for draw in (scores, curves):
+        for metric in study.metrics:
+            yield draw(study, results, metric)
+    shown = [result for result in results if result.run.setting == shown_setting(study)]
+    yield spectra(study, shown)
+    yield spectra_over_training(study, shown)
+    yield dynamics(study, shown)
+    yield lipschitz(study, results)
+    yield samples(study, shown)
+    yield overview(study, results)
+    yield seconds(study, results)
+
+
+def _paragraph(text):
+    return f"<p>{html.escape(text)}</p>"
+
+
 def _introduction(study, results):
-    """What was compared, on what, under which protocol."""
+    """What was compared, on what, under which protocol, and what must be known of it."""
     config = results[0].run.config
-    states = {state: sum(r.outcome.state == state for r in results) for state in ("finished", "diverged", "failed")}
-    count = len(study.methods) * len(study.settings) * len(study.seeds)
-    short = count - states["finished"] - states["diverged"] - states["failed"]
-    said = ", ".join(f"{number} {state}" for state, number in states.items() if number)
-    said += f", {short} not finished" if short else ""
+    states = [result.outcome.state for result in results]
+    said = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     losses = " or, where a method has its own, ".join(sorted({r.run.config.loss for r in results}))
-    protocols = sorted({r.last["protocol"] for r in results if r.last})
-    sentences = [
+    evaluations = [r.outcome.evaluation["protocol"] for r in results if r.outcome.evaluation]
+    protocols = sorted({r.last["protocol"] for r in results if r.finished})
+    text = (
         f"{len(study.methods)} methods in D, {len(study.settings)} of the optimizer settings of Miyato et al. 2018 "
-        f"(table 1) and {len(study.seeds)} seed(s) on {config.dataset}: {count} runs of {config.total_steps:,} steps "
-        f"of G with the {config.model} pair ({said or 'none begun'}). The loss is {losses}.",
-        "Scores are of the moving average of G's weights." if config.ema_decay else "Scores are of G itself.",
-        "Intervals are Student's, of the mean over seeds, at 95 %; for FID of the mean logarithm.",
-        f"Protocol: {'; '.join(protocols)}. Scores under another one do not compare with these." if protocols else "",
-    ]
-    return f"<p>{html.escape(' '.join(filter(None, sentences)))}</p>"
+        f"(table 1) and {len(study.seeds)} seed(s) on {config.dataset}: {len(results)} runs ({said}) of "
+        f"{config.total_steps:,} steps of G with the {config.model} pair. The loss is {losses}. Scores are of "
+        f"{'the moving average of its weights' if config.ema_decay else 'G itself'}. Intervals are Student's, of the "
+        "mean over seeds, at 95 %; for FID, of its geometric mean. In the figures of scores a hollow dot is a run that "
+        "is not finished, a cross one that diverged."
+    )
+    if protocols:
+        text += f" Protocol: {'; '.join(protocols)}. Scores under another one do not compare with these."
+    if len({protocol["features_sha256"] for protocol in evaluations}) > 1:
+        text += " Warning: the runs were scored by extractors with different weights, so they do not compare either."
+    return _paragraph(text)
 
 
 def _table(header, rows, heroes=()):
@@ -87,32 +110,29 @@ def _table(header, rows, heroes=()):
 
 
 def _summary(study, results):
-    """A row a method: each metric's mean in every setting, and what went wrong."""
-    groups = by([r for r in results if r.last], "method", "setting")
-    metric = study.metrics[-1] if "fid" not in study.metrics else "fid"
-    words, more_is_better = METRICS[metric]
-    rows, sortable = [], []
-    for method in study.methods:
-        cells, means = [], []
+    """A row a method: the mean in every setting, the worst of them, and what is not finished."""
+    metric = "fid" if "fid" in study.metrics else study.metrics[0]
+    found = means(results, metric)
+    worst = worst_cases(study, found, metric)
+    order = [*worst, *(method for method in study.methods if method not in worst)]
+    rows = []
+    for method in order:
+        cells = []
         for setting in study.settings:
-            values = [r.last[metric] for r in groups.get((method, setting), []) if metric in r.last]
-            found = interval(values, logarithmic=metric == "fid")
-            spread = f" ({number(found.low)} to {number(found.high)})" if found and found.low < found.high else ""
-            cells.append(f"{number(found.mean)}{spread}" if found else "-")
-            means += [found.mean] if found else []
-        worst = (min if more_is_better else max)(means) if means else None
-        own = [r for r in results if r.run.method == method]
-        wrong = [
-            f"{n} {state}" for state in ("diverged", "failed") if (n := sum(r.outcome.state == state for r in own))
-        ]
-        rows.append([METHODS[method].label, *cells, number(worst) if means else "-", ", ".join(wrong) or "-"])
-        sortable.append((worst is None, (-1 if more_is_better else 1) * (worst or 0)))
-    order = sorted(range(len(rows)), key=sortable.__getitem__)
-    heroes = [place for place, i in enumerate(order) if study.methods[i] == HERO]
+            spread = found.get((setting, method))
+            text = number(spread.mean) if spread else "-"
+            cells.append(
+                f"{text} ({number(spread.low)} to {number(spread.high)})" if spread and spread.count > 1 else text
+            )
+        states = [result.outcome.state for result in results if result.run.method == method and not result.finished]
+        rest = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        rows.append([METHODS[method].label, *cells, number(worst[method]) if method in worst else "-", rest or "-"])
     header = ["method", *(f"setting {setting}" for setting in study.settings), "worst", "not finished"]
-    table = _table(header, [rows[i] for i in order], heroes)
-    text = f"{words} at the last step, mean over seeds and its interval, ordered by each method's worst setting."
-    return f"<h2>Every method in every setting</h2>\n{table}\n<p>{html.escape(text)}</p>"
+    table = _table(header, rows, [place for place, method in enumerate(order) if method == HERO])
+    text = (
+        f"{METRICS[metric][0]} at the last step: mean over seeds and interval, ordered by each method's worst setting."
+    )
+    return f"<h2>Every method in every setting</h2>\n{table}\n{_paragraph(text)}"
 
 
 def _figure(figure, path):
@@ -125,12 +145,12 @@ def _figure(figure, path):
 
 
 def _audits(study, results):
-    """The layers of one D under spectral norm and of one without, as evaluate.py --audit shows them."""
-    parts = ["<h2>Two discriminators, layer by layer</h2>"]
-    setting, seed = study_figures.shown_setting(study), study.seeds[0]
-    for method in (HERO, "none", "batch"):
+    """The layers of a D under spectral norm and of one without, as evaluate.py --audit shows them."""
+    setting, seed = shown_setting(study), study.seeds[0]
+    parts = []
+    for method in (HERO, "none"):
         chosen = [r for r in results if (r.run.method, r.run.setting, r.run.seed) == (method, setting, seed)]
-        if len(parts) == 3 or not chosen or not chosen[0].final_audit:
+        if not chosen or not chosen[0].final_audit:
             continue
         audit = chosen[0].final_audit
         rows = [
@@ -143,19 +163,19 @@ def _audits(study, results):
         header = ["layer", "kind", "weight", "sigma, power iteration", "sigma, SVD", "norm as a map"]
         off = max(abs(layer["sigma_svd"] - 1) for layer in audit["layers"])
         text = (
-            f"{METHODS[method].label}, setting {setting}, seed {seed}: the largest singular value of the reshaped "
-            f"weight is off 1 by {off:.3f} at most. D is no steeper than {number(audit['upper_bound'])}, the product "
-            f"of the norms, and was seen at {number(audit['lower_bound'])} on images, samples and between them."
+            f"{METHODS[method].label}, setting {setting}, seed {seed}: the largest singular value of a reshaped weight "
+            f"is off 1 by {off:.3f} at most. D is no steeper than {number(audit['upper_bound'])}, and was seen at "
+            f"{number(audit['lower_bound'])} on images, samples and between them."
         )
-        parts.append(f"{_table(header, rows)}\n<p>{html.escape(text)}</p>")
-    return "\n".join(parts if len(parts) > 1 else [])
+        parts.append(f"{_table(header, rows)}\n{_paragraph(text)}")
+    return "\n".join(["<h2>Discriminators, layer by layer</h2>", *parts] if parts else [])
 
 
 def _runs(results):
     """The runs that are not finished, with the reason; where the numbers are."""
-    rest = [r for r in results if r.outcome.state != "finished"]
-    text = "<h2>The runs</h2>\n<p>Every number is in <code>results.csv</code>, a line a run.</p>"
+    text = "<h2>The runs</h2>\n<p>Every number is in <code>results.csv</code>, a line a run.</p>\n"
+    rest = [r for r in results if not r.finished]
     if not rest:
-        return text + "\n<p>All runs that were started are finished.</p>"
+        return text + "<p>All runs that were started are finished.</p>"
     rows = [[r.run.name, r.outcome.state, f"{r.outcome.step:,}", r.outcome.message or "-"] for r in rest]
-    return text + "\n" + _table(["run", "outcome", "step", "why"], rows)
+    return text + _table(["run", "outcome", "step", "why"], rows)

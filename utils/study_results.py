@@ -10,16 +10,26 @@ from typing import NamedTuple
 from .checkpoint import write_atomically
 from .errors import UserError
 from .logger import read_stats
-from .report import label
+from .report import flat
 from .study import METRICS, Outcome, Run, outcome
 
 COLUMNS = [
-    *("run", "method", "setting", "seed", "outcome", "message", "step", "inception_score", "inception_score_std"),
-    *("fid", "kid", "precision", "recall", "best_step", "best_inception_score", "best_fid", "best_kid", "protocol"),
-    *("departures", "largest_sigma", "upper_bound", "lower_bound", "seconds", "seconds_per_step", "device", "threads"),
-    *("commit", "warnings"),
+    *("run", "method", "setting", "seed", "outcome", "message", "reached", "last_step", "inception_score"),
+    *(
+        "inception_score_std",
+        "fid",
+        "kid",
+        "precision",
+        "recall",
+        "best_step",
+        "inception_score_at_best",
+        "fid_at_best",
+    ),
+    *("kid_at_best", "protocol", "departures", "largest_sigma", "upper_bound", "lower_bound", "seconds"),
+    *("seconds_per_step", "device", "threads", "commit", "warnings"),
 ]
 LEVEL = 0.95  # of an interval
+AUDITED = {"layers", "upper_bound", "lower_bound"}  # what an audit has to hold
 
 
 class Result(NamedTuple):
@@ -31,6 +41,10 @@ class Result(NamedTuple):
     audits: dict
 
     @property
+    def finished(self):
+        return self.outcome.state == "finished"
+
+    @property
     def scored(self):
         """The lines with scores, in the order of their steps."""
         return [line for line in self.stats if line.get("fid") is not None]
@@ -39,7 +53,7 @@ class Result(NamedTuple):
     def last(self):
         """The scores at the last step that was scored; {} where none was."""
         if self.outcome.evaluation:
-            return _flat(self.outcome.evaluation)
+            return {"step": self.outcome.step, **flat(self.outcome.evaluation)}
         return self.scored[-1] if self.scored else {}
 
     @property
@@ -49,7 +63,8 @@ class Result(NamedTuple):
 
     @property
     def final_audit(self):
-        return self.audits[max(self.audits)] if self.audits else None
+        """The audit at the end of training; None before that."""
+        return self.audits.get(self.run.config.total_steps)
 
     def values(self, name):
         """[(step, value)] of a statistic, where it has one."""
@@ -57,58 +72,59 @@ class Result(NamedTuple):
 
     @property
     def seconds_per_step(self):
-        """The median over the log's intervals, which leaves out scoring and the slow first ones."""
+        """The median over the log's intervals, which leave out scoring and audits."""
         found = [seconds for _, seconds in self.values("seconds_per_step")]
         return statistics.median(found) if found else None
 
 
-def _flat(evaluation):
-    """An evaluation.json's scores, under the names of stats.jsonl."""
-    found = {name: evaluation[name] for name in ("fid", "precision", "recall") if name in evaluation}
-    found |= {name: evaluation[name]["mean"] for name in ("inception_score", "kid") if name in evaluation}
-    return {"step": evaluation["protocol"]["step"], "protocol": label(evaluation["protocol"]), **found}
-
-
-def read(run, found=None):
-    """The Result of a run. Files of a run that is being trained or was cut off are taken as far as they are whole."""
-    audits = {}
-    for path in (run.run_dir / "audits").glob("step_*.json"):
+def read(run, found):
+    """The Result of a run with this Outcome. One whose files are damaged has failed, with what could be read of it."""
+    stats, audits, damage = [], {}, []
+    try:
+        stats = read_stats(run.run_dir)
+    except (UserError, OSError) as error:
+        damage.append(str(error))
+    for path in sorted((run.run_dir / "audits").glob("step_*.json")):
         try:
-            audits[int(path.stem.removeprefix("step_"))] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is no audit: {error}; delete it") from error
-    return Result(run, found or outcome(run), read_stats(run.run_dir), dict(sorted(audits.items())))
+            audit = json.loads(path.read_text(encoding="utf-8"))
+            if not set(audit) >= AUDITED:
+                raise ValueError("no audit")
+            audits[int(path.stem.removeprefix("step_"))] = audit
+        except (OSError, ValueError, TypeError) as error:
+            damage.append(f"{path} is damaged: {error}")
+    if damage:
+        found = found._replace(state="failed", message="; ".join(damage))
+    return Result(run, found, stats, dict(sorted(audits.items())))
 
 
-def collect(study):
-    """The Results of all runs of a study that were started."""
-    found = [(run, outcome(run)) for run in study.runs()]
-    return [read(*pair) for pair in found if pair[1].state != "missing"]
+def collect(runs, known):
+    """The Results of those of the runs that were started. known: {name: Outcome} where it is known already."""
+    found = [(run, known.get(run.name) or outcome(run)) for run in runs]
+    return [read(run, came_to) for run, came_to in found if came_to.state != "missing"]
 
 
 # ---- results.csv ---------------------------------------------------------------------------------------------------
 
 
 def write_csv(folder, results):
-    """Write results.csv, a line a run. Returns whether it says anything that it did not say before."""
+    """Write results.csv, a line a run, where it says something else than is there. Returns its path."""
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(_row, results))
-    path = folder / "results.csv"
-    text = table.getvalue()
-    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
-        return False
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return True
+    path, text = folder / "results.csv", table.getvalue()
+    if not (path.is_file() and path.read_bytes() == text.encode()):
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
 
 
 def _row(result):
+    """What was not measured stays empty. The last step is the last that was scored; the best is that of the FID."""
     run, found, last, best = result.run, result.outcome, result.last, result.best
     row = {"run": run.name, "method": run.method, "setting": run.setting, "seed": run.seed}
-    row |= {"outcome": found.state, "message": found.message, "step": last.get("step", found.step)}
+    row |= {"outcome": found.state, "message": found.message, "reached": found.step, "last_step": last.get("step")}
     row |= {name: last.get(name) for name in ("inception_score", "fid", "kid", "precision", "recall", "protocol")}
-    row |= {f"best_{name}": best.get(name) for name in ("step", *METRICS)}
+    row |= {"best_step": best.get("step")} | {f"{name}_at_best": best.get(name) for name in METRICS}
     if found.evaluation:
         row["inception_score_std"] = found.evaluation["inception_score"]["std"]
         row["departures"] = "; ".join(found.evaluation["protocol"]["departures"])
@@ -126,11 +142,12 @@ def _row(result):
 
 
 class Interval(NamedTuple):
-    """A mean over seeds, and where it lies with 95 % confidence; the mean itself twice, where there is one seed."""
+    """A mean over so many seeds, and where it lies with 95 % confidence; the mean itself, twice, for one seed."""
 
     mean: float
     low: float
     high: float
+    count: int
 
 
 def interval(values, logarithmic=False):
@@ -144,12 +161,33 @@ def interval(values, logarithmic=False):
     low = high = mean
     if len(values) > 1 and (spread := stats.sem(values)) > 0:
         low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=spread)
-    return Interval(*(math.exp(x) if logarithmic else float(x) for x in (mean, low, high)))
+    return Interval(*(math.exp(x) if logarithmic else float(x) for x in (mean, low, high)), len(values))
 
 
 def by(results, *names):
-    """Results in groups: {(value of each name): [results]}, in the order of methods and settings."""
+    """Results in groups: {(value of each name): [results]}, names being those of a Run."""
     groups = {}
     for result in results:
         groups.setdefault(tuple(getattr(result.run, name) for name in names), []).append(result)
     return groups
+
+
+def means(results, metric):
+    """{(setting, method): Interval} of the last scores of the finished runs; for FID of their geometric mean."""
+    groups = by([r for r in results if r.finished and metric in r.last], "setting", "method")
+    return {key: interval([r.last[metric] for r in group], metric == "fid") for key, group in groups.items()}
+
+
+def worst_cases(study, found, metric):
+    """The worst mean over the settings of each method that has one in all of them: {method: mean}, best first.
+
+    found: what means() gave.
+    """
+    sign = -1 if METRICS[metric][1] else 1
+    settings = {setting for setting, _ in found}
+    worst = {}
+    for method in study.methods:
+        own = [found[setting, method].mean for setting in settings if (setting, method) in found]
+        if own and len(own) == len(settings):
+            worst[method] = max(own, key=lambda mean: sign * mean)
+    return dict(sorted(worst.items(), key=lambda item: sign * item[1]))
