@@ -10,7 +10,7 @@ import sys
 
 from utils.errors import Stopped, UserError, run_as_script
 from utils.parser import Parser, add_settings, given_settings
-from utils.study import DONE, GRID, arguments, claim, clear, failure_path, in_use, load_study, outcome
+from utils.study import GRID, claim, load_study
 
 CONFIG = "configs/studies/digits.yaml"
 OVERRIDES = ("data_dir", "device", "features", "inception_weights", "num_samples", "protocol", "total_steps")
@@ -43,6 +43,7 @@ def run_all(study, runs, jobs, done=0):
     """Run these, and write beside them why one failed. done: how many were before. Stopped by a signal, all saved."""
     from utils.jobs import STOPPED, side_by_side
     from utils.logger import progress
+    from utils.study_runs import arguments, clear, failure_path, in_use, outcome
 
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had this process ignore the first
         signal.signal(number, _interrupt)
@@ -91,6 +92,8 @@ def _reason(console, code):
 
 def print_commands(runs):
     """A command for each run that is not finished, as for a SLURM array: it starts the run or goes on with it."""
+    from utils.study_runs import DONE, outcome
+
     typed = [word for word in sys.argv[1:] if word != "--print_commands"]
     for run in runs:
         if outcome(run).state not in DONE:
@@ -132,6 +135,7 @@ def main():
         report(study, forced=True)
         return
     from utils.run import locked
+    from utils.study_runs import DONE, outcome
 
     try:
         study.folder.mkdir(parents=True, exist_ok=True)

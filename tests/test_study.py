@@ -15,7 +15,8 @@ from utils.data import Images
 from utils.errors import UserError
 from utils.parser import parse_args
 from utils.run import State
-from utils.study import METHODS, SETTINGS, arguments, clear, failure_path, load_study, outcome
+from utils.study import METHODS, SETTINGS, load_study
+from utils.study_runs import DONE, arguments, clear, failure_path, outcome
 
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
 BASE = {"dataset": "digits", "model": "mlp", "total_steps": 4, "eval_every": 2, "audit_every": 2, **SMALL}
@@ -200,7 +201,7 @@ def test_an_evaluation_that_is_not_whole_leaves_the_run_unfinished(run, text):
 def test_a_run_that_diverged_says_where_and_is_not_tried_again(run):
     leave(run, step=3, diverged="loss_D is not finite at step 3")
     assert outcome(run)[:3] == ("diverged", 3, "loss_D is not finite at step 3")
-    assert "diverged" in study.DONE
+    assert "diverged" in DONE
 
 
 def test_a_damaged_configuration_is_a_failure_of_that_run_alone(run):

@@ -7,11 +7,12 @@ from matplotlib import pyplot as plt
 
 from utils import plots
 from utils.config import Config
-from utils.study import Outcome, Run, Study
+from utils.study import Run, Study
 from utils.study_discriminator import lipschitz, stable_rank
 from utils.study_drawing import extremes, number
 from utils.study_report import figures
 from utils.study_results import Result
+from utils.study_runs import Outcome
 from utils.study_samples import images_of, seconds
 from utils.study_scores import curves, scores
 

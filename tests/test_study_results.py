@@ -7,8 +7,9 @@ import pytest
 
 from utils import study_results
 from utils.config import Config
-from utils.study import Outcome, Run, Study
+from utils.study import Run, Study
 from utils.study_results import Result, by, interval, means, read, worst_cases, write_csv
+from utils.study_runs import Outcome
 
 
 def result(method="none", setting="C", seed=0, scores=(), state="finished", **changes):

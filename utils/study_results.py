@@ -11,7 +11,8 @@ from .checkpoint import write_atomically
 from .errors import UserError
 from .logger import read_stats
 from .report import flat
-from .study import METRICS, Outcome, Run, outcome
+from .study import METRICS, Run
+from .study_runs import Outcome, outcome
 
 COLUMNS = [
     *("run", "method", "setting", "seed", "outcome", "message", "reached", "last_step", "inception_score"),
