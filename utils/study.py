@@ -108,8 +108,9 @@ class Study(NamedTuple):
         return Run(method, setting, seed, flags, config)
 
     def with_all_of(self, other):
-        """This study with the methods, settings and seeds of another one too."""
+        """This study with the methods, settings and seeds of another one too, and its metrics."""
         return self._replace(
+            metrics=other.metrics,
             methods=tuple(name for name in METHODS if name in self.methods + other.methods),
             settings=tuple(name for name in SETTINGS if name in self.settings + other.settings),
             seeds=tuple(sorted({*self.seeds, *other.seeds})),
