@@ -51,7 +51,7 @@ import sys
 import compare
 from utils import jobs
 from utils.errors import run_as_script
-jobs.PRELOADED = sys.argv.pop(1).split()
+jobs.PRELOADED += sys.argv.pop(1).split()
 run_as_script(compare.main)
 """
 
@@ -60,7 +60,7 @@ def compare(config, folder, *flags, action=None):
     """Run compare.py in a process of its own, with something to happen at step 3 of a run; returns the process."""
     hook = config.parent / "hook.py"
     hook.write_text(HOOK.format(action=action), encoding="utf-8")
-    command = [sys.executable, "-c", BODY, "hook" if action else "main train evaluate"]
+    command = [sys.executable, "-c", BODY, "hook" if action else ""]
     command += ["--config", config, "--out", folder, "--jobs", 2, *flags]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{config.parent}"}
     return subprocess.run(
@@ -137,11 +137,11 @@ def test_the_report_is_one_file_with_a_sentence_under_each_picture(finished):
 
 # Added to a copy of the report: it measures itself and says so to the page around it, once its pictures are there.
 MEASURE = """<script>addEventListener("load", () => {
+  const page = document.documentElement;
   const clipped = [...document.querySelectorAll("body *")].filter((e) => {
-    const right = e.getBoundingClientRect().right;
-    return right > innerWidth + 1 && !e.closest(".table");
+    return e.getBoundingClientRect().right > page.clientWidth + 1 && !e.closest(".table");
   });
-  parent.postMessage({width: innerWidth, page: document.documentElement.scrollWidth, clipped: clipped.length,
+  parent.postMessage({width: page.clientWidth, page: page.scrollWidth, clipped: clipped.length,
     missing: [...document.images].filter((i) => !i.naturalWidth).length, pictures: document.images.length}, "*");
 });</script>"""
 AROUND = """<body><script>addEventListener("message", (e) => {
@@ -224,7 +224,7 @@ def test_a_killed_run_is_recorded_and_the_others_finish_and_the_next_start_goes_
     config, folder = write_study(tmp_path / "small.yaml", data_dir=data_dir), tmp_path / "runs"
     done = compare(config, folder, action="os.kill(os.getpid(), signal.SIGKILL)")
     assert done.returncode == 2 and "not finished: none_C_seed0" in done.stderr
-    assert "none_C_seed0 failed: killed by signal 9 (is there enough memory?)" in done.stderr
+    assert "none_C_seed0 failed: killed by signal 9 (is there enough memory?)" in done.stdout
     found = rows(folder)
     assert [row["outcome"] for row in found.values()] == ["failed", "finished"]
     assert found["none_C_seed0"]["message"].startswith("killed by signal 9")

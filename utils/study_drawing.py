@@ -90,7 +90,9 @@ def legend(figure, colours, labels, columns=4):
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours]
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=1.5, columnspacing=1.2
+    )
 
 
 def legend_of_methods(figure, methods):

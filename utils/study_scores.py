@@ -40,7 +40,7 @@ def scores(study, results, metric):
                 axis.plot([spread.low, spread.high], [row, row], color=COLOURS[method], linewidth=1.5)
                 axis.plot([spread.mean], [row], "|", ms=11, mew=2.5, color=COLOURS[method])
         axis.set_title(_setting_title(setting), fontsize=10)
-    _scale(axes, [result.last[metric] for result in scored], metric == "fid")
+    _scale(axes, [result.last[metric] for result in scored], found.values(), metric == "fid")
     name_rows(axes[0], study.methods)
     better = "more is better" if more_is_better else "less is better"
     figure.supxlabel(f"{words} at the last step ({better})", fontsize=10)
@@ -56,18 +56,19 @@ def _dot(axis, value, row, colour, state):
         axis.plot([value], [row], "o", ms=4, alpha=0.6, color=colour, **filled)
 
 
-def _scale(axes, values, logarithmic):
-    """Limits that show every value, however wide the intervals are."""
-    low, high = (min(values), max(values)) if values else (1.0, 2.0)
+def _scale(axes, values, spreads, logarithmic):
+    """Limits that show every value, and the intervals as far as those do not make them twice as wide."""
+    map_to, map_back = (np.log, np.exp) if logarithmic else (np.asarray, np.asarray)
+    values = map_to(np.maximum(list(values), 1e-3) if logarithmic else list(values)) if values else np.zeros(1)
+    room = max(np.ptp(values), 0.1)
+    ends = [map_to(max(end, 1e-3) if logarithmic else end) for s in spreads for end in (s.low, s.high)]
+    low = max(min([*values, *ends]), values.min() - room / 2) - 0.05 * room
+    high = min(max([*values, *ends]), values.max() + room / 2) + 0.05 * room
+    axes[0].set_xlim(map_back(low), map_back(high))
     if logarithmic:
-        margin = (max(high, 1e-3) / max(low, 1e-3)) ** 0.07 * 1.01
-        axes[0].set_xlim(max(low, 1e-3) / margin, max(high, 1e-3) * margin)
         axes[0].set_xscale("log")
         for axis in axes:
             plain_ticks(axis.xaxis)
-    else:
-        margin = 0.07 * (high - low) or 0.1
-        axes[0].set_xlim(low - margin, high + margin)
 
 
 def _setting_title(setting):
