@@ -24,7 +24,7 @@ normalize: .venv/installed
 	--run_dir $(NORMALIZE_RUN) --dataset $(DATASET) --model $(MODEL) --total_steps $(STEPS)) $(ARGS)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

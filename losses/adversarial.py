@@ -48,7 +48,7 @@ BOUNDARIES = {"bce": 0.0, "hinge": 0.0, "lsgan": 0.5}
 def accuracy(loss, real_logits, fake_logits):
     """The share of images that D's logits (N, 1) put on their side of the loss's boundary; on it counts half. A scalar.
 
-    Under wasserstein, where only differences count, the boundary is the middle between the two means.
+    Under wasserstein, where only differences count, the boundary is the middle between the two means given.
     """
     boundary = BOUNDARIES.get(loss, (real_logits.mean() + fake_logits.mean()) / 2)
     return 0.5 + ((real_logits - boundary).sign().mean() - (fake_logits - boundary).sign().mean()) / 4

@@ -1,9 +1,14 @@
 """What several tests share: small settings, one cache of the digits classifier, and pictures on disk."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+# pytest-xdist's workers share the cores, and so do the processes that their tests start. Before torch is imported.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // workers)))
 
 import numpy as np
 import pytest

@@ -134,7 +134,10 @@ def ended(tmp_path_factory):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_two_ranks_make_the_updates_of_one(ended, name):
     alone, shared = (torch.load(ended / f"{name}_{count}_0.pt") for count in (1, 2))
-    torch.testing.assert_close(shared["history"], alone["history"], rtol=1e-9, atol=1e-9)
+    # Under wasserstein D's accuracy, the last column, is counted by each rank about the middle of its own part.
+    columns = slice(4) if SETTINGS[name].get("loss") == "wasserstein" else slice(None)
+    shared_history, history = shared["history"][:, columns], alone["history"][:, columns]
+    torch.testing.assert_close(shared_history, history, rtol=1e-9, atol=1e-9)
     for network in ("G", "D", "ema"):
         assert alone[network].keys() == shared[network].keys()
         for key, value in alone[network].items():

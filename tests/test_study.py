@@ -106,8 +106,8 @@ def test_the_studies_are_eleven_methods_in_six_settings_with_three_seeds(path, t
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_arguments_of_a_run_make_its_very_configuration(method):
-    run = load_study(ROOT / "configs" / "studies" / "digits.yaml").run(method, "E", 2)
+def test_the_arguments_of_a_run_make_its_very_configuration(method, tmp_path):
+    run = load_study(ROOT / "configs" / "studies" / "digits.yaml", tmp_path).run(method, "E", 2)
     flags, dry_run = parse_args("", arguments(run))
     assert not dry_run
     assert resolve(flags)[0] == run.config
