@@ -90,8 +90,8 @@ def _introduction(study, results):
         f"(table 1) and {len(study.seeds)} seed{'s' * (len(study.seeds) > 1)} on {config.dataset}: {len(results)} runs "
         f"({said}) of {config.total_steps:,} steps of G with the {config.model} pair. The loss is {losses}. Scores are "
         f"of {'the moving average of its weights' if config.ema_decay else 'G itself'}. Intervals are Student's, of "
-        "the mean over seeds, at 95 %; for FID, of its geometric mean. In the figures of scores a hollow dot is a run that "
-        "is not finished, a cross one that diverged."
+        "the mean over seeds, at 95 %; for FID, of its geometric mean. In the figures of scores a hollow dot is a run "
+        "that is not finished, a cross one that diverged."
     )
     if protocols:
         text += f" Protocol: {'; '.join(protocols)}. Scores under another one do not compare with these."

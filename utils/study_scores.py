@@ -57,13 +57,13 @@ def _dot(axis, value, row, colour, state):
 
 
 def _scale(axes, values, spreads, logarithmic):
-    """Limits that show every value, and the intervals as far as those do not make them twice as wide."""
+    """Limits that show every value, and the intervals as far as those do not make them a quarter wider."""
     map_to, map_back = (np.log, np.exp) if logarithmic else (np.asarray, np.asarray)
     values = map_to(np.maximum(list(values), 1e-3) if logarithmic else list(values)) if values else np.zeros(1)
     room = max(np.ptp(values), 0.1)
     ends = [map_to(max(end, 1e-3) if logarithmic else end) for s in spreads for end in (s.low, s.high)]
-    low = max(min([*values, *ends]), values.min() - room / 2) - 0.05 * room
-    high = min(max([*values, *ends]), values.max() + room / 2) + 0.05 * room
+    low = max(min([*values, *ends]), values.min() - room / 8) - 0.05 * room
+    high = min(max([*values, *ends]), values.max() + room / 8) + 0.05 * room
     axes[0].set_xlim(map_back(low), map_back(high))
     if logarithmic:
         axes[0].set_xscale("log")
