@@ -14,13 +14,16 @@ from conftest import SMALL
 from test_scripts import fails
 from torch import nn
 
+import train
 from models import build_models, spectral_norm
 from models.convolution import Conv2d
 from models.normalization import BatchNorm, LayerNorm
 from models.resampling import ConvAvgPool2d
 from models.resnet import DownBlock
 from models.spectral_norm import iteration
-from utils import checkpoint, spectra
+from utils import checkpoint, data, monitor, spectra
+from utils.config import resolve
+from utils.run import State
 
 
 @torch.no_grad()
@@ -369,6 +372,19 @@ def test_the_summary_has_a_line_for_each_layer_and_says_what_they_mean():
 
 
 # ---- evaluate.py --audit -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d_norm", ["spectral", "none", "batch"])
+def test_a_trained_spectrally_normalized_discriminator_keeps_its_norms_near_one_and_a_standard_one_does_not(d_norm):
+    flags = {"dataset": "digits", "model": "mlp", "base_channels": 32, "loss": "bce", "d_norm": (d_norm,)}
+    config, _ = resolve({**flags, "lr_G": 2e-4, "lr_D": 2e-4, "betas": (0.5, 0.999)})  # the paper's setting C
+    state = State(config, data.load_split(config), torch.device("cpu"))
+    for _ in range(150):
+        train.step(state, config)
+    found = spectra.audit(state.D, *monitor.probe(state, torch.randn(50, config.z_dim)))
+    off = max(abs(layer["sigma_svd"] - 1) for layer in found["layers"])
+    assert off < 0.05 if d_norm == "spectral" else off > 0.05
+    assert 0 < found["lower_bound"] <= found["upper_bound"]
 
 
 @pytest.fixture(scope="module")

@@ -68,8 +68,10 @@ def plot_curves(run_dir, stats, title):
     panels = [panel for panel in panels if any(name in line for line in stats for name in panel[1])]
     if not panels:
         return None
-    rows = -(-len(panels) // 3)
-    figure, axes = plt.subplots(rows, 3, figsize=(12.6, 3.3 * rows), squeeze=False, layout="constrained")
+    columns = 2 if len(panels) == 4 else 3
+    rows = -(-len(panels) // columns)
+    size = (4.2 * columns, 3.3 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     for axis, (label, series, scale) in zip(axes.flat, panels):
