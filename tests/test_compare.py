@@ -139,7 +139,7 @@ def test_the_report_is_one_file_with_a_sentence_under_each_picture(finished):
 MEASURE = """<script>addEventListener("load", () => {
   const page = document.documentElement;
   const clipped = [...document.querySelectorAll("body *")].filter((e) => {
-    return e.getBoundingClientRect().right > page.clientWidth + 1 && !e.closest(".table");
+    return e.getBoundingClientRect().right > page.clientWidth + 1;
   });
   parent.postMessage({width: page.clientWidth, page: page.scrollWidth, clipped: clipped.length,
     missing: [...document.images].filter((i) => !i.naturalWidth).length, pictures: document.images.length}, "*");

@@ -324,8 +324,8 @@ def test_an_audit_changes_nothing():
         facts += [(p.requires_grad, p.grad) for p in D.parameters()]
         return values, facts, torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
 
-    for d_norm, train in itertools.product([("spectral", "batch"), "weight"], (True, False)):
-        D = moved("dcgan", d_norm).train(train)
+    for d_norm, training in itertools.product([("spectral", "batch"), "weight"], (True, False)):
+        D = moved("dcgan", d_norm).train(training)
         real, fake = images()
         before = state()
         first = spectra.audit(D, real, fake)

@@ -19,9 +19,15 @@ body { margin: 0 auto; padding: 1rem; max-width: 60rem; color: #222; background:
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 figure { margin: 1rem 0; } figcaption { margin-top: .5rem; max-width: 46rem; }
 img { max-width: 100%; height: auto; display: block; }
-.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; overflow-wrap: normal; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+table { border-collapse: collapse; font-size: .875rem; overflow-wrap: normal; }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }
 th:first-child, td:first-child { text-align: left; } tr.hero { font-weight: 600; }
+small { color: #555; display: block; }
+@media (max-width: 50rem) { /* each row as a list of its cells */
+  th { display: none; } table, tbody, tr, td { display: block; } tr { padding: .5rem 0; border-bottom: 1px solid #999; }
+  td, td:first-child { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .1rem 0; }
+  td:first-child { font-weight: 600; } td::before { content: attr(data-label); color: #555; } small { display: inline; }
+}
 code { font-size: .875em; background: #f3f3f3; }
 """
 PAGE = """<!doctype html>
@@ -101,12 +107,17 @@ def _introduction(study, results):
 
 
 def _table(header, rows, heroes=()):
-    """An HTML table; rows whose number is in heroes are emphasised."""
-    lines = ["<tr>" + "".join(f"<th>{html.escape(str(cell))}</th>" for cell in header) + "</tr>"]
+    """An HTML table of text; a cell (text, text) has the second one smaller. heroes: the numbers of rows in bold."""
+    lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>"]
     for i, row in enumerate(rows):
-        cells = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row)
-        lines.append(f'<tr class="hero">{cells}</tr>' if i in heroes else f"<tr>{cells}</tr>")
-    return '<div class="table"><table>\n' + "\n".join(lines) + "\n</table></div>"
+        cells = []
+        for label, cell in zip(header, row):
+            first, second = cell if isinstance(cell, tuple) else (cell, None)
+            text = html.escape(first) + (f" <small>{html.escape(second)}</small>" if second else "")
+            cells.append(f'<td data-label="{html.escape(label)}"><span>{text}</span></td>')
+        opening = '<tr class="hero">' if i in heroes else "<tr>"
+        lines.append(f"{opening}{''.join(cells)}</tr>")
+    return "<table>\n" + "\n".join(lines) + "\n</table>"
 
 
 def _summary(study, results):
@@ -120,10 +131,8 @@ def _summary(study, results):
         cells = []
         for setting in study.settings:
             spread = found.get((setting, method))
-            text = number(spread.mean) if spread else "-"
-            cells.append(
-                f"{text} ({number(spread.low)} to {number(spread.high)})" if spread and spread.count > 1 else text
-            )
+            wide = f"{number(spread.low)} to {number(spread.high)}" if spread and spread.count > 1 else None
+            cells.append((number(spread.mean) if spread else "-", wide))
         states = [result.outcome.state for result in results if result.run.method == method and not result.finished]
         rest = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         rows.append([METHODS[method].label, *cells, number(worst[method]) if method in worst else "-", rest or "-"])
