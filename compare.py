@@ -4,13 +4,14 @@ Runs that are finished are skipped, and those that were cut off go on. The repor
 """
 
 import contextlib
+import functools
 import shlex
 import signal
 import sys
 
 from utils.errors import Stopped, UserError, run_as_script
 from utils.parser import Parser, add_settings, given_settings
-from utils.study import GRID, claim, load_study
+from utils.study import GRID, claim, load_study, seeds_of
 
 CONFIG = "configs/studies/digits.yaml"
 OVERRIDES = ("data_dir", "device", "features", "inception_weights", "num_samples", "protocol", "total_steps")
@@ -27,7 +28,7 @@ def parse_args(argv=None):
     parser.add_argument("--seeds", nargs="+", type=int, help="only these")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side; the cores are shared out (default: 1)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--report", action="store_true", help="make the report of what there is, and run nothing")
+    what.add_argument("--report", action="store_true", help="make the report of what there is of it, and run nothing")
     what.add_argument("--run", metavar="NAME", help="this run alone, and no report: what --print_commands prints")
     what.add_argument(
         "--print_commands", action="store_true", help="print a command for each run that is not finished, and stop"
@@ -43,21 +44,31 @@ def run_all(study, runs, jobs, done=0):
     """Run these, and write beside them why one failed. done: how many were before. Stopped by a signal, all saved."""
     from utils.jobs import STOPPED, side_by_side
     from utils.logger import progress
-    from utils.study_runs import arguments, clear, failure_path, in_use, outcome
+    from utils.study_runs import DONE, arguments, clear, failure_path, in_use, outcome
 
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had this process ignore the first
         signal.signal(number, _interrupt)
     console = study.folder / "console"
-    console.mkdir(exist_ok=True)
-    todo, calls = {}, []
-    for run in runs:
+    try:
+        console.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write into {study.folder}: {error.strerror}") from error
+    by_name, printed = {run.name: run for run in runs}, {}
+
+    def call(run):
+        """The arguments of main.py, now; None where somebody else has begun or finished the run meanwhile."""
+        if outcome(run).state in DONE:
+            return None
         if sentence := in_use(run):
-            print(f"{run.name} is left alone: {sentence}")
-            continue
+            bar.write(f"{run.name} is left alone: {sentence}")
+            return None
         failure_path(run).unlink(missing_ok=True)
         clear(run)
-        todo[run.name] = run
-        calls.append((run.name, arguments(run), console / f"{run.name}.txt"))
+        path = console / f"{run.name}.txt"
+        printed[run.name] = path.stat().st_size if path.exists() else 0
+        return arguments(run)
+
+    calls = [(run.name, functools.partial(call, run), console / f"{run.name}.txt") for run in runs]
     with (
         progress(total=done + len(runs), initial=done, label=study.name, unit="run", delay=0) as bar,
         contextlib.closing(side_by_side(calls, jobs)) as ended,
@@ -65,13 +76,14 @@ def run_all(study, runs, jobs, done=0):
         try:
             for name, code in ended:
                 bar.update()
-                found = outcome(todo[name])
+                found = outcome(by_name[name])
                 if found.state == "diverged":
                     bar.write(f"{name} diverged: {found.message}")
-                elif code and code not in STOPPED:
-                    message = _reason(console / f"{name}.txt", code)
-                    failure_path(todo[name]).write_text(message + "\n", encoding="utf-8")
+                elif code and code not in STOPPED and found.state not in DONE:
+                    message = _reason(console / f"{name}.txt", printed[name], code)
                     bar.write(f"{name} failed: {message}")
+                    with contextlib.suppress(OSError):  # a full disk is no reason to stop the others
+                        failure_path(by_name[name]).write_text(message + "\n", encoding="utf-8")
         except Stopped:
             ended.close()  # waits till those that were running have saved themselves
             raise
@@ -82,12 +94,15 @@ def _interrupt(number, frame):
     raise Stopped("stopped; what was running has saved itself. The same command goes on", number)
 
 
-def _reason(console, code):
-    """Why a run ended with this exit code: a signal's number, or the last line that it printed."""
+def _reason(console, start, code):
+    """Why a run ended with this exit code: a signal's number, or the last line that it printed, from `start` on."""
     if code < 0:
         return f"killed by signal {-code}" + (" (is there enough memory?)" if code == -9 else "")
-    lines = [line.strip() for line in console.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return ([line for line in lines if line] or [f"exit code {code}"])[-1][:300]
+    with contextlib.suppress(OSError):
+        lines = console.read_bytes()[start:].decode("utf-8", errors="replace").splitlines()
+        if lines := [line.strip() for line in lines if line.strip()]:
+            return lines[-1][:300]
+    return f"exit code {code}"
 
 
 def print_commands(runs):
@@ -108,6 +123,8 @@ def report(study, forced, known=None):
     from utils.study_results import collect, write_csv
 
     results = collect(study.runs(), known or {})
+    if not results:
+        raise UserError(f"{study.folder} holds no run of this study yet")
     table, page = write_csv(study.folder, results), study.folder / "report.html"
     if forced or not page.is_file() or page.stat().st_mtime_ns < table.stat().st_mtime_ns:
         from utils.study_report import make_report
@@ -132,6 +149,7 @@ def main():
         if not runs:
             raise UserError(f"{study.name} has no run {namespace.run}: they are named METHOD_SETTING_seedK")
     if namespace.report:
+        claim(study, write=False)
         report(study, forced=True)
         return
     from utils.run import locked
@@ -150,7 +168,10 @@ def main():
         if not namespace.run:
             # Of all that there is of this study, so that a part of it takes nothing from the report.
             whole = load_study(namespace.config, namespace.out, overrides=settings).with_all_of(study)
+            whole = whole._replace(seeds=tuple(sorted({*whole.seeds, *seeds_of(study.folder)})))
             report(whole, forced=False, known=known)
+    if namespace.run and not todo:
+        print(f"{namespace.run} is {known[namespace.run].state} already")
     if rest := [run.name for run in todo if outcome(run).state not in DONE]:
         raise UserError(f"not finished: {', '.join(rest[:5])}{' ...' * (len(rest) > 5)}. The same command goes on")
 

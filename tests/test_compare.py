@@ -271,6 +271,7 @@ def test_two_studies_do_not_write_to_one_folder(finished, call, tmp_path):
         (["--out", "README.md"], "README.md"),
         (["--num_samples", "5"], "num_samples must be at least 100"),
         (["--report", "--out", "{tmp}"], "holds no run of this study yet"),
+        (["--report", "--out", "{tmp}/absent"], "holds no run of this study yet"),
         (["--run", "spectral"], "digits has no run spectral: they are named METHOD_SETTING_seedK"),
     ],
 )

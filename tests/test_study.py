@@ -49,6 +49,9 @@ def run(write, tmp_path):
     return load_study(write(), tmp_path / "runs").run("spectral", "C", 0)
 
 
+OTHER = {"features": "inception-v3-compat"}
+
+
 def leave(run, step=4, diverged=None):
     """Write what a run leaves: its config.yaml with the record of a start, and checkpoints' names."""
     (run.run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -60,6 +63,8 @@ def leave(run, step=4, diverged=None):
 def evaluate(run, **changes):
     """Write the evaluation.json of the run's last step, 100 samples beside 1,498 real images."""
     protocol = {"step": 4, "seed": 0, "ema": True, "name": "modern", "num_samples": 100, "num_real": 1498}
+    protocol |= {"features": "classifier", "features_sha256": "0" * 64, "split": "train", "dataset": "digits"}
+    protocol["departures"] = []
     content = {"fid": 10.0, "inception_score": {"mean": 5.0, "std": 0.1}, "protocol": protocol | changes}
     (run.run_dir / "evaluation.json").write_text(json.dumps(content), encoding="utf-8")
 
@@ -184,7 +189,9 @@ def test_a_run_is_finished_when_its_last_step_is_scored(run):
     assert outcome(run)[:2] == ("finished", 4)
 
 
-@pytest.mark.parametrize("change", [{"step": 2}, {"num_samples": 5000}, {"name": "test"}, {"seed": 1}, {"ema": False}])
+@pytest.mark.parametrize(
+    "change", [{"step": 2}, {"num_samples": 5000}, {"name": "test"}, {"seed": 1}, {"ema": False}, OTHER]
+)
 def test_a_run_that_was_scored_in_another_way_is_not_finished(run, change):
     leave(run)
     evaluate(run, **change)
@@ -222,6 +229,13 @@ def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
     first.folder.mkdir()
     study.claim(first)
     study.claim(load_study(write(base={**BASE, "total_steps": 9, "log_every": 3}), tmp_path / "runs"))
+    path = first.folder / "study.yaml"
+    for damage in ("", "- 1", "{"):
+        path.write_text(damage, encoding="utf-8")
+        study.claim(first, write=False)
+        assert path.read_text(encoding="utf-8") == damage
+        study.claim(first)
+        assert yaml.safe_load(path.read_text(encoding="utf-8")) == first.base
     with pytest.raises(UserError, match=r"belongs to another study: its z_dim is 8, and this one's 4.*--out"):
         study.claim(load_study(write(base={**BASE, "z_dim": 4}), tmp_path / "runs"))
 
@@ -276,6 +290,10 @@ def test_what_ended_before_its_first_checkpoint_is_cleared_and_nothing_else(run)
         clear(run)
         assert run.run_dir.exists()
         (run.run_dir / kept).unlink()
+    (run.run_dir / "notes.txt").touch()  # somebody's own
+    clear(run)
+    assert run.run_dir.exists()
+    (run.run_dir / "notes.txt").unlink()
     leave(run, step=3)  # its checkpoints were taken away, but not what else there is
     clear(run)
     assert run.run_dir.exists()

@@ -23,17 +23,16 @@ STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a run tha
 def side_by_side(calls, jobs):
     """Run main.py with each of the arguments, at most `jobs` at once; yields (key, exit code) as they end.
 
-    calls: [(key, arguments, path of the file for what it prints)]. The exit code is negative after a signal. When the
-    generator is closed, or Ctrl-C comes, those that run are told to stop, and save themselves; so they are, too, when
-    this process is killed (on Windows they are ended at once, and go on from their last checkpoint).
+    calls: [(key, function that gives the arguments when it is time, or None to pass over it, path of the file for what
+    it prints)]. The exit code is negative after a signal, and None of what was passed over. When the generator is
+    closed, or Ctrl-C comes, those that run are told to stop, and save themselves; so they are, too, when this process
+    is killed (on Windows they are ended at once, and go on from their last checkpoint).
     """
-    if not calls:
-        return
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(PRELOADED)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // min(jobs, len(calls)))))
-    waiting, running = list(reversed(calls)), {}
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // max(1, min(jobs, len(calls))))))
+    waiting, running, fetched = list(reversed(calls)), {}, False
 
     def start(target, key, arguments, console):
         process = context.Process(target=_as_script, args=(target, arguments, str(console)))
@@ -47,12 +46,20 @@ def side_by_side(calls, jobs):
             yield key, process.exitcode
 
     try:
-        start(_fetch, *calls[0])  # by itself: runs that begin together would each download the data
-        list(ended())
         while waiting or running:
             while waiting and len(running) < jobs:
-                start(_run, *waiting.pop())
-            yield from ended()
+                key, give, console = waiting.pop()
+                arguments = give()
+                if arguments is None:
+                    yield key, None
+                    continue
+                if not fetched:  # by itself: runs that begin together would each download the data
+                    start(_fetch, key, arguments, console)
+                    list(ended())
+                    fetched = True
+                start(_run, key, arguments, console)
+            if running:
+                yield from ended()
     finally:
         for _, process in running.values():
             process.terminate()
@@ -89,12 +96,14 @@ def _fetch(arguments):
     from .data import load_split
     from .distributed import select_device
     from .evaluator import Evaluator
+    from .metrics import PROTOCOLS
     from .parser import parse_args
     from .run import prepare
 
     config = prepare(parse_args("", arguments)[0])
     evaluator = Evaluator(config, load_split(config), select_device(config.device))
-    evaluator.check(config.protocol)
+    for name in config.protocol:
+        evaluator.reference(PROTOCOLS[name].split)
 
 
 def _stop_without(parent):

@@ -1,6 +1,7 @@
 """A study: methods x settings x seeds, after figures 1 and 2 of Miyato et al. 2018. Imports no torch by itself."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -186,17 +187,30 @@ def _checked(key, values):
     return tuple(values)
 
 
-def claim(study):
-    """Keep what all runs share in the folder's study.yaml. UserError where that is another study's."""
+def claim(study, write=True):
+    """Keep what all runs share in the folder's study.yaml. UserError where that is another study's.
+
+    write: False where it is only to be compared. A file that is damaged is written anew.
+    """
     path = study.folder / "study.yaml"
     own = {key: list(value) if isinstance(value, tuple) else value for key, value in study.base.items()}
-    if path.is_file():
-        before = load_yaml(path)
-        fixed = [key for key in {*before, *own} if key in COMPARED or not FIELDS[key].metadata["resumable"]]
-        if changed := [key for key in sorted(fixed) if before.get(key) != own.get(key)]:
-            key = changed[0]
+    try:
+        before = {key: value for key, value in load_yaml(path).items() if key in FIELDS}
+    except (UserError, AttributeError):  # absent or damaged
+        before = own | {"log_every": None}
+    for key in sorted({*before, *own}):
+        if (key in COMPARED or not FIELDS[key].metadata["resumable"]) and before.get(key) != own.get(key):
             raise UserError(
                 f"{study.folder} belongs to another study: its {key} is {before.get(key)}, and this one's "
                 f"{own.get(key)}. Choose another folder with --out"
             )
-    path.write_text(yaml.safe_dump(own, sort_keys=False), encoding="utf-8")
+    if write and before != own:
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # printed commands may start at the same time
+        temporary.write_text(yaml.safe_dump(own, sort_keys=False), encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def seeds_of(folder):
+    """The seeds that the runs in a study's folder have."""
+    names = [path.name.rpartition("_seed")[2] for path in folder.glob("*_seed*") if path.is_dir()]
+    return tuple(int(name) for name in names if name.isdecimal())

@@ -5,7 +5,6 @@ import html
 
 from . import study_drawing
 from .checkpoint import write_atomically
-from .errors import UserError
 from .study import METHODS, METRICS
 from .study_discriminator import dynamics, lipschitz, spectra, spectra_over_training
 from .study_drawing import HERO, number, shown_setting
@@ -48,9 +47,7 @@ PAGE = """<!doctype html>
 
 
 def make_report(study, results):
-    """Draw the figures of a study's Results and write report.html. Returns its path; UserError without any result."""
-    if not results:
-        raise UserError(f"{study.folder} holds no run of this study yet")
+    """Draw the figures of a study's Results, of which there are some, and write report.html. Returns its path."""
     folder = study.folder / "figures"
     folder.mkdir(exist_ok=True)
     parts = [_introduction(study, results), _summary(study, results)]

@@ -30,7 +30,8 @@ COLUMNS = [
     *("seconds_per_step", "device", "threads", "commit", "warnings"),
 ]
 LEVEL = 0.95  # of an interval
-AUDITED = {"layers", "upper_bound", "lower_bound"}  # what an audit has to hold
+AUDITED = {"layers", "upper_bound", "lower_bound"}  # what an audit has to hold, and each layer in it
+AUDITED_LAYER = {"name", "kind", "weight", "sigma_power_iteration", "sigma_svd", "operator_norm", "singular_values"}
 
 
 class Result(NamedTuple):
@@ -88,7 +89,7 @@ def read(run, found):
     for path in sorted((run.run_dir / "audits").glob("step_*.json")):
         try:
             audit = json.loads(path.read_text(encoding="utf-8"))
-            if not set(audit) >= AUDITED:
+            if not (set(audit) >= AUDITED and all(set(layer) >= AUDITED_LAYER for layer in audit["layers"])):
                 raise ValueError("no audit")
             audits[int(path.stem.removeprefix("step_"))] = audit
         except (OSError, ValueError, TypeError) as error:

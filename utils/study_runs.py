@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from .config import FIELDS, Config, check_settings, differences, load_yaml
 from .errors import UserError
+from .features import extractor_name
 from .metrics import sample_counts
+from .report import flat
 from .run import locked
 from .study import COMPARED
 
@@ -25,6 +27,8 @@ class Outcome(NamedTuple):
 
 
 DONE = ("finished", "diverged")
+# All that a run that ended before its first checkpoint can have left.
+LEFT = ("config.yaml", "log.txt", "stats.jsonl", "samples", "checkpoints", "plots", "audits", ".lock")
 
 
 def outcome(run):
@@ -77,9 +81,12 @@ def _evaluation(run):
         same = (protocol["step"], protocol["seed"], protocol["ema"], protocol["name"]) == asked
         counts = sample_counts(config.protocol[0], protocol["num_real"], config.num_samples)
         same = same and counts[0] == protocol["num_samples"]
-        numbers = content["fid"], content["inception_score"]["mean"], content["inception_score"]["std"]
-        return content if same and all(type(number) in (int, float) for number in numbers) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        same = same and protocol["features"].startswith(extractor_name(config))
+        numbers = [value for value in flat(content).values() if not isinstance(value, str)]
+        numbers.append(content["inception_score"]["std"])
+        whole = all(type(number) in (int, float) for number in numbers) and isinstance(protocol["departures"], list)
+        return content if same and whole else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -120,5 +127,7 @@ def clear(run):
     """Delete what is left of a run that ended before its first checkpoint: there is nothing in it to go on with."""
     kept = [*run.run_dir.glob("checkpoints/*.pt"), *run.run_dir.glob("checkpoints/*.damaged")]
     kept += run.run_dir.glob("evaluation.json")
-    if run.run_dir.is_dir() and not kept and outcome(run).step == 0:
+    if not run.run_dir.is_dir() or kept or outcome(run).step > 0:
+        return
+    if all(path.name in LEFT for path in run.run_dir.iterdir()):
         shutil.rmtree(run.run_dir)

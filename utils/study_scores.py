@@ -88,7 +88,7 @@ def _on_scores(study, results, metric):
         own = {method: spread for (where, method), spread in found.items() if where == setting}
         if own:
             best = winners[setting] = min(own, key=lambda method: sign * own[method].mean)
-            sure += _apart(own, best, more_is_better)
+            sure += len(own) > 1 and _apart(own, best, more_is_better)
     if not winners:
         return "No run is finished yet."
     each = ", ".join(f"{setting} {name_of(m)} ({number(found[setting, m].mean)})" for setting, m in winners.items())
