@@ -185,10 +185,12 @@ def _on_lipschitz(slopes, audited):
     if HERO not in slopes:
         return text
     lower, upper = slopes[HERO]
-    off = [abs(layer["sigma_svd"] - 1) for r in audited if r.run.method == HERO for layer in r.final_audit["layers"]]
+    layers = [layer for r in audited if r.run.method == HERO for layer in r.final_audit["layers"]]
+    # A single row has one singular value, which is divided out exactly.
+    off = [abs(layer["sigma_svd"] - 1) for layer in layers if len(layer["singular_values"]) > 1] or [0.0]
     text += (
         f" Under {name_of(HERO)} D cannot be steeper than {number(upper)} (geometric mean over runs) and was seen at "
-        f"{number(lower)}; the largest singular value of a layer is off 1 by {statistics.median(off):.3f} in the "
+        f"{number(lower)}; the largest singular value of a weight matrix is off 1 by {statistics.median(off):.3f} in the "
         f"median and by {max(off):.3f} at most, as one power iteration an update follows the weights with a lag"
     )
     if "none" in slopes:
