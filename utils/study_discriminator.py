@@ -190,8 +190,8 @@ def _on_lipschitz(slopes, audited):
     off = [abs(layer["sigma_svd"] - 1) for layer in layers if len(layer["singular_values"]) > 1] or [0.0]
     text += (
         f" Under {name_of(HERO)} D cannot be steeper than {number(upper)} (geometric mean over runs) and was seen at "
-        f"{number(lower)}; the largest singular value of a weight matrix is off 1 by {statistics.median(off):.3f} in the "
-        f"median and by {max(off):.3f} at most, as one power iteration an update follows the weights with a lag"
+        f"{number(lower)}; the largest singular value of a weight matrix is off 1 by {statistics.median(off):.3f} in "
+        f"the median and by {max(off):.3f} at most, as one power iteration an update follows the weights with a lag"
     )
     if "none" in slopes:
         text += f". Without any normalization the bound is {number(slopes['none'][1])}"
