@@ -132,7 +132,8 @@ def report(study, forced, known=None):
         print("drawing the figures")
         make_report(study.only([result.run for result in results]), results)
     states = [result.outcome.state for result in results]
-    print(f"{study.name}: " + ", ".join(f"{states.count(state)} runs {state}" for state in dict.fromkeys(states)))
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    print(f"{study.name}: {counts} of {len(study.runs())} runs")
     print(f"  {page}\n  {table}")
 
 

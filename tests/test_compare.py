@@ -172,7 +172,7 @@ def test_a_second_start_runs_nothing_and_mends_results_that_were_cut_off(finishe
     text = (folder / "results.csv").read_text(encoding="utf-8")
     (folder / "results.csv").write_text(text[: len(text) // 2], encoding="utf-8")
     done = call("compare.py", "--config", config, "--out", folder)
-    assert done.returncode == 0 and "small: 2 runs finished" in done.stdout
+    assert done.returncode == 0 and "small: 2 finished of 2 runs" in done.stdout
     assert (folder / "results.csv").read_text(encoding="utf-8") == text
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -195,7 +195,7 @@ def test_a_command_is_printed_for_each_run_that_is_not_finished_and_does_that_ru
     assert done.returncode == 0, done.stderr
     assert (other / "spectral_C_seed0" / "evaluation.json").exists() and not (other / "none_C_seed0").exists()
     done = call("compare.py", *flags, "--report")
-    assert done.returncode == 0 and "small: 1 runs finished" in done.stdout
+    assert done.returncode == 0 and "small: 1 finished of 2 runs" in done.stdout
     assert list(rows(other)) == ["spectral_C_seed0"] and (other / "report.html").exists()
 
 
@@ -203,7 +203,7 @@ def test_a_part_of_the_grid_takes_nothing_from_the_report(finished, call):
     config, folder = finished
     before = (folder / "results.csv").read_bytes()
     done = call("compare.py", "--config", config, "--out", folder, "--methods", "spectral")
-    assert done.returncode == 0 and "small: 2 runs finished" in done.stdout
+    assert done.returncode == 0 and "small: 2 finished of 2 runs" in done.stdout
     assert (folder / "results.csv").read_bytes() == before
 
 
@@ -216,7 +216,7 @@ def test_a_damaged_run_does_not_keep_the_others_from_the_report(finished, call, 
     for path in (folder / "none_C_seed0" / "samples").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     done = call("compare.py", "--config", config, "--out", folder, "--report")
-    assert done.returncode == 0 and "1 runs failed, 1 runs finished" in done.stdout
+    assert done.returncode == 0 and "1 failed, 1 finished of 2 runs" in done.stdout
     assert "stats.jsonl, line" in rows(folder)["none_C_seed0"]["message"]
 
 
