@@ -44,54 +44,55 @@ def run_all(study, runs, jobs, done=0):
     """Run these, and write beside them why one failed. done: how many were before. Stopped by a signal, all saved."""
     from utils.jobs import STOPPED, side_by_side
     from utils.logger import progress
-    from utils.study_runs import DONE, arguments, clear, failure_path, in_use, outcome
+    from utils.study_runs import DONE, begin, failure_path, outcome
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had this process ignore the first
-        signal.signal(number, _interrupt)
     console = study.folder / "console"
     try:
         console.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write into {study.folder}: {error.strerror}") from error
-    by_name, printed = {run.name: run for run in runs}, {}
+    by_name, paths = {run.name: run for run in runs}, {run.name: console / f"{run.name}.txt" for run in runs}
+    printed = {}  # how long each run's file was before its start
 
-    def call(run):
-        """The arguments of main.py, now; None where somebody else has begun or finished the run meanwhile."""
-        if outcome(run).state in DONE:
-            return None
-        if sentence := in_use(run):
-            bar.write(f"{run.name} is left alone: {sentence}")
-            return None
-        failure_path(run).unlink(missing_ok=True)
-        clear(run)
-        path = console / f"{run.name}.txt"
+    def give(run):
+        words, why_not = begin(run)
+        if why_not:
+            bar.write(f"{run.name} is left alone: {why_not}")
+        path = paths[run.name]
         printed[run.name] = path.stat().st_size if path.exists() else 0
-        return arguments(run)
+        return words
 
-    calls = [(run.name, functools.partial(call, run), console / f"{run.name}.txt") for run in runs]
+    calls = [(run.name, functools.partial(give, run), paths[run.name]) for run in runs]
     with (
         progress(total=done + len(runs), initial=done, label=study.name, unit="run", delay=0) as bar,
-        contextlib.closing(side_by_side(calls, jobs)) as ended,
+        interruptible(),
+        contextlib.closing(side_by_side(calls, jobs)) as ended,  # closed, it waits till what runs has saved itself
     ):
-        try:
-            for name, code in ended:
-                bar.update()
-                found = outcome(by_name[name])
-                if found.state == "diverged":
-                    bar.write(f"{name} diverged: {found.message}")
-                elif code and code not in STOPPED and found.state not in DONE:
-                    message = _reason(console / f"{name}.txt", printed[name], code)
-                    bar.write(f"{name} failed: {message}")
-                    with contextlib.suppress(OSError):  # a full disk is no reason to stop the others
-                        failure_path(by_name[name]).write_text(message + "\n", encoding="utf-8")
-        except Stopped:
-            ended.close()  # waits till those that were running have saved themselves
-            raise
+        for name, code in ended:
+            bar.update()
+            found = outcome(by_name[name])
+            if found.state == "diverged":
+                bar.write(f"{name} diverged: {found.message}")
+            elif code and code not in STOPPED and found.state not in DONE:
+                message = _reason(paths[name], printed[name], code)
+                bar.write(f"{name} failed: {message}")
+                with contextlib.suppress(OSError):  # a full disk is no reason to stop the others
+                    failure_path(by_name[name]).write_text(message + "\n", encoding="utf-8")
 
 
-def _interrupt(number, frame):
-    """Where a signal comes, in the middle of anything."""
-    raise Stopped("stopped; what was running has saved itself. The same command goes on", number)
+@contextlib.contextmanager
+def interruptible():
+    """Within it SIGINT and SIGTERM raise Stopped, also where a shell had this process ignore the first."""
+
+    def interrupt(number, frame):
+        raise Stopped("stopped; what was running has saved itself. The same command goes on", number)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _reason(console, start, code):

@@ -247,7 +247,7 @@ def audit(path, ema=True, settings=None, device="cpu"):
     stem = report.stem_of([path], ema, what="audit")
     target = stem.with_name(stem.name + ".json")
     text = json.dumps(facts | found, indent=2, allow_nan=False) + "\n"
-    checkpoint.write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    checkpoint.write_text(target, text)
     return target
 
 

@@ -249,6 +249,18 @@ def test_when_compare_is_stopped_or_killed_its_runs_save_themselves_and_end(tmp_
     assert "SIGTERM: stopped after step" in console and "Traceback" not in console
 
 
+def test_a_run_that_another_process_trains_is_left_alone_and_has_not_failed(call, tmp_path, data_dir):
+    config, folder = write_study(tmp_path / "small.yaml", data_dir=data_dir), tmp_path / "runs"
+    (folder / "none_C_seed0").mkdir(parents=True)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with locked(folder / "none_C_seed0"):
+        done = call("compare.py", "--config", config, "--out", folder, "--run", "none_C_seed0")
+    assert done.returncode == 2 and "not finished: none_C_seed0" in done.stderr
+    assert f"none_C_seed0 is left alone: {folder / 'none_C_seed0'} is being trained by process" in done.stdout
+    assert not list((folder / "console").iterdir())
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
 def test_two_studies_do_not_write_to_one_folder(finished, call, tmp_path):
     config, folder = finished
     with locked(folder):

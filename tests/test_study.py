@@ -276,7 +276,7 @@ def test_more_steps_make_a_finished_run_unfinished(write, tmp_path, run):
 def test_a_folder_with_the_runs_of_another_study_is_refused(write, tmp_path, run, name, value, words):
     leave(run)
     other = load_study(write(base={**BASE, name: value}), tmp_path / "runs").run("spectral", "C", 0)
-    with pytest.raises(UserError, match=f"is the run of another study: {words}.*--out"):
+    with pytest.raises(UserError, match=f"belongs to another study: {words}.*--out"):
         outcome(other)
 
 

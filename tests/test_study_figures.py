@@ -145,7 +145,7 @@ def test_collapsed_and_diverged_runs_are_counted(tmp_path):
     assert found["samples_by_setting"] == (
         "Of 3 runs that are finished, 1 collapsed to nearly one image: 1 of nothing. Diverged: 1 of spectral norm."
     )
-    assert "1 runs that are not finished are left out of the means" in found["fid_by_setting"]
+    assert "Left out of the means: 1 of 4 runs, not finished." in found["fid_by_setting"]
 
 
 def test_a_run_that_ended_early_takes_nothing_from_the_others(tmp_path):

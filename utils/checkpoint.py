@@ -43,6 +43,11 @@ def write_atomically(path, write):
         raise
 
 
+def write_text(path, text):
+    """Write a text file atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def _sync_folder(folder):
     """Have the disk know a file's new name, where the system can: a power cut must not leave the old one."""
     with contextlib.suppress(OSError):

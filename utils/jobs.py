@@ -10,12 +10,7 @@ from multiprocessing.connection import wait
 # Imported once, in the process that all others are forked from: together they take seconds.
 PRELOADED = [
     *("main", "train", "evaluate", "torch._dynamo", "sklearn.datasets", "scipy.stats", "matplotlib.pyplot"),
-    *(
-        "torch_fidelity.metric_isc",
-        "torch_fidelity.metric_fid",
-        "torch_fidelity.metric_kid",
-        "torch_fidelity.metric_prc",
-    ),
+    *(f"torch_fidelity.metric_{name}" for name in ("isc", "fid", "kid", "prc")),
 ]
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a run that was told to stop, and saved itself
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .checkpoint import write_atomically
+from .checkpoint import write_text
 from .errors import UserError
 
 LOG_FILE_INTERVAL = 30  # seconds between a progress bar's updates where nobody watches it move
@@ -85,7 +85,7 @@ class Logger:
             self._stats.close()
         path = self.run_dir / "stats.jsonl"
         kept = [json.dumps(line) + "\n" for line in read_stats(self.run_dir) if line["step"] <= step]
-        write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
+        write_text(path, "".join(kept))
         self._stats = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         if self._tensorboard:
             if self._writer:

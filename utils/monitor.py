@@ -6,7 +6,7 @@ import json
 import torch
 
 from . import data, plots, report, spectra
-from .checkpoint import write_atomically
+from .checkpoint import write_text
 from .config import warnings
 from .diagnostics import spaced
 from .distributed import rank, world_size
@@ -86,7 +86,7 @@ def save_audit(run_dir, state, z):
     text = json.dumps(spectra.audit(state.D, *probe(state, z))) + "\n"
     path = run_dir / "audits" / f"step_{state.step:06d}.json"
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def preview_latents(z_dim, device):

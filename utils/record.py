@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from .checkpoint import write_atomically
+from .checkpoint import write_text
 from .config import load_yaml, to_yaml
 from .distributed import world_size
 from .errors import UserError
@@ -46,7 +46,7 @@ class Record:
         """Write config.yaml, with the step that has been reached and the seconds that it took."""
         entry = self.now | {"to_step": step, "wall_seconds": round(time.monotonic() - self._begin, 3)}
         text = to_yaml(self.config) + yaml.safe_dump({"record": [*self.earlier, entry]}, sort_keys=False, width=1000)
-        write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+        write_text(self.path, text)
 
     def changes(self):
         """Sentences about what is other than at the last start and could change last bits or more."""

@@ -8,7 +8,7 @@ import io
 import json
 
 from . import plots
-from .checkpoint import checkpoints, latest, write_atomically
+from .checkpoint import checkpoints, latest, write_text
 from .errors import UserError
 
 COLUMNS = [
@@ -131,7 +131,7 @@ def write(stem, results):
     texts = {".json": json.dumps(content, indent=2) + "\n", ".csv": table.getvalue()}
     paths = [stem.with_name(stem.name + suffix) for suffix in texts]
     for path, text in zip(paths, texts.values()):
-        write_atomically(path, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
+        write_text(path, text)
     return paths
 
 

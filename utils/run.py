@@ -252,11 +252,9 @@ class State:
             if pending is not None and pending.size(-1) != len(STATISTICS):
                 pending = None
                 notes.append(f"{path} has other statistics of its last steps, which are left out of the next line")
-            rows = (
-                []
-                if pending is None
-                else list(pending.to(self.batches.images.device, torch.float32).view(-1, len(STATISTICS)))
-            )
+            if pending is None:
+                pending = torch.empty(0)
+            rows = list(pending.to(self.batches.images.device, torch.float32).view(-1, len(STATISTICS)))
             rollbacks = content.get("rollbacks", 0)
             if type(rollbacks) is not int or rollbacks < 0:
                 raise ValueError(f"rollbacks {short(rollbacks)}")

@@ -243,12 +243,18 @@ def _iterated(W, rounds=50, iterations=20, tolerance=1e-8):
     return sigma.item()
 
 
-def summary(found):
-    """An audit for a person: a line for each layer, the gradients, the bounds, and what they mean."""
+def table(found):
+    """The layers of an audit as rows of text, a header first."""
     rows = [("layer", "kind", "weight", "power iteration", "SVD", "operator norm")]
     for layer in found["layers"]:
         sigmas = (f"{layer[name]:.4f}" for name in ("sigma_power_iteration", "sigma_svd", "operator_norm"))
         rows.append((layer["name"], layer["kind"], "x".join(map(str, layer["weight"])), *sigmas))
+    return rows
+
+
+def summary(found):
+    """An audit for a person: a line for each layer, the gradients, the bounds, and what they mean."""
+    rows = table(found)
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join([*map(str.ljust, row[:3], widths), *map(str.rjust, row[3:], widths[3:])]) for row in rows]
     lines += [f"{norm['name']}: scales by {norm['lipschitz']:.4g} at most" for norm in found["normalizations"]]

@@ -197,17 +197,24 @@ def claim(study, write=True):
     try:
         before = {key: value for key, value in load_yaml(path).items() if key in FIELDS}
     except (UserError, AttributeError):  # absent or damaged
-        before = own | {"log_every": None}
-    for key in sorted({*before, *own}):
-        if (key in COMPARED or not FIELDS[key].metadata["resumable"]) and before.get(key) != own.get(key):
-            raise UserError(
-                f"{study.folder} belongs to another study: its {key} is {before.get(key)}, and this one's "
-                f"{own.get(key)}. Choose another folder with --out"
-            )
+        before = None
+    if before is not None:
+        changes = {key: (before.get(key), own.get(key)) for key in sorted({*before, *own})}
+        refuse_other(study.folder, {key: pair for key, pair in changes.items() if pair[0] != pair[1]})
     if write and before != own:
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # printed commands may start at the same time
         temporary.write_text(yaml.safe_dump(own, sort_keys=False), encoding="utf-8")
         os.replace(temporary, path)
+
+
+def refuse_other(folder, changes):
+    """Raise UserError where {setting: (its value there, its value here)} make a folder another study's."""
+    for name, (there, here) in changes.items():
+        if name in COMPARED or not FIELDS[name].metadata["resumable"]:
+            raise UserError(
+                f"{folder} belongs to another study: its {name} is {there}, and this one's {here}. Choose another "
+                "folder with --out"
+            )
 
 
 def seeds_of(folder):

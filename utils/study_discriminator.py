@@ -38,7 +38,7 @@ def _layers(results):
     return layers, [(i, layer) for i, layer in layers if len(layer["singular_values"]) > 1]
 
 
-def spectra(study, results):
+def singular_values(study, results):
     """The singular values of each layer's weight after training, relative to the largest (the paper's figure 3)."""
     _, matrices = _layers(results)
     groups = by([result for result in results if result.final_audit], "method")

@@ -3,10 +3,10 @@
 import base64
 import html
 
-from . import study_drawing
-from .checkpoint import write_atomically
+from . import spectra, study_drawing
+from .checkpoint import write_text
 from .study import METHODS, METRICS
-from .study_discriminator import dynamics, lipschitz, spectra, spectra_over_training
+from .study_discriminator import dynamics, lipschitz, singular_values, spectra_over_training
 from .study_drawing import HERO, number, shown_setting
 from .study_results import means, worst_cases
 from .study_samples import overview, samples, seconds
@@ -57,7 +57,7 @@ def make_report(study, results):
     title = html.escape(f"{study.name}: does spectral normalization help?")
     page = PAGE.format(title=title, style=STYLE, body="\n".join(parts))
     path = study.folder / "report.html"
-    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    write_text(path, page)
     return path
 
 
@@ -67,7 +67,7 @@ def figures(study, results):
         for metric in study.metrics:
             yield draw(study, results, metric)
     shown = [result for result in results if result.run.setting == shown_setting(study)]
-    yield spectra(study, shown)
+    yield singular_values(study, shown)
     yield spectra_over_training(study, shown)
     yield dynamics(study, shown)
     yield lipschitz(study, results)
@@ -159,14 +159,7 @@ def _audits(study, results):
         if not chosen or not chosen[0].final_audit:
             continue
         audit = chosen[0].final_audit
-        rows = [
-            [
-                *(layer["name"], layer["kind"], " x ".join(map(str, layer["weight"]))),
-                *(f"{layer[name]:.4f}" for name in ("sigma_power_iteration", "sigma_svd", "operator_norm")),
-            ]
-            for layer in audit["layers"]
-        ]
-        header = ["layer", "kind", "weight", "sigma, power iteration", "sigma, SVD", "norm as a map"]
+        header, *rows = spectra.table(audit)
         off = max(abs(layer["sigma_svd"] - 1) for layer in audit["layers"])
         text = (
             f"{METHODS[method].label}, setting {setting}, seed {seed}: the largest singular value of a reshaped weight "

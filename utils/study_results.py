@@ -7,7 +7,7 @@ import math
 import statistics
 from typing import NamedTuple
 
-from .checkpoint import write_atomically
+from .checkpoint import write_text
 from .errors import UserError
 from .logger import read_stats
 from .report import flat
@@ -15,19 +15,11 @@ from .study import METRICS, Run
 from .study_runs import Outcome, outcome
 
 COLUMNS = [
-    *("run", "method", "setting", "seed", "outcome", "message", "reached", "last_step", "inception_score"),
-    *(
-        "inception_score_std",
-        "fid",
-        "kid",
-        "precision",
-        "recall",
-        "best_step",
-        "inception_score_at_best",
-        "fid_at_best",
-    ),
-    *("kid_at_best", "protocol", "departures", "largest_sigma", "upper_bound", "lower_bound", "seconds"),
-    *("seconds_per_step", "device", "threads", "commit", "warnings"),
+    *("run", "method", "setting", "seed", "outcome", "message", "reached"),
+    *("last_step", "inception_score", "inception_score_std", "fid", "kid", "precision", "recall"),
+    *("best_step", "inception_score_at_best", "fid_at_best", "kid_at_best", "protocol", "departures"),
+    *("largest_sigma", "upper_bound", "lower_bound", "seconds", "seconds_per_step", "device", "threads"),
+    *("commit", "warnings"),
 ]
 LEVEL = 0.95  # of an interval
 AUDITED = {"layers", "upper_bound", "lower_bound"}  # what an audit has to hold, and each layer in it
@@ -116,7 +108,7 @@ def write_csv(folder, results):
     writer.writerows(map(_row, results))
     path, text = folder / "results.csv", table.getvalue()
     if not (path.is_file() and path.read_bytes() == text.encode()):
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(path, text)
     return path
 
 

@@ -13,7 +13,7 @@ from .features import extractor_name
 from .metrics import sample_counts
 from .report import flat
 from .run import locked
-from .study import COMPARED
+from .study import refuse_other
 
 
 class Outcome(NamedTuple):
@@ -61,12 +61,7 @@ def failure_path(run):
 
 def _check_same(run, before, step):
     """Raise UserError where the run in this directory is another one: with settings that no resume may change."""
-    for name, (old, new) in differences(before, run.config).items():
-        if name in COMPARED or not FIELDS[name].metadata["resumable"]:
-            raise UserError(
-                f"{run.run_dir} is the run of another study: its {name} is {old}, and this one's {new}. Choose another "
-                "folder with --out"
-            )
+    refuse_other(run.run_dir, differences(before, run.config))
     if step > run.config.total_steps:
         raise UserError(f"{run.run_dir} is at step {step:,}, beyond total_steps {run.config.total_steps:,}")
 
@@ -91,6 +86,17 @@ def _evaluation(run):
 
 
 # ---- Starting it ---------------------------------------------------------------------------------------------------
+
+
+def begin(run):
+    """Make a run ready to be started, or to go on. Returns (the arguments of main.py, None), or (None, why not)."""
+    if (state := outcome(run).state) in DONE:
+        return None, f"it is {state} meanwhile"
+    if sentence := in_use(run):
+        return None, sentence
+    failure_path(run).unlink(missing_ok=True)
+    clear(run)
+    return arguments(run), None
 
 
 def arguments(run):

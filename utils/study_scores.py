@@ -107,7 +107,7 @@ def _on_scores(study, results, metric):
             text += f", and best in {wins} of {len(winners)} settings"
         text += "."
     left_out = sum(not result.finished for result in results)
-    return text + (f" {left_out} runs that are not finished are left out of the means." if left_out else "")
+    return text + (f" Left out of the means: {left_out} of {len(results)} runs, not finished." if left_out else "")
 
 
 def _apart(own, best, more_is_better):
