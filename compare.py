@@ -9,9 +9,9 @@ import shlex
 import signal
 import sys
 
+from study.grid import GRID, claim, load_study, seeds_of
 from utils.errors import Stopped, UserError, run_as_script
 from utils.parser import Parser, add_settings, given_settings
-from utils.study import GRID, claim, load_study, seeds_of
 
 CONFIG = "configs/studies/digits.yaml"
 OVERRIDES = ("data_dir", "device", "features", "inception_weights", "num_samples", "protocol", "total_steps")
@@ -42,9 +42,9 @@ def parse_args(argv=None):
 
 def run_all(study, runs, jobs, done=0):
     """Run these, and write beside them why one failed. done: how many were before. Stopped by a signal, all saved."""
-    from utils.jobs import STOPPED, side_by_side
-    from utils.logger import progress
-    from utils.study_runs import DONE, begin, failure_path, outcome
+    from study.jobs import STOPPED, side_by_side
+    from study.runs import DONE, begin, failure_path, outcome
+    from utils.console import progress
 
     console = study.folder / "console"
     try:
@@ -108,7 +108,7 @@ def _reason(console, start, code):
 
 def print_commands(runs):
     """A command for each run that is not finished, as for a SLURM array: it starts the run or goes on with it."""
-    from utils.study_runs import DONE, outcome
+    from study.runs import DONE, outcome
 
     typed = [word for word in sys.argv[1:] if word != "--print_commands"]
     for run in runs:
@@ -121,14 +121,14 @@ def report(study, forced, known=None):
 
     known: {name: Outcome} of runs that need not be looked at again.
     """
-    from utils.study_results import collect, write_csv
+    from study.results import collect, write_csv
 
     results = collect(study.runs(), known or {})
     if not results:
         raise UserError(f"{study.folder} holds no run of this study yet")
     table, page = write_csv(study.folder, results), study.folder / "report.html"
     if forced or not page.is_file() or page.stat().st_mtime_ns < table.stat().st_mtime_ns:
-        from utils.study_report import make_report
+        from study.report import make_report
 
         print("drawing the figures")
         make_report(study.only([result.run for result in results]), results)
@@ -154,8 +154,8 @@ def main():
         claim(study, write=False)
         report(study, forced=True)
         return
-    from utils.run import locked
-    from utils.study_runs import DONE, outcome
+    from study.runs import DONE, outcome
+    from training.run_dir import locked
 
     try:
         study.folder.mkdir(parents=True, exist_ok=True)

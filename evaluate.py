@@ -1,33 +1,38 @@
 """Score generators: checkpoints -> samples -> IS, FID, KID, precision and recall -> evaluation.json, a CSV, pictures.
 
-Also scores the images of any other generator, exports a generator for inference, draws latent interpolations and
-audits a discriminator: how steep it is, and what bounds that.
+Also scores the images of any other generator, and audits a discriminator: how steep it is, and what bounds that.
 """
 
-import dataclasses
+import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 
-from utils import checkpoint, data, features, plots, report, spectra
-from utils.config import Config, comparison, resolve
-from utils.distributed import processes, rank, rank_zero_first, select_device
-from utils.errors import UserError, run_as_script
-from utils.evaluator import Evaluator
-from utils.image_files import load_samples, save_samples
+import generate
+from datasets import Images, load_split, to_float
+from datasets.image_files import load_samples, save_samples
+from evaluation import Evaluator, features, lipschitz, report
+from evaluation.sampling import BLOCK, Generated, Given, images_at, latents
+from training.checkpoint import load_discriminator, load_trained
+from training.run_dir import by_run, latest, stem_of
+from utils.config import comparison
+from utils.distributed import processes, rank, rank_zero_first, say_once, select_device
+from utils.errors import UserError, refuse, run_as_script
+from utils.files import check_target, write_text
 from utils.parser import Parser, add_settings, given_settings
 from utils.precision import keep_memory
-from utils.sampling import BLOCK, Generated, Given, images_at, latents
+from utils.settings import resolve
 
 OVERRIDES = ("data_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
 OF_SAMPLES = ("dataset", "image_size", "channels")  # what a checkpoint knows and other images do not
-INTERPOLATIONS, INTERPOLATION_STEPS = 8, 10
+MOVED = {"export": {"metavar": "FILE"}, "interpolate": {"action": "store_true"}}
 AUDIT_IMAGES = 512  # real ones, and as many samples
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns (namespace, the typed settings). Settings that are not typed are the checkpoint's own."""
     parser = Parser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
@@ -46,18 +51,18 @@ def parse_args(argv=None):
     parser.add_argument(
         "--save_samples", metavar="FILE.npz", help="keep the scored images: samples, uint8, N x H x W x C"
     )
-    parser.add_argument("--export", metavar="FILE", help="save the generator for inference, spectral norm folded in")
-    parser.add_argument("--interpolate", action="store_true", help="draw a latent interpolation into the run's plots")
     parser.add_argument(
         "--audit", action="store_true", help="bound the slope of D, and measure it: the run's audit.json"
     )
     add_settings(parser.add_argument_group("what --samples show"), OF_SAMPLES)
+    for name, options in MOVED.items():  # to generate.py, which they are handed to
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS, **options)
     namespace = parser.parse_args(argv)
     check_flags(namespace)
     return namespace, given_settings(namespace)
 
 
-def check_flags(namespace):
+def check_flags(namespace: argparse.Namespace) -> None:
     """Raise UserError for flags that make no sense together."""
     single = namespace.save_samples or namespace.export
     unscored = namespace.export or namespace.interpolate or namespace.audit
@@ -82,45 +87,18 @@ def check_flags(namespace):
             namespace.save_samples and not namespace.save_samples.endswith(".npz"),
             f"--save_samples {namespace.save_samples}: the name must end in .npz",
         ),
-        (
-            single and not Path(single).absolute().parent.is_dir(),
-            f"{single} cannot be written: {single and Path(single).parent} is not a folder",
-        ),
         (namespace.bootstrap < 0 or namespace.bootstrap == 1, "--bootstrap takes 2 resamples or more, usually 100"),
         (
             namespace.reference and not Path(namespace.reference).is_dir(),
             f"--reference {namespace.reference} is no folder",
         ),
     ]
-    for broken, reason in rules:
-        if broken:
-            raise UserError(reason)
+    refuse(rules)
+    if single:
+        check_target(single)
 
 
-# ---- What is scored ------------------------------------------------------------------------------------------------
-
-
-class Loaded(NamedTuple):
-    """A generator from a checkpoint or an exported file, and what is known of it."""
-
-    path: Path
-    G: torch.nn.Module
-    config: Config
-    step: int
-    ema: bool
-
-
-def load(path, ema=True, settings=None, device="cpu"):
-    """Load the generator of a run directory's last checkpoint, of a checkpoint, or of an exported file, as Loaded.
-
-    ema: the moving average, where there is one. settings: what replaces the checkpoint's own (data_dir, seed, ...).
-    """
-    if Path(path).is_dir():
-        path = checkpoint.latest(path)
-    content = checkpoint.load(path, (checkpoint.FORMAT, checkpoint.EXPORT_FORMAT))
-    G, config, ema = checkpoint.generator_of(content, path, ema)
-    config = dataclasses.replace(config, **(settings or {}))
-    return Loaded(Path(path), G.to(device), config, content["step"], ema)
+# ---- Scoring -------------------------------------------------------------------------------------------------------
 
 
 def make_evaluator(config, device, reference=None):
@@ -128,11 +106,8 @@ def make_evaluator(config, device, reference=None):
     train = None
     if not reference or features.extractor_name(config) == "classifier":  # the classifier is the data set's in any case
         with rank_zero_first():
-            train = data.load_split(config)
-    return Evaluator(config, train, device, say=print if rank() == 0 else lambda text: None, reference=reference)
-
-
-# ---- Scoring -------------------------------------------------------------------------------------------------------
+            train = load_split(config)
+    return Evaluator(config, train, device, say=say_once, reference=reference)
 
 
 def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid_infinity=False):
@@ -143,7 +118,7 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
     """
     results, written = [], []
     for path in paths:
-        loaded = load(path, ema, settings, evaluator.device)
+        loaded = load_trained(path, ema, settings, evaluator.device)
         config = loaded.config
         source = Generated(loaded.G, config.z_dim, config.seed, evaluator.device)
         facts = {"step": loaded.step, "ema": loaded.ema, "seed": config.seed}
@@ -152,16 +127,16 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
         )
         if rank() == 0:
             results += say_results(path, found)
-            written = report.write(report.stem_of(paths, ema, evaluator.folder), results)
+            written = report.write(stem_of(paths, ema, evaluator.folder), results)
     if rank() > 0:
         return []
     if keep:
         drawn = max(max(r["protocol"]["num_samples"], r["protocol"]["inception_score_samples"]) for r in results)
-        save_samples(keep, images_at(source, range(drawn)))
+        save_samples(keep, torch.stack(list(images_at(source, range(drawn)))))
         print(f"{drawn:,} scored images are in {keep}")
     if sentence := report.best_and_last(results):
         print(sentence)
-    return written + report.draw(report.stem_of(paths, ema, evaluator.folder), results, neighbours)
+    return written + report.draw(stem_of(paths, ema, evaluator.folder), results, neighbours)
 
 
 def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None):
@@ -172,7 +147,7 @@ def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None
     images = load_samples(path, config.image_size, config.channels)
     evaluator = make_evaluator(config, select_device(config.device), reference)
     source = Given(images)
-    facts = {"samples": str(path), "samples_sha256": data.Images(images, torch.empty(0), ()).sha256()}
+    facts = {"samples": str(path), "samples_sha256": Images(images, torch.empty(0), ()).sha256()}
     facts |= {"step": None, "ema": None, "seed": None, "quantisation": "none: given as uint8"}
     found, neighbours = evaluator.evaluate(
         source, facts, config.protocol, config.num_samples, bootstrap=bootstrap, infinity=fid_infinity
@@ -195,101 +170,80 @@ def say_written(paths):
         print(f"written to {path}")
 
 
-# ---- What is not scored --------------------------------------------------------------------------------------------
+# ---- The audit -----------------------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def interpolate(loaded, device):
-    """Draw lines of samples between pairs of latents on the sphere of their norms. Returns the picture's path."""
-    generator = torch.Generator().manual_seed(loaded.config.seed)
-    start, end = torch.randn(2, INTERPOLATIONS, 1, loaded.config.z_dim, generator=generator)
-    angle = torch.linspace(0, torch.pi / 2, INTERPOLATION_STEPS).view(1, -1, 1)
-    # cos^2 + sin^2 = 1: every point between two independent normal latents is a normal latent too.
-    z = (angle.cos() * start + angle.sin() * end).flatten(0, 1)  # (pairs * steps, z_dim)
-    images = data.quantise(loaded.G(z.to(device))).cpu()
-    folder = loaded.path.parent
-    in_run = folder.name == "checkpoints"
-    target = (
-        folder.parent / "plots" / "interpolation.png" if in_run else folder / f"{loaded.path.stem}_interpolation.png"
-    )
-    picture = plots.grid(images, columns=INTERPOLATION_STEPS)
-    checkpoint.write_atomically(target, lambda temporary: picture.save(temporary, format="PNG"))
-    return target
-
-
-def audit(path, ema=True, settings=None, device="cpu"):
+def audit(
+    path: str | Path, ema: bool = True, settings: dict[str, Any] | None = None, device: torch.device | str = "cpu"
+) -> Path:
     """Audit D of a checkpoint, or of a run's newest, on real images and samples of its G. Returns the written path."""
-    path = Path(path)
-    if path.is_dir():
-        path = checkpoint.latest(path)
-    content = checkpoint.load(path, (checkpoint.FORMAT, checkpoint.EXPORT_FORMAT))
-    if content["format"] == checkpoint.EXPORT_FORMAT:
-        raise UserError(f"{path} holds a generator alone: --audit looks at the discriminator of a run's checkpoint")
-    G, config, ema = checkpoint.generator_of(content, path, ema)
-    D = checkpoint.discriminator_of(content, path).to(device)
-    config = dataclasses.replace(config, **(settings or {}))
-    images = data.load_split(config).images
+    path = latest(path) if Path(path).is_dir() else Path(path)
+    D = load_discriminator(path).to(device)
+    _, G, config, step, ema = load_trained(path, ema, settings, device)
+    images = load_split(config).images
     generator = torch.Generator().manual_seed(config.seed)
     chosen = images[torch.randperm(len(images), generator=generator)[:AUDIT_IMAGES]]
     z = latents(config.seed, 0, len(chosen), config.z_dim)
-    G.to(device)
     with torch.no_grad():
         fake = torch.cat([G(part.to(device)) for part in z.split(BLOCK)])
     if not fake.isfinite().all():
         raise UserError(f"{path}: the generator draws NaN or infinity: its weights are broken")
     try:
-        found = spectra.audit(D, data.to_float(chosen, generator), fake)
+        found = lipschitz.audit(D, to_float(chosen, generator), fake)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    facts = {"checkpoint": str(path), "step": content["step"], "ema": ema, "seed": config.seed, "model": config.model}
+    facts = {"checkpoint": str(path), "step": step, "ema": ema, "seed": config.seed, "model": config.model}
     facts |= {"d_norm": list(config.d_norm), "dataset": config.dataset, "num_images": len(chosen)}
-    print(f"{path}:\n{spectra.summary(found)}")
-    stem = report.stem_of([path], ema, what="audit")
+    print(f"{path}:\n{lipschitz.summary(found)}")
+    stem = stem_of([path], ema, what="audit")
     target = stem.with_name(stem.name + ".json")
-    text = json.dumps(facts | found, indent=2, allow_nan=False) + "\n"
-    checkpoint.write_text(target, text)
+    write_text(target, json.dumps(facts | found, indent=2, allow_nan=False) + "\n")
     return target
 
 
-def without_scores(path, namespace, settings):
-    """Do what the flags ask of a checkpoint besides scoring it."""
-    device = select_device(settings.get("device", "auto"))
-    if namespace.audit:
-        say_written([audit(path, not namespace.no_ema, settings, device)])
-        if not (namespace.interpolate or namespace.export):
-            return
-    loaded = load(path, not namespace.no_ema, settings, device)
-    if namespace.interpolate:
-        print(interpolate(loaded, device))
-    if namespace.export:
-        checkpoint.export_generator(namespace.export, loaded.G.cpu(), loaded.config, loaded.step, loaded.ema)
-        print(f"{namespace.export}: the generator of {loaded.path}; load it with utils.checkpoint.load_generator()")
+# ---- The command line ----------------------------------------------------------------------------------------------
 
 
-def main():
+def score_runs(namespace: argparse.Namespace, settings: dict[str, Any], extras: dict[str, Any]) -> None:
+    """Score all checkpoints that were named, run by run, and say in what the runs differ."""
+    evaluators, configs, ema = {}, {}, not namespace.no_ema
+    for key, paths in by_run(namespace.checkpoints).items():
+        name = str(key.parent if key.name == "checkpoints" else key)
+        config = configs[name] = load_trained(paths[0], settings=settings).config
+        names = ("dataset", "data_dir", "image_size", "channels", "features", "inception_weights")
+        same = tuple(getattr(config, name) for name in names)
+        if same not in evaluators:  # runs on the same data share the extractor and the real features
+            device = select_device(settings.get("device", "auto"))
+            evaluators[same] = make_evaluator(config, device, namespace.reference)
+        say_written(score(paths, evaluators[same], ema, settings, namespace.save_samples, **extras))
+    if len(configs) > 1:
+        say_once("\n  ".join(["what differs between the runs:", *(list(comparison(configs)) or ["no setting"])]))
+
+
+def hand_on(namespace: argparse.Namespace, settings: dict[str, Any]) -> None:
+    """Call generate.py with the flags that were evaluate.py's before there was one."""
+    words = ["--interpolate"] * bool(namespace.interpolate) + ["--no_ema"] * bool(namespace.no_ema)
+    words += ["--export", namespace.export] if namespace.export else []
+    words += [str(word) for name in generate.OVERRIDES if name in settings for word in (f"--{name}", settings[name])]
+    for path in namespace.checkpoints:
+        generate.main([path, *words])
+
+
+def main() -> None:
     namespace, settings = parse_args()
     keep_memory()
     if namespace.export or namespace.interpolate or namespace.audit:
-        for path in namespace.checkpoints:
-            without_scores(path, namespace, settings)
+        for path in namespace.checkpoints if namespace.audit else []:
+            device = select_device(settings.get("device", "auto"))
+            say_written([audit(path, not namespace.no_ema, settings, device)])
+        if namespace.export or namespace.interpolate:
+            hand_on(namespace, settings)
         return
     extras = {"bootstrap": namespace.bootstrap, "fid_infinity": namespace.fid_infinity}
     with processes():
         if namespace.samples:
             say_written(score_images(namespace.samples, settings, **extras, reference=namespace.reference))
-        evaluators, configs = {}, {}
-        for key, paths in checkpoint.by_run(namespace.checkpoints).items():
-            name = str(key.parent if key.name == "checkpoints" else key)
-            config = configs[name] = load(paths[0], settings=settings).config
-            names = ("dataset", "data_dir", "image_size", "channels", "features", "inception_weights")
-            same = tuple(getattr(config, name) for name in names)
-            if same not in evaluators:  # runs on the same data share the extractor and the real features
-                device = select_device(settings.get("device", "auto"))
-                evaluators[same] = make_evaluator(config, device, namespace.reference)
-            ema = not namespace.no_ema
-            say_written(score(paths, evaluators[same], ema, settings, namespace.save_samples, **extras))
-        if len(configs) > 1 and rank() == 0:
-            print("\n  ".join(["what differs between the runs:", *(list(comparison(configs)) or ["no setting"])]))
+        score_runs(namespace, settings, extras)
 
 
 if __name__ == "__main__":

@@ -6,37 +6,35 @@ from utils.errors import run_as_script
 from utils.parser import parse_args
 
 
-def main():
+def main() -> None:
     flags, dry_run = parse_args(__doc__)
 
     # Only now what needs torch, so that --help and a mistyped flag answer at once.
     import evaluate
+    from datasets import load_split
+    from evaluation import Evaluator
     from train import train
-    from utils import data
-    from utils.distributed import processes, rank, rank_zero_first, select_device
-    from utils.evaluator import Evaluator
-    from utils.run import prepare
+    from training import prepare
+    from utils.distributed import processes, rank_zero_first, say_once, select_device
 
     with processes():
         config = prepare(flags, dry_run)
         with rank_zero_first():
-            images = data.load_split(config)
+            images = load_split(config)
         # What evaluation needs is checked before hours of training.
-        device = select_device(config.device)
-        say = print if rank() == 0 else lambda text: None
-        evaluator = Evaluator(config, images, device, say=say)
+        evaluator = Evaluator(config, images, select_device(config.device), say=say_once)
         evaluator.check(config.protocol)
         path = train(config, evaluator, images)
 
-        say("\nscoring the last checkpoint")
+        say_once("\nscoring the last checkpoint")
         changed = {name: getattr(config, name) for name in evaluate.OVERRIDES}  # a resume may score in another way
         written = evaluate.score([path], evaluator, settings=changed)
-        say("\nworth opening:")
+        say_once("\nworth opening:")
         run_dir = Path(config.run_dir)
         grid = sorted((run_dir / "samples").glob("step_*.png"))[-1:]
         for file in (*grid, run_dir / "plots" / "samples.gif", run_dir / "plots" / "curves.png", *written):
             if file.exists():
-                say(f"  {file}")
+                say_once(f"  {file}")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
+from datasets import Images  # noqa: E402
 from utils.config import Config  # noqa: E402
-from utils.data import Images  # noqa: E402
 
 SCORES = {
     "inception_score_mean": lambda result: result["inception_score"]["mean"],
@@ -66,8 +66,8 @@ class Tensors(torch.utils.data.Dataset):
 
 def ours(count, weights, data_dir):
     """Score as evaluate.py does, diagnostics included, against a reference that is in the cache or not."""
-    from utils.evaluator import Evaluator
-    from utils.sampling import Given
+    from evaluation.evaluator import Evaluator
+    from evaluation.sampling import Given
 
     config = Config(dataset="folder", data_dir=data_dir, inception_weights=weights)
     train = Images(images(count, 0), torch.full((count,), -1), ())
@@ -109,7 +109,7 @@ class Cheap(nn.Module):
 
 def cached_reference(count, data_dir):
     """Seconds that the reference of `count` 32x32 images takes from its cache, the hash of the images included."""
-    from utils.reference import load_reference
+    from evaluation.reference import load_reference
 
     config = Config(dataset="folder", data_dir=data_dir)
     split = Images(images(count, 0), torch.full((count,), -1), ())

@@ -58,7 +58,7 @@ LONG_RUN = (100, 10_000)  # steps of a run, between which neither time nor memor
 
 def make_config(flags):
     """The preset's settings without a moving average, which the plain side has not."""
-    from utils.config import resolve
+    from utils.settings import resolve
 
     return resolve({"ema_decay": 0.0, **flags})[0]
 
@@ -67,13 +67,13 @@ def make_images(config):
     """The digits, or random images."""
     import torch
 
-    from utils import data
+    from datasets import images, sources
 
     if config.dataset == "digits":
-        return data.load_split(config)
+        return sources.load_split(config)
     torch.manual_seed(0)
     shape = (1000, config.channels, config.image_size, config.image_size)
-    return data.Images(torch.randint(0, 256, shape).to(torch.uint8), torch.zeros(shape[0]).long(), ())
+    return images.Images(torch.randint(0, 256, shape).to(torch.uint8), torch.zeros(shape[0]).long(), ())
 
 
 def fast_side(flags, meter):
@@ -81,11 +81,11 @@ def fast_side(flags, meter):
     import torch
 
     import train
+    from datasets import batches, images
+    from evaluation.sampling import Generated
     from models.spectral_norm import Division, SpectralNorm
-    from utils import data
+    from training.state import State
     from utils.precision import keep_memory
-    from utils.run import State
-    from utils.sampling import Generated
 
     keep_memory()
     config = make_config(flags)
@@ -96,8 +96,8 @@ def fast_side(flags, meter):
         (SpectralNorm, "iterate", "spectral norm"),
         (SpectralNorm, "forward", "spectral norm"),
         (Division, "backward", "spectral norm"),
-        (data.Batches, "next", "data"),
-        (data, "to_float", "data"),
+        (batches.Batches, "next", "data"),
+        (train, "to_float", "data"),
         (state.opt_G, "step", "optimizers"),
         (state.opt_D, "step", "optimizers"),
     ):
@@ -113,7 +113,7 @@ def fast_side(flags, meter):
 
     @torch.inference_mode()
     def sample():
-        return data.quantise(folded_G()(torch.randn(64, config.z_dim)))
+        return images.quantise(folded_G()(torch.randn(64, config.z_dim)))
 
     return step, sample
 
@@ -122,7 +122,7 @@ def plain_side(flags, meter):
     import torch
     from plain import PlainRun
 
-    from utils.run import State
+    from training.state import State
 
     config = make_config(flags)
     images = make_images(config)

@@ -35,6 +35,7 @@ class Generator(nn.Module):
 
     def __init__(self, image_size=32, channels=3, z_dim=128, base_channels=None, arch_variant="code"):
         super().__init__()
+        self.z_dim = z_dim
         check_image_size(image_size)
         ch, self.bottom = base_channels or 64, image_size // 8
         widths = (8 * ch, 4 * ch, 2 * ch, ch)

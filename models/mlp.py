@@ -18,6 +18,7 @@ class Generator(nn.Module):
 
     def __init__(self, image_size=32, channels=3, z_dim=128, base_channels=None):
         super().__init__()
+        self.z_dim = z_dim
         width, self.shape = base_channels or 256, (channels, image_size, image_size)
         widths, layers = (z_dim, width, 2 * width, 4 * width), []
         for fan_in, fan_out in itertools.pairwise(widths):

@@ -64,6 +64,7 @@ class Generator(nn.Module):
 
     def __init__(self, image_size=32, channels=3, z_dim=128, base_channels=None):
         super().__init__()
+        self.z_dim = z_dim
         base, (self.bottom, first, up, _) = architecture(image_size, base_channels)
         widths = [base * width for width in (first, *up)]
         self.project = nn.Linear(z_dim, self.bottom**2 * widths[0])

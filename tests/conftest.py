@@ -4,7 +4,6 @@ import importlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 # pytest-xdist's workers share the cores, and so do the processes that their tests start. Before torch is imported.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
@@ -13,12 +12,10 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from PIL import Image
 
 from utils.errors import run_as_script
-
-ROOT = Path(__file__).resolve().parent.parent
-SMALL = {"base_channels": 4, "z_dim": 8, "batch_size": 8, "num_samples": 100}
 
 
 @pytest.fixture(scope="session")

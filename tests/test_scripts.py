@@ -10,13 +10,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL
+from helpers import ROOT, TINY, fails
 from PIL import Image
 
-from utils import checkpoint, data
+from datasets.images import quantise
+from training import checkpoint
 from utils.config import FIELDS
-
-TINY = [word for name, value in SMALL.items() for word in (f"--{name}", value)] + ["--total_steps", 2, "--log_every", 1]
 
 
 @pytest.fixture(scope="session")
@@ -27,15 +26,6 @@ def digits_run(tmp_path_factory, data_dir):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return run_dir, done.stdout
-
-
-def fails(done, *words):
-    """The script said why, in words, without a traceback, with exit code 2."""
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: "), done.stderr
-    for word in words:
-        assert str(word) in done.stderr, done.stderr
 
 
 # ---- What works ----------------------------------------------------------------------------------------------------
@@ -67,7 +57,7 @@ def test_evaluate_keeps_the_scored_images(digits_run, call, data_dir, tmp_path):
     assert done.returncode == 0, done.stderr
     samples = np.load(kept, allow_pickle=False)["samples"]
     assert samples.dtype == np.uint8 and samples.shape == (100, 8, 8, 1)
-    path = checkpoint.latest(run_dir)
+    path = run_dir.latest(run_dir)
     again = call("evaluate.py", path, "--data_dir", data_dir, "--no_ema")
     assert again.returncode == 0 and "drawn from G at step 2" in again.stdout
 
@@ -92,7 +82,7 @@ def test_an_exported_generator_gives_the_same_images_and_can_be_scored(digits_ru
     exported = tmp_path / "G.pt"
     assert call("evaluate.py", run_dir, "--export", exported).returncode == 0
     z = torch.randn(7, 8)
-    original = checkpoint.load_generator(checkpoint.latest(run_dir))
+    original = checkpoint.load_generator(run_dir.latest(run_dir))
     folded = checkpoint.load_generator(exported)
     assert not any("parametrizations" in name for name in folded.state_dict())
     assert any("parametrizations" in name for name in original.state_dict())
@@ -105,12 +95,12 @@ def test_interpolations_start_at_one_latent_and_end_at_another(digits_run, run_s
     run_dir, _ = digits_run
     done = run_script("evaluate.py", run_dir, "--interpolate", "--seed", 5)
     assert done.stdout.split() == [str(run_dir / "plots" / "interpolation.png")]
-    G = checkpoint.load_generator(checkpoint.latest(run_dir))
+    G = checkpoint.load_generator(run_dir.latest(run_dir))
     ends = torch.randn(2, 8, 1, 8, generator=torch.Generator().manual_seed(5)).squeeze(2)
     picture = np.asarray(Image.open(run_dir / "plots" / "interpolation.png"))
     cell = 64 + 2
     for column, z in ((0, ends[0]), (9, ends[1])):
-        expected = data.quantise(G(z))[:, 0]
+        expected = quantise(G(z))[:, 0]
         for row in range(8):
             shown = picture[2 + row * cell : 66 + row * cell : 8, 2 + column * cell : 66 + column * cell : 8]
             assert np.abs(shown.astype(int) - expected[row].numpy()).max() <= 1
@@ -254,7 +244,7 @@ class Payload:
 
 def bad_checkpoints(run_dir, folder):
     """{what: path} of files that are no checkpoints of this project."""
-    good = checkpoint.latest(run_dir)
+    good = run_dir.latest(run_dir)
     paths = {what: folder / f"{what}.pt" for what in ("truncated", "text", "code", "legacy_code", "tensor", "foreign")}
     paths["truncated"].write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     paths["text"].write_text("not a checkpoint")

@@ -4,6 +4,12 @@ import contextlib
 import os
 import select
 import stat
+import sys
+
+from tqdm import tqdm
+
+LOG_FILE_INTERVAL = 30  # seconds between a progress bar's updates where nobody watches it move
+PATIENCE = 5  # seconds before a bar is shown at all
 
 
 class Outlet:
@@ -43,3 +49,9 @@ class Outlet:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
         except ValueError:  # it is closed
             pass
+
+
+def progress(iterable=None, label=None, total=None, delay=PATIENCE, **options):
+    """A tqdm bar that moves on a terminal and leaves a line now and then in a log file."""
+    interval = 0.1 if sys.stderr.isatty() else LOG_FILE_INTERVAL
+    return tqdm(iterable, label, total, mininterval=interval, delay=delay, dynamic_ncols=True, **options)

@@ -53,6 +53,12 @@ def rank():
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def say_once(text):
+    """print(), on rank 0 alone."""
+    if rank() == 0:
+        print(text, flush=True)
+
+
 def world_size():
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -210,6 +216,11 @@ def gradients_stay_local(network):
     return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
 
+def cores():
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 @contextlib.contextmanager
 def all_cores():
     """A context in which this rank computes on every core, as a process alone does: torchrun leaves it a single one.
@@ -221,11 +232,10 @@ def all_cores():
         return
     from threadpoolctl import threadpool_limits
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     before = torch.get_num_threads()
-    torch.set_num_threads(cores)
+    torch.set_num_threads(cores())
     try:
-        with threadpool_limits(cores, user_api="blas"):
+        with threadpool_limits(cores(), user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)

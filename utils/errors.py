@@ -34,6 +34,25 @@ class Stopped(UserError):
         self.exit_code = 128 + signal_number
 
 
+def refuse(rules):
+    """Raise UserError with the reason of the first of [(whether it is broken, reason)] that is broken."""
+    for broken, reason in rules:
+        if broken:
+            raise UserError(reason)
+
+
+@contextlib.contextmanager
+def explaining_memory(what, advice):
+    """Turn torch's error where memory ran out into a UserError that says what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        ran_out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not ran_out and "can't allocate memory" not in str(error):
+            raise
+        raise UserError(f"out of memory with {what}: {advice} ({error})") from error
+
+
 def run_as_script(main):
     """Call main(); turn a UserError into its message on stderr and its exit code, and Ctrl-C into exit code 130.
 

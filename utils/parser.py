@@ -7,8 +7,9 @@ import argparse
 import difflib
 import os
 
-from .config import FIELDS, checked, element_type, to_flag
+from .config import FIELDS, to_flag
 from .errors import UserError
+from .settings import checked, element_type
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,0 +1,65 @@
+"""Batches cut from images on the training device: no worker processes and no per-image Python."""
+
+import math
+
+import numpy as np
+import torch
+
+
+def derived_seed(*numbers):
+    """A seed of 63 bits from whole numbers, unlike that of any other ones."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
+
+
+class Batches:
+    """An endless stream of shuffled batches without replacement, whose position is two numbers.
+
+    The order of an epoch is a function of the seed and the epoch alone, so that a run resumes from (epoch, position).
+    A batch at the end of an epoch is filled up from the next.
+    """
+
+    def __init__(self, images, batch_size, seed):
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.epoch = self.position = 0
+        self._order = self._shuffle(0)
+
+    def _shuffle(self, epoch):
+        seed = derived_seed(self.seed, epoch)
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+        if self.images.is_cuda:  # from pinned memory, so that the step does not wait for the transfer
+            return order.pin_memory().to(self.images.device, non_blocking=True)
+        return order
+
+    def next(self):
+        """The next batch: (batch_size, C, H, W) uint8 on the images' device."""
+        parts, missing = [], self.batch_size
+        while missing:
+            if self.position >= len(self.images):
+                self.epoch, self.position = self.epoch + 1, 0
+                self._order = self._shuffle(self.epoch)
+            part = self._order[self.position : self.position + missing]
+            parts.append(part)
+            self.position += len(part)
+            missing -= len(part)
+        return self.images.index_select(0, torch.cat(parts))
+
+    def change_seed(self, seed):
+        """Another order, from the current epoch on."""
+        self.seed = seed
+        self._order = self._shuffle(self.epoch)
+
+    def state_dict(self):
+        return {"epoch": self.epoch, "position": self.position, "seed": self.seed}
+
+    def load_state_dict(self, state):
+        """Go on where state_dict() was taken. ValueError where that was no such stream."""
+        epoch, position, seed = state["epoch"], state["position"], state.get("seed", self.seed)
+        if not all(type(number) is int and 0 <= number < 2**63 for number in (epoch, position, seed)):
+            raise ValueError(f"no epoch, position and seed: {epoch}, {position}, {seed}")
+        self.epoch, self.position, self.seed = epoch, position, seed
+        self._order = self._shuffle(self.epoch)
+
+
+def steps_of(num_epochs, num_images, batch_size, n_dis):
+    """G's updates in num_epochs passes of D over the data set."""
+    return max(1, math.ceil(num_epochs * num_images / (batch_size * n_dis)))

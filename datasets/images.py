@@ -1,0 +1,64 @@
+"""Images in memory: (N, C, H, W) uint8, brought to a run's size and channels, and to floats and back."""
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+RESIZE_CHUNK = 2048  # images resized at once, to bound the memory of their float copies
+
+
+class Images(NamedTuple):
+    """One split in memory: images (N, C, H, W) uint8, labels (N,) int64 (-1: unknown), and the classes' names."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    classes: tuple[str, ...]
+
+    def sha256(self):
+        """A hash of all pixels and labels: whether two runs saw the same data."""
+        digest = hashlib.sha256(self.images.contiguous().numpy())
+        digest.update(self.labels.contiguous().numpy())
+        return digest.hexdigest()
+
+
+def fit(images, image_size, channels):
+    """Bring raw uint8 images (N, C, H, W) to (N, channels, image_size, image_size).
+
+    28 to 32 pixels is zero padding, the field's way with MNIST; any other size is antialiased bilinear resizing of the
+    shorter side and a centre crop. Grey from colour is ITU-R 601 luma.
+    """
+    if images.size(1) != channels:
+        images = to_grey(images) if channels == 1 else images.expand(-1, channels, -1, -1)
+    height, width = images.shape[2:]
+    if (height, width) == (28, 28) and image_size == 32:
+        return F.pad(images, (2, 2, 2, 2))
+    if (height, width) == (image_size, image_size):
+        return images.contiguous()
+    from torchvision.transforms.v2 import functional as TF  # takes seconds, and not every run resizes
+
+    fitted = torch.empty(len(images), channels, image_size, image_size, dtype=torch.uint8)
+    for chunk, out in zip(images.split(RESIZE_CHUNK), fitted.split(RESIZE_CHUNK)):
+        out.copy_(TF.center_crop(TF.resize(chunk, [image_size], antialias=True), [image_size, image_size]))
+    return fitted
+
+
+def to_grey(images):
+    """Colour to grey by ITU-R 601 luma, rounded as Pillow does: (N, 3, H, W) -> (N, 1, H, W) uint8."""
+    grey = torch.empty(len(images), 1, *images.shape[2:], dtype=torch.uint8)
+    for chunk, out in zip(images.split(RESIZE_CHUNK), grey.split(RESIZE_CHUNK)):
+        red, green, blue = chunk.int().unbind(1)
+        out.copy_(((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).unsqueeze(1))
+    return grey
+
+
+def to_float(images, generator):
+    """uint8 images to floats in [-1, 1), dequantised: x / 128 - 1 + U(0, 1/128), as in the authors' code."""
+    noise = torch.rand(images.shape, generator=generator, device=images.device)
+    return noise.add_(images).div_(128).sub_(1).clamp_max_(1 - 2**-24)  # 255 + noise can round up to 256
+
+
+def quantise(images):
+    """Floats in [-1, 1] to uint8, round((x + 1) * 127.5): what is scored and what is drawn."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,144 @@
+"""Where images come from: named data sets, and folders of pictures. A split is loaded once, as Images."""
+
+import contextlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from utils.errors import UserError
+
+from .image_files import list_images, read_images
+from .images import Images, fit
+
+DIGITS_TEST_EVERY = 6  # of scikit-learn's 1,797 digits every sixth is held out: 1,498 to train, 299 to test
+SOCKET_TIMEOUT = 30  # seconds without a byte before a download counts as failed
+
+
+# ---- Raw splits: each returns images (N, C, H, W) uint8, labels (N,), class names --------------------------------
+
+
+def _load_digits(data_dir, split):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    held_out = np.arange(len(digits.images)) % DIGITS_TEST_EVERY == DIGITS_TEST_EVERY - 1
+    chosen = held_out if split == "test" else ~held_out
+    images = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)  # grey values 0 to 16
+    return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(digits.target[chosen]), tuple("0123456789")
+
+
+def _load_torchvision(name, data_dir, split):
+    from torchvision import datasets
+
+    dataset = getattr(datasets, name)(data_dir, train=split == "train", download=True)
+    images = torch.as_tensor(dataset.data)
+    images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)  # MNIST's (N, H, W); CIFAR's NHWC
+    return images, torch.as_tensor(dataset.targets), tuple(dataset.classes)
+
+
+def _load_stl10(data_dir, split):
+    from torchvision import datasets
+
+    dataset = datasets.STL10(data_dir, split="unlabeled" if split == "train" else "test", download=True)
+    return (
+        torch.from_numpy(dataset.data),
+        torch.as_tensor(dataset.labels).long(),
+        tuple(getattr(dataset, "classes", ())),
+    )
+
+
+class Source(NamedTuple):
+    """A named data set: its loader (data_dir, split) -> raw split, the side of its images, and where to find it."""
+
+    load: Callable
+    side: int
+    home: str = ""
+    files: str = ""
+
+
+def _torchvision(name):
+    return lambda data_dir, split: _load_torchvision(name, data_dir, split)
+
+
+_MNIST_FILES = "the four files {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz (or unpacked) in"
+SOURCES = {
+    "digits": Source(_load_digits, 8),
+    "mnist": Source(_torchvision("MNIST"), 28, "ossci-datasets.s3.amazonaws.com/mnist", f"{_MNIST_FILES} MNIST/raw/"),
+    "fashion_mnist": Source(
+        _torchvision("FashionMNIST"),
+        28,
+        "github.com/zalandoresearch/fashion-mnist",
+        f"{_MNIST_FILES} FashionMNIST/raw/",
+    ),
+    "cifar10": Source(_torchvision("CIFAR10"), 32, "www.cs.toronto.edu/~kriz/cifar.html", "cifar-10-python.tar.gz"),
+    "cifar100": Source(_torchvision("CIFAR100"), 32, "www.cs.toronto.edu/~kriz/cifar.html", "cifar-100-python.tar.gz"),
+    "stl10": Source(_load_stl10, 96, "cs.stanford.edu/~acoates/stl10", "stl10_binary.tar.gz"),
+}
+
+
+# ---- Loading -------------------------------------------------------------------------------------------------------
+
+
+def load_split(config, split="train"):
+    """Load the "train" or "test" split of config.dataset as Images at config.image_size with config.channels.
+
+    STL-10 trains on its 100,000 unlabelled images, as the paper does. A folder's splits are its subfolders train and
+    test where it has them; otherwise every image is in both. Raises UserError where there is no such data.
+    """
+    if config.dataset == "folder":
+        return load_folder(config.data_dir, split, config.image_size, config.channels)
+    source = SOURCES[config.dataset]
+    try:
+        with _download_timeout():
+            images, labels, classes = source.load(config.data_dir, split)
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    except Exception as error:  # torchvision asserts, unpickles and unpacks: what it raises for a bad file is open
+        raise UserError(_absent(config, source, error)) from error
+    return Images(fit(images, config.image_size, config.channels), labels, classes)
+
+
+@contextlib.contextmanager
+def _download_timeout():
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SOCKET_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _absent(config, source, error):
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return (
+        f"the data set {config.dataset} is not complete in {Path(config.data_dir).resolve()}, and it could not be "
+        f"downloaded ({reason}). To put it there by hand, fetch it from {source.home} and place {source.files} under "
+        f"that folder, or name the folder that has it with --data_dir. Without a network, --dataset digits needs no "
+        "download."
+    )
+
+
+def folder_root(data_dir, split):
+    """The folder that holds a split: data_dir/train and data_dir/test where there are any, else data_dir for both."""
+    root = Path(data_dir)
+    if split == "test" and (root / "train").is_dir() and (root / "test").is_dir():
+        return root / "test"
+    return root / "train" if (root / "train").is_dir() else root
+
+
+def has_test_split(config):
+    """Whether test images are other images than the training ones."""
+    return config.dataset != "folder" or folder_root(config.data_dir, "test") != folder_root(config.data_dir, "train")
+
+
+def load_folder(data_dir, split, image_size, channels):
+    """Load a directory of images, flat or one folder a class, as Images. UserError names a file that cannot be read."""
+    paths, folders = list_images(folder_root(data_dir, split))
+    names = list_images(folder_root(data_dir, "train"))[1] if split == "test" else folders
+    classes = tuple(sorted(set(names))) if None not in names else ()  # test images have the training classes' numbers
+    labels = torch.tensor([classes.index(folder) if folder in classes else -1 for folder in folders])
+    return Images(read_images(paths, image_size, channels), labels, classes)

@@ -1,0 +1,8 @@
+"""From a generator or images to scores: samples, features, the real side, formulas, warnings and reports.
+
+And the audit of a discriminator (lipschitz.py): how steep it is, and what bounds that.
+"""
+
+from .evaluator import Evaluator
+
+__all__ = ["Evaluator"]

@@ -1,0 +1,198 @@
+"""Scoring: one pass over the samples, every protocol from the same features, and all that a score depends on."""
+
+import dataclasses
+import importlib.metadata
+import platform
+
+import torch
+
+from datasets import has_test_split, load_split
+from utils.distributed import all_cores, broadcast, rank, rank_zero_first
+from utils.errors import UserError
+from utils.precision import without_tf32
+
+from . import diagnostics, features, metrics
+from .reference import load_reference
+from .sampling import extract, images_at
+
+PACKAGES = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")
+
+
+class Evaluator:
+    """Scores samples against one data set: the extractor and the real images' features, made once and cached.
+
+    Of config only what concerns data and extractor is read; train is its training split. reference: a folder whose
+    images stand in the data set's place as the real ones, while a classifier stays the data set's; Inception needs no
+    train then. UserError where weights or data are missing.
+    """
+
+    def __init__(self, config, train, device, say=print, reference=None):
+        self.device, self.say, self.folder = device, say, reference
+        with rank_zero_first():
+            self.extractor = features.load_extractor(config, train, device, say)
+            self.classifier = self.extractor if self.extractor.name == "classifier" else None
+            if train and self.classifier is None and config.dataset != "folder" and features.is_labelled(train):
+                self.classifier = features.load_classifier(config, train, device, say)
+        if broadcast(self.extractor.sha256) != self.extractor.sha256:
+            raise UserError(f"the ranks have different weights of the {self.extractor.name}: share one data_dir")
+        self.classes = train.classes if train else ()
+        self.config = dataclasses.replace(config, dataset="folder", data_dir=reference) if reference else config
+        self.splits = {"train": load_split(self.config) if reference else train}
+        if has_test_split(self.config):
+            self.splits["test"] = None  # loaded when it is asked for
+        self.references = {}
+
+    def images(self, split):
+        """The real images of a split, as Images. UserError where the data have no such split or too few images."""
+        if split not in self.splits:
+            raise UserError(
+                f"{self.config.data_dir} has no test images: a folder's splits are its subfolders train and test"
+            )
+        if self.splits[split] is None:
+            with rank_zero_first():
+                self.splits[split] = load_split(self.config, split)
+        found = self.splits[split]
+        if len(found.images) < metrics.MIN_IMAGES:
+            raise UserError(f"scores need {metrics.MIN_IMAGES} real images or more; the {split} split has fewer")
+        return found
+
+    def reference(self, split):
+        """The Reference of a split, from memory, its cache or made now; None on ranks other than 0."""
+        if split not in self.references:
+            arguments = (self.config, split, self.images(split), self.extractor, self.device, self.say)
+            self.references[split] = load_reference(*arguments)
+        return self.references[split]
+
+    def check(self, protocols):
+        """Raise UserError where a protocol's real images cannot be had."""
+        for name in protocols:
+            self.images(metrics.PROTOCOLS[name].split)
+
+    @torch.inference_mode()
+    @without_tf32()
+    def evaluate(self, source, facts, protocols, num_samples=None, quick=False, kid=True, bootstrap=0, infinity=False):
+        """Score a source's samples under each protocol.
+
+        facts: what the protocol says of where they come from. num_samples: see metrics.sample_counts(). quick: leave
+        out what costs most and no curve needs: precision, recall, diagnostics. kid: whether KID is wanted. bootstrap:
+        resamples for the intervals of FID and KID; infinity: FID infinity too. Returns (results, neighbours): a dict
+        for each protocol as evaluation.json has it, and what plots.plot_neighbours() takes, or None; on ranks other
+        than 0, (None, None).
+        """
+        protocols = tuple(dict.fromkeys(protocols))
+        self.check(protocols)
+        if source.count is not None and source.count < metrics.MIN_IMAGES:
+            raise UserError(f"scores need {metrics.MIN_IMAGES} samples or more, and there are {source.count}")
+        splits = {name: metrics.PROTOCOLS[name].split for name in protocols}
+        sizes = {name: len(self.images(split).images) for name, split in splits.items()}
+        counts = {name: metrics.sample_counts(name, sizes[name], num_samples, source.count) for name in protocols}
+        if source.count is not None:  # images that exist: a part of them is to be like the whole
+            part = any(counts[name] != (source.count,) * 2 or not metrics.PROTOCOLS[name].shuffle for name in protocols)
+            source, facts = source.shuffled() if part else source, facts | {"samples_shuffled": part}
+        references = {name: self.reference(split) for name, split in splits.items()}
+        if infinity and rank() == 0:
+            for name, reference in references.items():
+                metrics.check_infinity(counts[name][0], reference.features.size(1))
+        compared = None if quick else self.compared()
+        networks = list(dict.fromkeys(filter(None, (self.extractor, self.classifier))))
+        drawn = max(max(pair) for pair in counts.values())
+        found = extract(networks, source, drawn, self.device, "samples")
+        if rank() > 0:
+            return None, None
+        if not all(part.isfinite().all() for part in found):
+            raise UserError("the samples' features are not finite: the generator's weights are broken")
+
+        (samples, logits), answers = found[:2], found[-1]
+        with all_cores():
+            shared, neighbours = ({}, None) if quick else self.diagnose(source, samples, *compared)
+            if self.classifier:
+                shared |= diagnostics.class_shares(answers, self.classifier, self.classes)
+            results = []
+            for name in protocols:
+                num_samples, is_samples = counts[name]
+                arguments = (samples[:num_samples], references[name], quick, kid, bootstrap, infinity)
+                result = {
+                    "inception_score": metrics.inception_score(logits[:is_samples], metrics.PROTOCOLS[name].shuffle)
+                }
+                result |= scores(*arguments) | shared
+                if not quick:
+                    result["warnings"] = diagnostics.warnings(result, drawn)
+                result["protocol"] = self.protocol(name, counts[name]) | facts
+                results.append(result)
+        return results, neighbours
+
+    def compared(self):
+        """What samples are compared with: the References of training and, where there are enough, of test images."""
+        if "test" in self.splits:
+            try:
+                self.images("test")
+            except UserError as error:
+                self.say(f"samples are not compared with test images: {error}")
+                del self.splits["test"]
+        return [self.reference(split) for split in self.splits]
+
+    def diagnose(self, source, samples, training, unseen=None):
+        """Compare the samples' features with the References of training and unseen images.
+
+        Returns what a result holds of it, and what plots.plot_neighbours() takes.
+        """
+        real = "reference" if self.folder else "training"
+        memorisation, found = diagnostics.memorisation(samples, training.features, unseen and unseen.features, real)
+        diversity = diagnostics.diversity(samples, training.features)
+        shown = torch.stack(list(images_at(source, found.samples.tolist())))
+        pictures = shown, self.images("train").images[found.training]
+        return {"memorisation": memorisation, "diversity": diversity}, (*pictures, found.distances)
+
+    def protocol(self, name, counts):
+        """Everything that a score depends on, but where the samples come from."""
+        split = metrics.PROTOCOLS[name].split
+        images = self.images(split)
+        num_real, (num_samples, is_samples) = len(images.images), counts
+        return {
+            "name": name,
+            "departures": metrics.departures(name, *counts, num_real),
+            "dataset": self.config.dataset,
+            "reference": self.folder,
+            "split": split,
+            "data_sha256": images.sha256(),
+            "num_real": num_real,
+            "num_samples": num_samples,
+            "inception_score_samples": is_samples,
+            "inception_score_splits": metrics.IS_SPLITS,
+            "inception_score_shuffled": metrics.PROTOCOLS[name].shuffle,
+            "kid_subsets": metrics.KID_SUBSETS,
+            "kid_subset_size": metrics.kid_subset_size(num_samples, num_real),
+            "precision_recall_neighbours": metrics.NEIGHBOURS,
+            "features": self.extractor.name,
+            "features_sha256": self.extractor.sha256,
+            "features_warning": self.extractor.warning,
+            "class_share_sha256": self.classifier.sha256 if self.classifier else None,
+            "image_size": self.config.image_size,
+            "resize": self.extractor.resize,
+            "quantisation": "uint8, round((x + 1) * 127.5)",
+            "device": self.device.type,
+            "versions": {"python": platform.python_version()}
+            | {package: importlib.metadata.version(package) for package in PACKAGES},
+        }
+
+
+def scores(samples, reference, quick, kid, bootstrap, infinity):
+    """The scores of samples' features (N, d) against a Reference, under their names in evaluation.json."""
+
+    def fid(chosen):
+        return metrics.fid(chosen, reference)
+
+    def kid_mean(chosen):
+        return metrics.kid(chosen, reference)["mean"]
+
+    found = {"fid": fid(samples)}
+    if kid:
+        found["kid"] = metrics.kid(samples, reference)
+    if not quick:
+        found |= metrics.precision_recall(samples, reference)
+    if bootstrap:
+        found["fid_interval"] = metrics.bootstrap(fid, samples, bootstrap, "FID")
+        found["kid_interval"] = metrics.bootstrap(kid_mean, samples, bootstrap, "KID")
+    if infinity:
+        found["fid_infinity"] = metrics.fid_infinity(samples, reference)
+    return found

@@ -1,0 +1,203 @@
+"""Feature extractors: what the scores look at. uint8 images (N, C, H, W) -> features (N, d) and class logits (N, k).
+
+Inception is torch-fidelity's conversion of the TensorFlow 2015-12-05 network with its resizing; the classifier is a
+small CNN trained once on the data set's own labels, for images that Inception was not made for, and needs no network.
+"""
+
+import hashlib
+import urllib.error
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from datasets import has_test_split, load_split
+from utils.distributed import all_cores
+from utils.errors import UserError
+from utils.files import file_sha256, load_tensors, save
+
+INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
+CLASSIFIER_FORMAT = "sngan-classifier-2"
+CLASSIFIER_FEATURES = 128
+CACHE = ".cache"  # below data_dir; hidden, so that a folder of images does not take it for a class
+MAX_LR = 3e-3  # of the classifier's one-cycle schedule
+AUTO = {"digits": "classifier", "mnist": "classifier", "fashion_mnist": "classifier"}
+
+
+class Inception(nn.Module):
+    """torch-fidelity's inception-v3-compat: 2048-d pool features and 1008 unbiased logits."""
+
+    name = "inception-v3-compat"
+    warning = None  # what a reader of the scores must know of the weights
+    resize = "299x299 bilinear, as TensorFlow 1.x"
+
+    def __init__(self, path):
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would unpickle anything
+            self.network = FeatureExtractorInceptionV3(self.name, ["2048", "logits_unbiased"], str(path))
+        except Exception as error:
+            lines = str(error).split("\n")[:2]  # the second names the first keys that are missing
+            reason = " ".join(" ".join(lines).split())[:200] or type(error).__name__
+            raise UserError(f"{path} does not hold the weights of torch-fidelity's Inception: {reason}") from error
+        self.sha256 = file_sha256(path)
+        if not self.sha256.startswith(INCEPTION_SHA256):
+            self.warning = (
+                f"the Inception weights are not the published ones (SHA-256 {self.sha256[:8]}..., not "
+                f"{INCEPTION_SHA256}...): these scores compare with no others"
+            )
+
+    def forward(self, images):
+        return self.network(images.expand(-1, 3, -1, -1))
+
+
+def inception_file(given):
+    """The Inception weights' path: the given file, or torch's cache, downloaded on first use; else UserError."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    if given is not None:
+        if not Path(given).is_file():
+            raise UserError(f"--inception_weights {given}: there is no such file")
+        return Path(given)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, path, hash_prefix=INCEPTION_SHA256)
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"the Inception weights are neither in {path} nor could they be downloaded ({error}). Fetch "
+                f"{URL_INCEPTION_V3} by hand, put it there or name it with --inception_weights FILE; or score with "
+                "--features classifier, which needs labels but no network; or train without scores: python train.py"
+            ) from error
+    return path
+
+
+class Classifier(nn.Module):
+    """Three strided stages to a 128-d feature and the data set's classes."""
+
+    name = "classifier"
+    warning = None
+
+    def __init__(self, image_size, channels, num_classes):
+        super().__init__()
+        self.resize = f"none ({image_size}x{image_size})"
+        stride = 1 if image_size <= 16 else 2
+
+        def stage(fan_in, fan_out, stride):
+            return nn.Sequential(
+                nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()
+            )
+
+        self.layers = nn.Sequential(stage(channels, 32, stride), stage(32, 64, 2), stage(64, 128, 2))
+        self.pool = nn.AdaptiveAvgPool2d(2 if image_size <= 16 else 4)
+        side = self.pool.output_size
+        self.to_features = nn.Sequential(nn.Linear(128 * side**2, CLASSIFIER_FEATURES), nn.ReLU())
+        self.head = nn.Linear(CLASSIFIER_FEATURES, num_classes)
+
+    def forward(self, images):
+        h = self.pool(self.layers(images.float() / 127.5 - 1)).flatten(1)
+        features = self.to_features(h)
+        return features, self.head(features)
+
+
+def train_classifier(train, device, epochs):
+    """Train a Classifier on one split of Images with labels, from a fixed seed. Returns it in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Classifier(train.images.size(-1), train.images.size(1), len(train.classes)).to(device)
+        images, labels = train.images.to(device), train.labels.to(device)
+        batch_size = min(128, len(images))
+        steps = epochs * (len(images) // batch_size)
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MAX_LR, total_steps=steps)
+        for _ in range(epochs):
+            order = torch.randperm(len(images)).to(device)
+            for chosen in order.split(batch_size):
+                if len(chosen) < batch_size:
+                    continue
+                loss = F.cross_entropy(network(images[chosen])[1], labels[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+    return network.eval()
+
+
+@torch.inference_mode()
+def examine(network, split, device):
+    """What the classifier answers on a split: {accuracy, class_share}, shares of the images, a class each."""
+    answers = torch.cat([network(images.to(device))[1].argmax(1).cpu() for images in split.images.split(1000)])
+    shares = torch.bincount(answers, minlength=len(split.classes)).double() / len(answers)
+    return {"accuracy": (answers == split.labels).double().mean().item(), "class_share": shares.tolist()}
+
+
+def is_labelled(images):
+    """Whether a classifier can be trained on these Images."""
+    return len(images.classes) > 1 and bool((images.labels >= 0).all())
+
+
+def load_classifier(config, train, device, say):
+    """The data set's classifier: from its file in data_dir/.cache, or trained now and kept there.
+
+    The file's name holds a hash of the training images and labels, so that other data never meet old weights.
+    """
+    if not is_labelled(train):
+        raise UserError(
+            f"--features classifier needs labelled images of two classes or more, which the training split of "
+            f"{config.dataset} does not have; use --features inception"
+        )
+    key = train.sha256()[:12]
+    name = f"classifier_{config.dataset}_{config.image_size}px_{config.channels}ch_{key}.pt"
+    path = Path(config.data_dir) / CACHE / name
+    network = _cached_classifier(path, config, train)
+    if network is None:
+        epochs = min(max(3, 100_000 // len(train.images)), 100)  # small sets need more passes
+        say(f"training the classifier that scores {config.dataset}, once ({epochs} epochs)")
+        tested, where = (load_split(config, "test"), "test") if has_test_split(config) else (train, "training")
+        with all_cores():
+            network = train_classifier(train, device, epochs)
+            network.examined = {"split": where, **examine(network, tested._replace(classes=train.classes), device)}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            weights = {name: value.cpu() for name, value in network.state_dict().items()}
+            save(path, {"format": CLASSIFIER_FORMAT, "weights": weights, "examined": network.examined})
+        except (OSError, UserError) as error:
+            say(f"the classifier is not kept for the next time: {error}")
+    say(f"classifier of {config.dataset}: {network.examined['split']} accuracy {network.examined['accuracy']:.2%}")
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    network.sha256 = digest.hexdigest()
+    return network.to(device).requires_grad_(False)
+
+
+def _cached_classifier(path, config, train):
+    network = Classifier(config.image_size, config.channels, len(train.classes))
+    try:
+        content = load_tensors(path)
+        if content["format"] != CLASSIFIER_FORMAT:
+            return None
+        network.load_state_dict(content["weights"])
+        network.examined = content["examined"]
+    except Exception:  # absent, truncated or another version's: it is trained again
+        return None
+    return network.eval()
+
+
+def extractor_name(config):
+    """Which extractor --features names for this data set: inception or classifier."""
+    return AUTO.get(config.dataset, "inception") if config.features == "auto" else config.features
+
+
+def load_extractor(config, train, device, say=print):
+    """That extractor, on the device; train is the training split as Images. UserError where it cannot be had."""
+    if extractor_name(config) == "classifier":
+        return load_classifier(config, train, device, say)
+    extractor = Inception(inception_file(config.inception_weights)).to(device)
+    if extractor.warning:
+        say(f"warning: {extractor.warning}")
+    return extractor

@@ -1,0 +1,92 @@
+"""Samples to be scored, in blocks of 64 images, and their features. Under torchrun the ranks share the blocks.
+
+Blocks are always drawn and looked at whole. So sample i and its features are functions of the generator, the seed and
+i alone: not of how many are drawn, by how many processes, or of a batch size.
+"""
+
+import torch
+
+from datasets import derived_seed, quantise
+from models import folded
+from utils.console import progress
+from utils.distributed import gather, rank, world_size
+from utils.errors import UserError
+
+BLOCK = 64  # images; also torch-fidelity's default batch size
+
+
+def latents(seed, start, count, z_dim):
+    """z ~ N(0, I) of the samples start, start + 1, ...: (count, z_dim), each from a seed of its own."""
+    z = torch.empty(count, z_dim)
+    generator = torch.Generator()
+    for i, row in enumerate(z, start):
+        torch.randn(z_dim, generator=generator.manual_seed(derived_seed(seed, i)), out=row)
+    return z
+
+
+class Generated:
+    """The endless samples of a generator in eval mode, quantised. They are drawn by a folded copy of it."""
+
+    count = None
+
+    def __init__(self, G, z_dim, seed, device):
+        self.G, self.z_dim, self.seed, self.device = folded(G), z_dim, seed, device
+
+    @torch.inference_mode()
+    def block(self, number):
+        """Samples 64 * number and on: (64, C, H, W) uint8 on the CPU. UserError where G gives no finite numbers."""
+        z = latents(self.seed, BLOCK * number, BLOCK, self.z_dim)
+        images = self.G(z.to(self.device))
+        if not images.isfinite().all():  # as uint8 they would be black images, and have a score
+            raise UserError("the generator draws NaN or infinity: its weights are broken")
+        return quantise(images).cpu()
+
+
+class Given:
+    """Images that exist: a data set's, or another program's samples, (N, C, H, W) uint8."""
+
+    def __init__(self, images):
+        self.images, self.count = images, len(images)
+
+    def shuffled(self):
+        """The same images in a fixed random order: a folder's are often sorted, and its first ones of one kind."""
+        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(0))
+        return Given(self.images[order])
+
+    def block(self, number):
+        """Images 64 * number and on: (64, C, H, W) uint8, fewer in the last block."""
+        return self.images[BLOCK * number : BLOCK * (number + 1)]
+
+
+def images_at(source, indices):
+    """Yield the source's images with these numbers, in this order: (C, H, W) uint8 each. Ordered ones come fastest."""
+    number, block = None, None
+    for i in indices:
+        if i // BLOCK != number:
+            number = i // BLOCK
+            block = source.block(number)
+        yield block[i % BLOCK]
+
+
+@torch.inference_mode()
+def extract(networks, source, count, device, label):
+    """What networks say about a source's first `count` images, in one pass.
+
+    Each network gives (features, logits) for a block; returns their (count, d) and (count, k) as float32 on the CPU,
+    two for each network, on rank 0; None on the others. label: of the progress bar, shown where it takes long.
+    """
+    last = (count - 1) // BLOCK
+    shares = last // world_size() + 1  # blocks of each rank; the last block is repeated where they do not divide
+    at_once = BLOCK // 2 if device.type == "cpu" else BLOCK  # the same features on a CPU, in half the memory
+    found = None
+    for i in progress(range(shares), label, unit_scale=BLOCK * world_size(), unit="image", disable=rank() > 0):
+        images = source.block(min(i * world_size() + rank(), last)).to(device)
+        for start, part in zip(range(0, BLOCK, at_once), images.split(at_once)):
+            missing = at_once - len(part)  # among the last images: filled up, as a batch's size can change last bits
+            batch = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
+            outputs = [output for network in networks for output in network(batch)]
+            found = found or [torch.empty(shares, BLOCK, output.size(1)) for output in outputs]
+            for rows, output in zip(found, outputs):
+                rows[i, start : start + at_once] = output
+    gathered = [gather(rows) for rows in found]
+    return None if rank() > 0 else [rows.transpose(0, 1).flatten(0, 2)[:count] for rows in gathered]

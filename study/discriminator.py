@@ -1,0 +1,205 @@
+"""The figures of what happens in D: spectra (Miyato et al. 2018, figure 3), outputs, gradients, slope."""
+
+import statistics
+
+import numpy as np
+
+from .drawing import (
+    COLOURS,
+    HERO,
+    STEPS,
+    Figure,
+    band,
+    extremes,
+    legend_of_methods,
+    name_of,
+    name_rows,
+    number,
+    panels,
+    series,
+    shown_setting,
+    width_of,
+)
+from .results import by, interval
+
+NO_AUDIT = "No finished run has been audited yet."
+
+
+def stable_rank(values):
+    """|W|_F^2 / sigma^2, from 1 to the rank: how many directions a weight uses (Rudelson and Vershynin 2007)."""
+    values = np.asarray(values)
+    return float((values**2).sum() / values[0] ** 2) if values[0] > 0 else 0.0
+
+
+def _layers(results):
+    """D's layers as [(number, layer)], and those of them with more than one singular value."""
+    audit = next((audit for result in results for audit in result.audits.values()), {"layers": []})
+    layers = list(enumerate(audit["layers"]))
+    return layers, [(i, layer) for i, layer in layers if len(layer["singular_values"]) > 1]
+
+
+def singular_values(study, results):
+    """The singular values of each layer's weight after training, relative to the largest (the paper's figure 3)."""
+    _, matrices = _layers(results)
+    groups = by([result for result in results if result.final_audit], "method")
+    figure, axes = panels(len(matrices), 2, 2.3)
+    shares = {}
+    for axis, (i, layer) in zip(axes, matrices):
+        for (method,), group in groups.items():
+            found = [np.array(result.final_audit["layers"][i]["singular_values"]) for result in group]
+            found = np.array([values / values[0] for values in found if values[0] > 0])
+            if len(found):
+                x, width = np.arange(1, found.shape[1] + 1), width_of(method)
+                axis.plot(x, found.mean(axis=0), color=COLOURS[method], linewidth=width, zorder=1 + width)
+                ranks = [stable_rank(values) / len(values) for values in found]
+                shares.setdefault(method, []).append(statistics.fmean(ranks))
+        title = f"{layer['name']}: {layer['kind']}, {' x '.join(map(str, layer['weight']))}"
+        axis.set_title(title, fontsize=10)
+        axis.set(ylim=(0, 1.03), xlabel="number of the singular value", ylabel="relative to the largest")
+    legend_of_methods(figure, study.methods)
+    text = NO_AUDIT
+    if shares:
+        found = {method: statistics.fmean(values) for method, values in shares.items()}
+        words = extremes(found, "most for", "least for", lambda share: f"{share:.0%}")
+        text = (
+            f"How much of its rank D uses (stable rank over full rank, mean over these layers): {words}. The paper "
+            "(section 3) expects few directions of weight clipping and weight norm."
+        )
+    return Figure("singular_values", f"Singular values of D's weights, setting {shown_setting(study)}", figure, text)
+
+
+def spectra_over_training(study, results):
+    """The largest singular value of each layer, and the stable rank of those that have one, over training."""
+    layers, matrices = _layers(results)
+    groups = by(results, "method")
+    shown = [(i, layer, max, "largest singular value") for i, layer in layers]
+    shown += [(i, layer, stable_rank, "stable rank") for i, layer in matrices]
+    figure, axes = panels(len(shown), 2, 2.0, STEPS, sharex=True)
+    for axis, (i, layer, measure, words) in zip(axes, shown):
+        for (method,), group in groups.items():
+            band(axis, group, lambda r, i=i, f=measure: _of_layer(r, i, f), COLOURS[method], width_of(method))
+        axis.set_title(f"{layer['name']}: {words}", fontsize=10)
+        if measure is max:
+            axis.set_yscale("log")
+    legend_of_methods(figure, study.methods)
+    ranges = {}
+    for (method,), group in groups.items():
+        values = [layer["sigma_svd"] for r in group if r.finished for a in r.audits.values() for layer in a["layers"]]
+        if values:
+            ranges[method] = min(values), max(values)
+    text = NO_AUDIT
+    if ranges:
+        tops = {method: top for method, (_, top) in ranges.items()}
+        text = f"The largest singular value of any layer at any audit: {extremes(tops, 'highest for', 'lowest for')}."
+    if HERO in ranges:
+        text += " Under {} all largest ones lie between {:.3f} and {:.3f}.".format(name_of(HERO), *ranges[HERO])
+    title = f"Singular values over training, setting {shown_setting(study)}"
+    return Figure("singular_values_over_training", title, figure, text)
+
+
+def _of_layer(result, i, measure):
+    """{step: measure of the singular values of layer i}."""
+    return {step: measure(audit["layers"][i]["singular_values"]) for step, audit in result.audits.items()}
+
+
+# ---- Outputs and gradients -----------------------------------------------------------------------------------------
+
+
+def _gap(result):
+    """{step: D(real) - D(fake)}."""
+    fake = dict(result.values("fake_logits"))
+    return {step: real - fake[step] for step, real in result.values("real_logits") if step in fake}
+
+
+DYNAMICS = {  # {name: (words, scale, values of a result)}
+    "gap": ("D(real) - D(fake)", "symlog", _gap),
+    "accuracy": ("accuracy of D", "linear", lambda result: dict(result.values("accuracy_D"))),
+    "G": ("gradient norm of G", "log", lambda result: dict(result.values("grad_norm_G"))),
+    "input": ("gradient norm at D's input", "log", lambda result: dict(result.values("grad_norm_input"))),
+}
+
+
+def dynamics(study, results):
+    """D(real) - D(fake), D's accuracy and the gradient norms of G and at D's input, over time."""
+    groups = by(results, "method")
+    figure, axes = panels(len(DYNAMICS), 2, 2.5, STEPS, sharex=True)
+    ends = {name: {} for name in DYNAMICS}
+    for axis, (name, (words, scale, values)) in zip(axes, DYNAMICS.items()):
+        for (method,), group in groups.items():
+            band(axis, group, values, COLOURS[method], width_of(method))
+            steps, found = series([result for result in group if result.finished], values)
+            if len(steps):
+                ends[name][method] = found[:, steps > 0.8 * steps[-1]].mean()
+        axis.set_title(words, fontsize=10)
+        axis.set_yscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
+    legend_of_methods(figure, study.methods)
+    title = f"D and G during training, setting {shown_setting(study)}"
+    return Figure("dynamics", title, figure, _on_dynamics(ends))
+
+
+def _on_dynamics(ends):
+    if not all(ends.values()):
+        return "No run is finished yet."
+    text = (
+        f"Means over the last fifth of training. D(real) - D(fake): {extremes(ends['gap'], 'most for', 'least for')}. "
+        f"D's gradient at its input: {extremes(ends['input'], 'steepest for', 'flattest for')}. "
+        f"Gradient norm of G: {extremes(ends['G'], 'most for', 'least for')}."
+    )
+    if HERO in ends["accuracy"]:
+        text += f" Under {name_of(HERO)} D is right about {ends['accuracy'][HERO]:.0%} of images."
+    return text
+
+
+# ---- The slope of D ------------------------------------------------------------------------------------------------
+
+
+def lipschitz(study, results):
+    """For each method what its layers' norms allow of D's slope, and the steepest gradient that was seen."""
+    groups = by([result for result in results if result.final_audit], "method")
+    figure, (axis,) = panels(1, 1, 0.3 * len(study.methods) + 1.1)
+    slopes = {}
+    for (method,), group in groups.items():
+        row, pairs = (
+            study.methods.index(method),
+            [(r.final_audit["lower_bound"], r.final_audit["upper_bound"]) for r in group],
+        )
+        for lower, upper in pairs:
+            axis.plot([lower], [row], "o", ms=4, mew=0, alpha=0.5, color=COLOURS[method])
+            axis.plot([upper], [row], "|", ms=9, mew=1.2, alpha=0.7, color=COLOURS[method])
+        slopes[method] = [interval(values, True).mean for values in zip(*pairs)]
+        axis.plot(slopes[method], [row, row], color=COLOURS[method], linewidth=width_of(method))
+    axis.set_xscale("log")
+    name_rows(axis, study.methods)
+    axis.set_xlabel(
+        "slope of D in every run: steepest gradient seen (dots), upper bound (strokes)\nlines join the geometric means"
+    )
+    text = _on_lipschitz(slopes, [result for group in groups.values() for result in group])
+    return Figure("lipschitz", "What bounds D's slope, and its slope", figure, text)
+
+
+def _on_lipschitz(slopes, audited):
+    if not slopes:
+        return NO_AUDIT
+    above = sum(r.final_audit["lower_bound"] <= r.final_audit["upper_bound"] * 1.0001 for r in audited)
+    text = f"The bound lies above the steepest gradient in {above} of {len(audited)} audits."
+    if HERO not in slopes:
+        return text
+    lower, upper = slopes[HERO]
+    layers = [layer for r in audited if r.run.method == HERO for layer in r.final_audit["layers"]]
+    # A single row has one singular value, which is divided out exactly.
+    off = [abs(layer["sigma_svd"] - 1) for layer in layers if len(layer["singular_values"]) > 1] or [0.0]
+    text += (
+        f" Under {name_of(HERO)} D cannot be steeper than {number(upper)} (geometric mean over runs) and was seen at "
+        f"{number(lower)}; the largest singular value of a weight matrix is off 1 by {statistics.median(off):.3f} in "
+        f"the median and by {max(off):.3f} at most, as one power iteration an update follows the weights with a lag"
+    )
+    if "none" in slopes:
+        text += f". Without any normalization the bound is {number(slopes['none'][1])}"
+    if "spectral_batch" in slopes:
+        lower, beside = slopes["spectral_batch"]
+        lifts = "voids it: its gains lift" if beside > upper else "leaves"
+        text += (
+            f". Batch norm beside spectral norm {lifts} the bound {'to' if beside > upper else 'at'} {number(beside)}, "
+            f"and gradients of {number(lower)} were seen"
+        )
+    return text + "."

@@ -1,0 +1,135 @@
+"""What the figures of a study have in common: panels, colours, bands over seeds, and how numbers are written."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.plots import pyplot
+
+from .grid import METHODS
+
+WIDTH = 7.4  # inches: so narrow that a telephone, too, shows the text
+HERO = "spectral"
+STEPS = "step (updates of G)"
+PALETTE = ("tab:grey", "tab:blue", "tab:cyan", "tab:green", "tab:brown", "tab:purple", "tab:pink", "tab:olive")
+COLOURS = dict(zip(METHODS, (*PALETTE, "goldenrod", "crimson", "darkorange")))
+
+
+class Figure(NamedTuple):
+    """A drawn figure: its file's name, its heading, matplotlib's figure, and what to see in it."""
+
+    name: str
+    title: str
+    drawn: object
+    sentence: str
+
+
+def save_figure(figure, folder):
+    """Save a Figure into a folder as PNG, and close it. Returns the path."""
+    path = Path(folder) / f"{figure.name}.png"
+    figure.drawn.savefig(path, dpi=130)
+    pyplot().close(figure.drawn)
+    return path
+
+
+def shown_setting(study):
+    """The setting of figures that can show only one: C, which the paper itself takes for its CNN, where it is there."""
+    return "C" if "C" in study.settings else study.settings[0]
+
+
+# ---- Words ---------------------------------------------------------------------------------------------------------
+
+
+def name_of(method):
+    return METHODS[method].label
+
+
+def number(value):
+    """Three significant digits, all of those before the point up to a million."""
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def extremes(values, most, least, show=number):
+    """Who has the most and the least of {method: value}, and spectral norm where it is between them, in words."""
+    order = sorted(values, key=values.get, reverse=True)
+    if values[order[0]] == values[order[-1]]:
+        return f"{show(values[order[0]])} for " + ("every method" if len(order) > 1 else name_of(order[0]))
+    text = f"{most} {name_of(order[0])} ({show(values[order[0]])}), {least} {name_of(order[-1])}"
+    text += f" ({show(values[order[-1]])})"
+    return text + (f"; {name_of(HERO)} {show(values[HERO])}" if HERO in order[1:-1] else "")
+
+
+# ---- Axes ----------------------------------------------------------------------------------------------------------
+
+
+def panels(count, columns, height, xlabel="", **options):
+    """A figure with so many panels, and these; the axes that are not needed are removed."""
+    rows = -(-max(1, count) // columns)
+    size = (WIDTH, height * rows + 0.5)
+    figure, axes = pyplot().subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
+    for axis in axes.flat[count:]:
+        axis.remove()
+    for axis in axes.flat[max(0, count - columns) : count]:  # the lowest of each column, where it ends early too
+        axis.xaxis.set_tick_params(labelbottom=True)
+        axis.set_xlabel(xlabel, fontsize=10)
+    for axis in axes.flat[:count]:
+        axis.grid(alpha=0.3)
+    return figure, list(axes.flat[:count])
+
+
+def name_rows(axis, methods):
+    """Methods as the rows of a panel, from the top."""
+    axis.set_yticks(range(len(methods)), map(name_of, methods))
+    axis.invert_yaxis()
+    for label, method in zip(axis.get_yticklabels(), methods):
+        label.set_fontweight("bold" if method == HERO else "normal")
+
+
+def legend(figure, colours, labels, columns=4):
+    """A legend below the panels."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours]
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=1.5, columnspacing=1.2
+    )
+
+
+def legend_of_methods(figure, methods):
+    legend(figure, [COLOURS[method] for method in methods], map(name_of, methods))
+
+
+def plain_ticks(axis):
+    """Numbers such as 30 and 100 on a logarithmic axis."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter("")
+
+
+def width_of(method):
+    """Of a method's line."""
+    return 2.8 if method == HERO else 1.3
+
+
+# ---- Lines over training -------------------------------------------------------------------------------------------
+
+
+def series(results, values):
+    """The steps that all of these have a value at, and the values (results, steps). values(result): {step: value}."""
+    found = [line for line in map(values, results) if line]
+    steps = sorted(set.intersection(*map(set, found))) if found else []
+    return np.array(steps), np.array([[line[step] for step in steps] for line in found]).reshape(len(found), len(steps))
+
+
+def band(axis, results, values, colour, width=1.5):
+    """Draw the mean over the finished runs and a band from the lowest to the highest; the others as dotted lines."""
+    steps, found = series([result for result in results if result.finished], values)
+    if len(steps):
+        axis.plot(steps, found.mean(axis=0), color=colour, linewidth=width)
+        axis.fill_between(steps, found.min(axis=0), found.max(axis=0), color=colour, alpha=0.18, linewidth=0)
+    for result in results:
+        if not result.finished and (line := values(result)):
+            axis.plot(*zip(*sorted(line.items())), color=colour, linewidth=1, linestyle=":")

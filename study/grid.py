@@ -1,0 +1,224 @@
+"""A study: methods x settings x seeds, after figures 1 and 2 of Miyato et al. 2018. Imports no torch by itself."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from utils.config import FIELDS, Config
+from utils.errors import UserError
+from utils.settings import check_settings, load_yaml, resolve
+
+
+class Method(NamedTuple):
+    """What constrains D: its name in words, and the settings that it consists of, which go before a study's own."""
+
+    label: str
+    settings: dict
+
+
+# The paper's comparison (section 4.1), and beside it R1 and spectral norm under batch norm.
+METHODS = {
+    "none": Method("nothing", {"d_norm": ("none",)}),
+    "batch": Method("batch norm", {"d_norm": ("batch",)}),
+    "layer": Method("layer norm", {"d_norm": ("layer",)}),
+    "weight": Method("weight norm", {"d_norm": ("weight",)}),
+    "weight_clipping": Method(
+        "weight clipping (WGAN)", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": "weight_clipping"}
+    ),
+    "wgan_gp": Method("WGAN-GP", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": "gradient_penalty"}),
+    "gan_gp": Method("GAN-GP", {"d_norm": ("none",), "regularizer": "gradient_penalty"}),
+    "orthonormal": Method("orthonormal", {"d_norm": ("none",), "regularizer": "orthonormal"}),
+    "r1": Method("R1", {"d_norm": ("none",), "regularizer": "r1"}),
+    "spectral": Method("spectral norm", {"d_norm": ("spectral",)}),
+    "spectral_batch": Method("spectral + batch norm", {"d_norm": ("spectral", "batch")}),
+}
+
+
+def _table_1(lr, beta1, beta2, n_dis):
+    return {"lr_G": lr, "lr_D": lr, "betas": (beta1, beta2), "n_dis": n_dis}
+
+
+SETTINGS = {  # table 1 of the paper
+    "A": _table_1(1e-4, 0.5, 0.9, 5),
+    "B": _table_1(1e-4, 0.5, 0.999, 1),
+    "C": _table_1(2e-4, 0.5, 0.999, 1),
+    "D": _table_1(1e-3, 0.5, 0.9, 5),
+    "E": _table_1(1e-3, 0.5, 0.999, 5),
+    "F": _table_1(1e-3, 0.9, 0.999, 5),
+}
+METRICS = {  # scores: name in words, and whether more is better
+    "inception_score": ("Inception Score", True),
+    "fid": ("FID", False),
+    "kid": ("KID", False),
+}
+GRID = {"methods": METHODS, "settings": SETTINGS, "metrics": METRICS}
+KEYS = ("base", "methods", "settings", "seeds", "metrics", "quick")
+# What base cannot set: it differs between runs, or follows from something else in the study's file.
+RESERVED = ("run_dir", "seed", *_table_1(1, 1, 1, 1), "d_norm", "regularizer", "eval_kid", "num_epochs")
+# What a resume may change, but not within a study: its scores would no longer compare.
+COMPARED = ("num_samples", "protocol", "features", "eval_every")
+
+
+# ---- What is to run ------------------------------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """One run of a study. flags: the settings that make it, as they would be typed."""
+
+    method: str
+    setting: str
+    seed: int
+    flags: dict
+    config: Config
+
+    @property
+    def name(self):
+        return f"{self.method}_{self.setting}_seed{self.seed}"
+
+    @property
+    def run_dir(self):
+        return Path(self.config.run_dir)
+
+
+class Study(NamedTuple):
+    """A grid of runs in a folder. base: the settings that all runs share."""
+
+    name: str
+    folder: Path
+    base: dict
+    methods: tuple[str, ...]
+    settings: tuple[str, ...]
+    seeds: tuple[int, ...]
+    metrics: tuple[str, ...]
+
+    def runs(self):
+        """All runs, seed by seed, so that what is cut short has whole comparisons."""
+        grid = [(seed, setting, method) for seed in self.seeds for setting in self.settings for method in self.methods]
+        return [self.run(method, setting, seed) for seed, setting, method in grid]
+
+    def run(self, method, setting, seed):
+        flags = self.base | SETTINGS[setting] | METHODS[method].settings | {"seed": seed}
+        flags["eval_kid"] = "kid" in self.metrics
+        flags["run_dir"] = str(self.folder / f"{method}_{setting}_seed{seed}")
+        try:
+            config, _ = resolve(flags)
+        except UserError as error:
+            raise UserError(f"{self.name}, method {method}, setting {setting}: {error}") from error
+        return Run(method, setting, seed, flags, config)
+
+    def with_all_of(self, other):
+        """This study with the methods, settings and seeds of another one too, and its metrics."""
+        return self._replace(
+            metrics=other.metrics,
+            methods=tuple(name for name in METHODS if name in self.methods + other.methods),
+            settings=tuple(name for name in SETTINGS if name in self.settings + other.settings),
+            seeds=tuple(sorted({*self.seeds, *other.seeds})),
+        )
+
+    def only(self, runs):
+        """This study without the methods, settings and seeds that none of these runs has."""
+        return self._replace(
+            methods=tuple(name for name in self.methods if any(run.method == name for run in runs)),
+            settings=tuple(name for name in self.settings if any(run.setting == name for run in runs)),
+            seeds=tuple(seed for seed in self.seeds if any(run.seed == seed for run in runs)),
+        )
+
+
+def load_study(path, folder=None, quick=False, overrides=None, **chosen):
+    """Read a study's YAML. UserError names the file, the key and the choices.
+
+    folder: where its runs are kept (default: runs/studies/NAME). quick: the part of the grid under `quick`.
+    overrides: settings of all runs, before the file's. chosen: methods, settings, seeds or metrics in the place of the
+    file's, where not None.
+    """
+    content = load_yaml(path)
+    try:
+        if not isinstance(content, dict):
+            raise ValueError("a study has the keys " + ", ".join(KEYS))
+        for key in content:
+            _one_of(key, KEYS, "key")
+        grid = {key: content.get(key) for key in ("methods", "settings", "seeds", "metrics")}
+        if quick:
+            part = content.get("quick")
+            if not isinstance(part, dict):
+                raise ValueError("it has no part named quick")
+            for key in part:
+                _one_of(key, grid, "key of quick")
+            grid |= part
+        grid |= {key: value for key, value in chosen.items() if value is not None}
+        grid = {key: _checked(key, values) for key, values in grid.items()}
+        base = check_settings(content.get("base") or {}) | (overrides or {})
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    if taken := [key for key in base if key in RESERVED]:
+        raise UserError(f"{path}: base cannot set {taken[0]}, which the study itself decides")
+    if empty := [key for key, value in base.items() if value is None]:
+        raise UserError(f"{path}: base has no value for {empty[0]}; leave it out")
+    if not base.get("eval_every") or not base.get("audit_every"):
+        raise UserError(f"{path}: base needs eval_every and audit_every: the report draws what is measured in training")
+    name = Path(path).stem
+    return Study(name, Path(folder or Path("runs") / "studies" / name), base, **grid)
+
+
+def _one_of(value, choices, what):
+    if value not in choices:
+        close = difflib.get_close_matches(str(value)[:100], map(str, choices), 1)
+        hint = f"did you mean {close[0]}?" if close else "choices: " + ", ".join(map(str, choices))
+        raise ValueError(f"unknown {what} {str(value)[:100]!r}; {hint}")
+    return value
+
+
+def _checked(key, values):
+    """The values of one side of the grid as a tuple, checked."""
+    if not isinstance(values, (list, tuple)) or not values:
+        raise ValueError(f"{key} must be a list of one or more")
+    for value in values:
+        if key == "seeds":
+            if type(value) is not int or not 0 <= value < 2**32:
+                raise ValueError(f"seeds are whole numbers from 0, not {str(value)[:100]}")
+        elif not isinstance(value, str):
+            raise ValueError(f"{key} are names, not {str(value)[:100]}")
+        else:
+            _one_of(value, GRID[key], key.removesuffix("s"))
+    if len(set(values)) != len(values):
+        raise ValueError(f"{key} names one twice")
+    return tuple(values)
+
+
+def claim(study, write=True):
+    """Keep what all runs share in the folder's study.yaml. UserError where that is another study's.
+
+    write: False where it is only to be compared. A file that is damaged is written anew.
+    """
+    path = study.folder / "study.yaml"
+    own = {key: list(value) if isinstance(value, tuple) else value for key, value in study.base.items()}
+    try:
+        before = {key: value for key, value in load_yaml(path).items() if key in FIELDS}
+    except (UserError, AttributeError):  # absent or damaged
+        before = None
+    if before is not None:
+        changes = {key: (before.get(key), own.get(key)) for key in sorted({*before, *own})}
+        refuse_other(study.folder, {key: pair for key, pair in changes.items() if pair[0] != pair[1]})
+    if write and before != own:
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # printed commands may start at the same time
+        temporary.write_text(yaml.safe_dump(own, sort_keys=False), encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def refuse_other(folder, changes):
+    """Raise UserError where {setting: (its value there, its value here)} make a folder another study's."""
+    for name, (there, here) in changes.items():
+        if name in COMPARED or not FIELDS[name].metadata["resumable"]:
+            raise UserError(
+                f"{folder} belongs to another study: its {name} is {there}, and this one's {here}. Choose another "
+                "folder with --out"
+            )
+
+
+def seeds_of(folder):
+    """The seeds that the runs in a study's folder have."""
+    names = [path.name.rpartition("_seed")[2] for path in folder.glob("*_seed*") if path.is_dir()]
+    return tuple(int(name) for name in names if name.isdecimal())

@@ -1,0 +1,141 @@
+"""The runs of a study: what each came to, and what starts it or goes on with it.
+
+What a run came to is read from its directory alone, so it does not matter which machine trained it.
+"""
+
+import json
+import shutil
+from typing import NamedTuple
+
+from evaluation.features import extractor_name
+from evaluation.metrics import sample_counts
+from evaluation.report import flat
+from training.run_dir import locked
+from utils.config import FIELDS, Config, differences
+from utils.errors import UserError
+from utils.settings import check_settings, load_yaml
+
+from .grid import refuse_other
+
+
+class Outcome(NamedTuple):
+    """What a run came to. state: finished, diverged, failed, unfinished or missing; step: how far it got."""
+
+    state: str
+    step: int = 0
+    message: str = ""
+    evaluation: dict | None = None
+    record: tuple[dict, ...] = ()
+
+
+DONE = ("finished", "diverged")
+# All that a run that ended before its first checkpoint can have left.
+LEFT = ("config.yaml", "log.txt", "stats.jsonl", "samples", "checkpoints", "plots", "audits", ".lock")
+
+
+def outcome(run):
+    """What a run came to, by its directory. UserError where that holds another run than the study asks for."""
+    path = run.run_dir / "config.yaml"
+    failure = failure_path(run)
+    failed = failure.read_text(encoding="utf-8").strip() if failure.is_file() else ""
+    if not path.is_file():
+        return Outcome("failed", 0, failed) if failed else Outcome("missing")
+    try:
+        content = load_yaml(path)
+        record = content.pop("record", None)
+        before = Config(**check_settings(content))
+    except (UserError, ValueError, AttributeError) as error:  # the next start writes it anew
+        return Outcome("failed", 0, f"{path} is damaged: {error}")
+    record = tuple(entry for entry in record if isinstance(entry, dict)) if isinstance(record, list) else ()
+    step = max([entry["to_step"] for entry in record if type(entry.get("to_step")) is int], default=0)
+    _check_same(run, before, step)
+    if record and "diverged" in record[-1]:
+        return Outcome("diverged", step, str(record[-1]["diverged"]), record=record)
+    if evaluation := _evaluation(run):
+        return Outcome("finished", run.config.total_steps, evaluation=evaluation, record=record)
+    return Outcome("failed" if failed else "unfinished", step, failed, record=record)
+
+
+def failure_path(run):
+    """Where it is written why a run failed, till it is started again."""
+    return run.run_dir.parent / "console" / f"{run.name}.failed"
+
+
+def _check_same(run, before, step):
+    """Raise UserError where the run in this directory is another one: with settings that no resume may change."""
+    refuse_other(run.run_dir, differences(before, run.config))
+    if step > run.config.total_steps:
+        raise UserError(f"{run.run_dir} is at step {step:,}, beyond total_steps {run.config.total_steps:,}")
+
+
+def _evaluation(run):
+    """The run's evaluation.json; None where there is none of its last step that is whole and under its protocol."""
+    config = run.config
+    try:
+        content = json.loads((run.run_dir / "evaluation.json").read_text(encoding="utf-8"))
+        protocol = content["protocol"]
+        asked = (config.total_steps, config.seed, bool(config.ema_decay), config.protocol[0])
+        same = (protocol["step"], protocol["seed"], protocol["ema"], protocol["name"]) == asked
+        counts = sample_counts(config.protocol[0], protocol["num_real"], config.num_samples)
+        same = same and counts[0] == protocol["num_samples"]
+        same = same and protocol["features"].startswith(extractor_name(config))
+        numbers = [value for value in flat(content).values() if not isinstance(value, str)]
+        numbers.append(content["inception_score"]["std"])
+        whole = all(type(number) in (int, float) for number in numbers) and isinstance(protocol["departures"], list)
+        return content if same and whole else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+# ---- Starting it ---------------------------------------------------------------------------------------------------
+
+
+def begin(run):
+    """Make a run ready to be started, or to go on. Returns (the arguments of main.py, None), or (None, why not)."""
+    if (state := outcome(run).state) in DONE:
+        return None, f"it is {state} meanwhile"
+    if sentence := in_use(run):
+        return None, sentence
+    failure_path(run).unlink(missing_ok=True)
+    clear(run)
+    return arguments(run), None
+
+
+def arguments(run):
+    """The arguments of main.py that start a run or, where it was cut off, go on with it."""
+    flags = run.flags
+    if _has_checkpoints(run):
+        flags = {"resume": run.flags["run_dir"]}
+        flags |= {name: value for name, value in run.flags.items() if FIELDS[name].metadata["resumable"]}
+    words = []
+    for name, value in flags.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            words += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return words
+
+
+def _has_checkpoints(run):
+    return any((run.run_dir / "checkpoints").glob("step_*.pt"))
+
+
+def in_use(run):
+    """Who trains in a run's directory now, as a sentence; None where nobody does."""
+    if not run.run_dir.is_dir():
+        return None
+    try:
+        with locked(run.run_dir):
+            return None
+    except UserError as error:
+        return str(error)
+
+
+def clear(run):
+    """Delete what is left of a run that ended before its first checkpoint: there is nothing in it to go on with."""
+    kept = [*run.run_dir.glob("checkpoints/*.pt"), *run.run_dir.glob("checkpoints/*.damaged")]
+    kept += run.run_dir.glob("evaluation.json")
+    if not run.run_dir.is_dir() or kept or outcome(run).step > 0:
+        return
+    if all(path.name in LEFT for path in run.run_dir.iterdir()):
+        shutil.rmtree(run.run_dir)

@@ -1,0 +1,156 @@
+"""The figures of a study's scores, with a computed sentence to each (after Miyato et al. 2018, figures 1 and 2)."""
+
+import statistics
+
+import numpy as np
+
+from utils.plots import pyplot
+
+from .drawing import (
+    COLOURS,
+    HERO,
+    STEPS,
+    Figure,
+    band,
+    extremes,
+    legend,
+    name_of,
+    name_rows,
+    number,
+    panels,
+    plain_ticks,
+)
+from .grid import METRICS, SETTINGS
+from .results import by, means, worst_cases
+
+
+def scores(study, results, metric):
+    """The last step's score of every run: a panel a setting, a row a method; dots are seeds, bars 95 % intervals."""
+    words, more_is_better = METRICS[metric]
+    scored = [result for result in results if metric in result.last]
+    found = means(results, metric)
+    height = 0.24 * len(study.methods) + 0.75
+    figure, axes = panels(len(study.settings), 2, height, sharex=True, sharey=True)
+    for axis, setting in zip(axes, study.settings):
+        for result in scored:
+            if result.run.setting == setting:
+                row, colour = study.methods.index(result.run.method), COLOURS[result.run.method]
+                _dot(axis, result.last[metric], row, colour, result.outcome.state)
+        for row, method in enumerate(study.methods):
+            if spread := found.get((setting, method)):
+                axis.plot([spread.low, spread.high], [row, row], color=COLOURS[method], linewidth=1.5)
+                axis.plot([spread.mean], [row], "|", ms=11, mew=2.5, color=COLOURS[method])
+        axis.set_title(_setting_title(setting), fontsize=10)
+    _scale(axes, [result.last[metric] for result in scored], found.values(), metric == "fid")
+    name_rows(axes[0], study.methods)
+    better = "more is better" if more_is_better else "less is better"
+    figure.supxlabel(f"{words} at the last step ({better})", fontsize=10)
+    return Figure(f"{metric}_by_setting", f"{words} by setting and method", figure, _on_scores(study, results, metric))
+
+
+def _dot(axis, value, row, colour, state):
+    """One run: a dot; hollow, where it is not finished, and a cross, where it diverged."""
+    if state == "diverged":
+        axis.plot([value], [row], "x", ms=6, color=colour)
+    else:
+        filled = {"mew": 0} if state == "finished" else {"mfc": "none"}
+        axis.plot([value], [row], "o", ms=4, alpha=0.6, color=colour, **filled)
+
+
+def _scale(axes, values, spreads, logarithmic):
+    """Limits that show every value, and the intervals as far as those do not make them a quarter wider."""
+    map_to, map_back = (np.log, np.exp) if logarithmic else (np.asarray, np.asarray)
+    values = map_to(np.maximum(list(values), 1e-3) if logarithmic else list(values)) if values else np.zeros(1)
+    room = max(np.ptp(values), 0.1)
+    ends = [map_to(max(end, 1e-3) if logarithmic else end) for s in spreads for end in (s.low, s.high)]
+    low = max(min([*values, *ends]), values.min() - room / 8) - 0.05 * room
+    high = min(max([*values, *ends]), values.max() + room / 8) + 0.05 * room
+    axes[0].set_xlim(map_back(low), map_back(high))
+    if logarithmic:
+        axes[0].set_xscale("log")
+        for axis in axes:
+            plain_ticks(axis.xaxis)
+
+
+def _setting_title(setting):
+    found = SETTINGS[setting]
+    return (
+        f"{setting}: lr {found['lr_G']:g}, betas {found['betas'][0]:g}, {found['betas'][1]:g}, n_dis {found['n_dis']}"
+    )
+
+
+def _on_scores(study, results, metric):
+    """Who is best where, in how many settings surely so, and who has the best worst setting."""
+    found = means(results, metric)
+    words, more_is_better = METRICS[metric]
+    sign = -1 if more_is_better else 1
+    winners, sure = {}, 0
+    for setting in study.settings:
+        own = {method: spread for (where, method), spread in found.items() if where == setting}
+        if own:
+            best = winners[setting] = min(own, key=lambda method: sign * own[method].mean)
+            sure += len(own) > 1 and _apart(own, best, more_is_better)
+    if not winners:
+        return "No run is finished yet."
+    each = ", ".join(f"{setting} {name_of(m)} ({number(found[setting, m].mean)})" for setting, m in winners.items())
+    text = f"Best mean {words} by setting: {each}."
+    if len(study.methods) > 1 and all(spread.count > 1 for spread in found.values()):
+        text += f" In {sure} of {len(winners)} settings the best one's interval lies apart from all others'"
+        text += f" ({len(study.seeds)} seeds make wide intervals)." if len(study.seeds) < 5 else "."
+    worst = list(worst_cases(study, found, metric).items())
+    if len(winners) > 1 and len(worst) > 1:
+        text += f" Over all {len(winners)} settings {name_of(worst[0][0])} has the best worst case"
+        text += f" ({number(worst[0][1])})"
+        order = [method for method, _ in worst]
+        if HERO in order:
+            place, wins = order.index(HERO) + 1, sum(method == HERO for method in winners.values())
+            text += f"; {name_of(HERO)} is number {place} of {len(order)} by that" if place > 1 else ""
+            text += f", and best in {wins} of {len(winners)} settings"
+        text += "."
+    left_out = sum(not result.finished for result in results)
+    return text + (f" Left out of the means: {left_out} of {len(results)} runs, not finished." if left_out else "")
+
+
+def _apart(own, best, more_is_better):
+    """Whether the best method's interval lies apart from those of all others."""
+    others = [spread for method, spread in own.items() if method != best]
+    if more_is_better:
+        return all(spread.high < own[best].low for spread in others)
+    return all(spread.low > own[best].high for spread in others)
+
+
+def curves(study, results, metric):
+    """A score over training: a panel a method, a line a setting, a band from the lowest to the highest seed."""
+    words, _ = METRICS[metric]
+    groups = by(results, "method", "setting")
+    figure, axes = panels(len(study.methods), 3, 1.6, STEPS, sharex=True, sharey=True)
+    colours = dict(zip(study.settings, pyplot().get_cmap("viridis")(np.linspace(0, 0.92, len(study.settings)))))
+    for axis, method in zip(axes, study.methods):
+        for setting in study.settings:
+            band(axis, groups.get((method, setting), []), lambda r: dict(r.values(metric)), colours[setting])
+        axis.set_title(name_of(method), fontsize=10, fontweight="bold" if method == HERO else "normal")
+        if metric == "fid":
+            axis.set_yscale("log")
+            plain_ticks(axis.yaxis)
+    legend(figure, colours.values(), [f"setting {setting}" for setting in study.settings], 6)
+    figure.supylabel(words, fontsize=10)
+    return Figure(f"{metric}_curves", f"{words} over training", figure, _on_curves(study, results, metric))
+
+
+def _on_curves(study, results, metric):
+    """How much of the best step's score is lost at the last one."""
+    words, more_is_better = METRICS[metric]
+    lost = {}
+    for method in study.methods:
+        found = [result for result in results if result.run.method == method and result.finished]
+        pairs = [(result.last.get(metric), [value for _, value in result.values(metric)]) for result in found]
+        pairs = [(last, (max if more_is_better else min)([*values, last])) for last, values in pairs if values and last]
+        ratios = [best / last if more_is_better else last / best for last, best in pairs if best > 0 and last > 0]
+        if ratios:
+            lost[method] = statistics.median(ratios)
+    if not lost:
+        return "No finished run has been scored during training."
+    return (
+        f"By which factor the last {words} is worse than the best one of the run, as the median over settings and "
+        f"seeds: {extremes(lost, 'most for', 'least for', lambda value: f'{value:.2f}')}."
+    )

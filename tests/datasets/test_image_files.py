@@ -1,0 +1,73 @@
+"""Samples of other programs: read as they are, and refused where a score of them would be a wrong one."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.image_files import load_samples, save_samples
+from utils.errors import UserError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+
+
+def test_an_npz_is_read_as_it_was_saved(tmp_path):
+    images = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
+    save_samples(tmp_path / "ours.npz", images)
+    assert torch.equal(load_samples(tmp_path / "ours.npz", 8, 3), images)
+    np.savez(tmp_path / "numpy.npz", PIXELS)
+    assert torch.equal(load_samples(tmp_path / "numpy.npz", 8, 3), images)
+    np.savez(tmp_path / "grey.npz", samples=PIXELS[..., 0])
+    assert torch.equal(load_samples(tmp_path / "grey.npz", 8, 1), images[:, :1])
+
+
+def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
+    for i in reversed(range(12)):
+        Image.fromarray(PIXELS[i]).save(tmp_path / f"{i:02d}.png")
+    assert torch.equal(load_samples(tmp_path, 8, 3), torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
+
+
+def test_a_grid_of_samples_is_not_a_sample(tmp_path):
+    Image.fromarray(PIXELS[0].repeat(10, 0).repeat(10, 1)).save(tmp_path / "grid.png")
+    with pytest.raises(UserError, match=r"grid.png is 80x80, .* at 8x8: samples are never resized, nor cut"):
+        load_samples(tmp_path, 8, 3)
+
+
+class Code:
+    def __reduce__(self):
+        return open, ("/dev/null",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"samples": PIXELS / 127.5 - 1}, r"holds float64; .*round\(\(x \+ 1\) \* 127.5\)"),
+        ({"samples": PIXELS, "size": 16}, "is 8x8, and the real images are scored at 16x16"),
+        ({"samples": PIXELS[..., 0]}, "has 1 channels, and the real images have 3"),
+        ({"samples": PIXELS.transpose(0, 3, 1, 2)}, r"N x H x W x C is needed, C 1 or 3, not \(12, 3, 8, 8\)"),
+        ({"samples": PIXELS[0, 0]}, "N x H x W x C is needed"),
+        ({"samples": PIXELS[:0]}, "N x H x W x C is needed"),
+        ({"images": PIXELS}, "has no array named samples or arr_0"),
+        ({"samples": np.array([Code()])}, "neither a folder nor an .npz of numbers"),
+    ],
+)
+def test_an_npz_that_cannot_be_scored_is_refused_with_the_reason(tmp_path, content, words):
+    size = content.pop("size", 8)
+    np.savez(tmp_path / "x.npz", **content)
+    content["size"] = size
+    with pytest.raises(UserError, match=words):
+        load_samples(tmp_path / "x.npz", size, 3)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "absent"])
+def test_a_damaged_or_absent_file_is_named(tmp_path, damage):
+    path = tmp_path / "x.npz"
+    np.savez(path, samples=PIXELS)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:500])
+    elif damage == "text":
+        path.write_text("samples")
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match=str(path)):
+        load_samples(path, 8, 3)

@@ -1,0 +1,122 @@
+"""The reference: made once, kept under all that it depends on, and never used when anything of that differs."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from datasets.images import Images
+from evaluation import metrics, reference
+from utils.config import Config
+
+CPU = torch.device("cpu")
+
+
+class Pixels(nn.Module):
+    name, sha256 = "pixels", 64 * "0"
+    looks = 0
+
+    def forward(self, images):
+        Pixels.looks += 1
+        values = images.flatten(1).float() / 255
+        return values, values
+
+
+def split(count=130, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Images(torch.randint(0, 256, (count, 1, 2, 2), generator=generator).to(torch.uint8), torch.zeros(count), ())
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a reference and returns it with whether it was made anew."""
+
+    def load(images=None, name="train", extractor=None, **settings):
+        config = dataclasses.replace(Config(data_dir=str(tmp_path)), **settings)
+        before = Pixels.looks
+        found = reference.load_reference(config, name, images or split(), extractor or Pixels(), CPU, said.append)
+        return found, Pixels.looks > before
+
+    said = []
+    load.said = said
+    return load
+
+
+def cache(tmp_path):
+    (path,) = (tmp_path / ".cache").iterdir()
+    return path
+
+
+def test_a_reference_is_the_features_and_their_statistics_the_second_time_from_its_cache(load):
+    made, anew = load()
+    assert anew
+    assert torch.equal(made.features, split().images.flatten(1).float() / 255)
+    again, anew = load()
+    assert not anew
+    assert torch.equal(again.features, made.features)
+    expected = metrics.fid_statistics(made.features)
+    for found in (made, again):
+        assert all((found.statistics[name] == expected[name]).all() for name in ("mu", "sigma"))
+        assert found.statistics["mu"].dtype == expected["mu"].dtype
+    assert metrics.fid(made.features, made) == metrics.fid(made.features, again)
+
+
+def other_weights():
+    extractor = Pixels()
+    extractor.sha256 = 64 * "1"
+    return extractor
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"images": split(seed=1)},
+        {"images": split(count=129)},
+        {"name": "test"},
+        {"extractor": other_weights()},
+        {"dataset": "mnist"},
+    ],
+    ids=["pixels", "count", "split", "weights", "data set"],
+)
+def test_anything_else_has_a_reference_of_its_own(load, tmp_path, other):
+    load()
+    assert load(**other)[1]
+    assert not load()[1] and not load(**other)[1]
+    assert len(list((tmp_path / ".cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "empty", "text", "a tensor", "another key", "a changed feature", "a list"]
+)
+def test_a_cache_that_is_damaged_or_of_another_key_is_made_anew_and_never_used(load, tmp_path, damage):
+    made, _ = load()
+    path = cache(tmp_path)
+    whole, content = path.read_bytes(), torch.load(path, weights_only=True)
+    if damage == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "text":
+        path.write_text("<html>404</html>")
+    elif damage == "a tensor":
+        torch.save(torch.zeros(3), path)
+    elif damage == "another key":
+        content["key"]["count"] += 1
+        torch.save(content, path)
+    elif damage == "a changed feature":
+        content["features"][5, 1] += 0.25
+        torch.save(content, path)
+    elif damage == "a list":
+        torch.save({**content, "features": content["features"].tolist()}, path)
+    found, anew = load()
+    assert anew
+    assert torch.equal(found.features, made.features)
+    assert not load()[1]  # and the good one was kept
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_does_without(load, tmp_path):
+    (tmp_path / ".cache").write_text("a file where the folder should be")
+    found, _ = load()
+    assert len(found.features) == 130
+    assert len(load.said) == 1 and "not kept for the next time" in load.said[0]

@@ -1,0 +1,127 @@
+"""The report: what a person reads, what a program reads, and that no score stands without its protocol."""
+
+import csv
+import json
+
+import pytest
+
+from evaluation import report
+
+
+def result(step, fid, name="modern", **others):
+    """A result as the evaluator gives it."""
+    return {
+        "checkpoint": f"run/checkpoints/step_{step:06d}.pt",
+        "inception_score": {"mean": 8.0 + step / 1000, "std": 0.125},
+        "fid": fid,
+        "kid": {"mean": 0.5, "std": 0.25},
+        "precision": 0.75,
+        "recall": 0.5,
+        "memorisation": {
+            "real": "training images",
+            "unseen": "test images",
+            "distance_of_samples": 4.5,
+            "distance_of_unseen": 3.25,
+            "nearer": 0.375,
+        },
+        "warnings": [],
+        "protocol": {
+            "name": name,
+            "departures": ["5,000 samples, not 50,000"],
+            "dataset": "digits",
+            "split": "train",
+            "num_real": 50_000,
+            "num_samples": 5000,
+            "inception_score_samples": 5000,
+            "features": "classifier",
+            "features_sha256": "abcdef01" + 56 * "0",
+            "features_warning": None,
+            "step": step,
+            "ema": True,
+            "seed": 0,
+        },
+    } | others
+
+
+STEPS = [result(400, 9.0), result(800, 3.0), result(1200, 4.0)]
+
+
+def test_the_summary_names_scores_and_protocol():
+    text = report.summary([result(1200, 4.0)])
+    assert text.splitlines() == [
+        "IS 9.20 +- 0.12, FID 4.00, KID 0.5000 +- 0.2500, precision 0.75, recall 0.50",
+        "    modern: 5,000 samples, 50,000 train images of digits, features of the classifier (abcdef01); "
+        "samples drawn from the EMA of G at step 1,200",
+        "    short of the full protocol modern: 5,000 samples, not 50,000",
+        "  nearest of the training images: at 4.5 in the median, for test images at 3.25",
+    ]
+
+
+def test_the_summary_of_several_protocols_says_once_what_they_share():
+    first, second = result(1200, 4.0, warnings=["it copies"]), result(1200, 6.0, "paper", warnings=["it copies"])
+    text = report.summary([first, second])
+    assert text.count("nearest of the training images") == text.count("warning: it copies") == 1
+    assert text.index("FID 4.00") < text.index("modern:") < text.index("FID 6.00") < text.index("paper:")
+
+
+def test_a_warning_of_the_extractor_stands_in_the_summary():
+    warned = result(1200, 4.0)
+    warned["protocol"]["features_warning"] = "not the published weights"
+    assert "warning: not the published weights" in report.summary([warned])
+
+
+def test_the_best_is_of_the_lowest_fid_under_the_first_protocol_and_the_last_of_the_last_step():
+    others = [result(step, fid, "paper") for step, fid in ((400, 1.0), (800, 2.0), (1200, 0.5))]
+    mixed = [entry for pair in zip(STEPS, others) for entry in pair]
+    first, best, last = report.choose(mixed)
+    assert first == STEPS and best is STEPS[1] and last is STEPS[2]
+    sentence = report.best_and_last(mixed)
+    assert "of 3, the best by FID is step 800 (FID 3.00, IS 8.80), the last step 1,200 (FID 4.00, IS 9.20)" in sentence
+    assert "modern: 5,000 samples" in sentence
+    assert report.best_and_last(STEPS[:1]) is None
+
+
+def test_the_json_is_the_last_step_with_all_others_beside_it(tmp_path):
+    path, _ = report.write(tmp_path / "evaluation", STEPS)
+    content = json.loads(path.read_text())
+    assert {key: content[key] for key in STEPS[2]} == STEPS[2]
+    assert content["results"] == STEPS
+    assert content["best"] == {"checkpoint": STEPS[1]["checkpoint"], "step": 800, "fid": 3.0, "inception_score": 8.8}
+    assert content["last"]["step"] == 1200
+
+
+def test_the_json_of_a_single_result_is_that_result(tmp_path):
+    path, _ = report.write(tmp_path / "evaluation", STEPS[:1])
+    assert json.loads(path.read_text()) == STEPS[0]
+
+
+def test_the_csv_has_a_line_for_each_checkpoint_and_protocol(tmp_path):
+    interval = {"low": 2.5, "high": 3.5, "level": 0.95, "std": 0.25, "resamples": 100}
+    infinity = {"value": 2.75, "std": 0.1, "sizes": [1]}
+    full = result(800, 3.0, fid_interval=interval, fid_infinity=infinity, warnings=['it "copies", badly', "it drops"])
+    _, path = report.write(tmp_path / "evaluation", [STEPS[0], full])
+    with open(path, newline="") as file:
+        first, second = csv.DictReader(file)
+    assert list(first) == report.COLUMNS
+    assert (first["step"], first["protocol"], first["fid"], first["fid_low"]) == ("400", "modern", "9.0", "")
+    assert first["departures"] == "5,000 samples, not 50,000"
+    expected = {"fid": 3.0, "fid_low": 2.5, "fid_high": 3.5, "fid_infinity": 2.75, "kid_std": 0.25, "nearer": 0.375}
+    assert {name: float(second[name]) for name in expected} == expected
+    assert second["warnings"] == 'it "copies", badly it drops'
+
+
+def test_images_without_a_step_can_be_reported(tmp_path):
+    given = result(0, 3.0)
+    given["protocol"] |= {"step": None, "ema": None, "seed": None}
+    assert "samples as given" in report.summary([given])
+    paths = report.write(tmp_path / "x_evaluation", [given, dict(given)])
+    assert all(path.exists() for path in paths)
+
+
+@pytest.mark.parametrize("in_run", [True, False])
+def test_pictures_lie_in_a_runs_plots_or_beside_what_was_scored(tmp_path, in_run):
+    if in_run:
+        (tmp_path / "checkpoints").mkdir()
+    (path,) = report.draw(tmp_path / "evaluation", STEPS)
+    assert path == tmp_path / ("plots" if in_run else "") / "evaluation_scores.png" and path.exists()
+    assert report.draw(tmp_path / "evaluation", STEPS[:1]) == []  # no curve through a single point

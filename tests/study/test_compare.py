@@ -1,0 +1,293 @@
+"""compare.py as it is used: a small study run, started again, cut off, killed; results.csv and report.html."""
+
+import base64
+import csv
+import html.parser
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers import ROOT, SMALL
+from PIL import Image
+
+from training.run_dir import locked
+
+BASE = {"dataset": "digits", "model": "mlp", "loss": "bce", "total_steps": 6, "log_every": 1, "sample_every": 6}
+BASE |= {"eval_every": 3, "audit_every": 3, "save_every": 2, "keep": 1, **SMALL}
+GRID = {"methods": ["none", "spectral"], "settings": ["C"], "seeds": [0], "metrics": ["inception_score", "fid"]}
+
+
+def write_study(path, **changes):
+    base = BASE | changes
+    path.write_text(yaml.safe_dump({"base": base, **GRID}), encoding="utf-8")
+    return path
+
+
+# Imported where the runs are forked from, so that they all have it: does something at step 3 of the runs without a
+# normalization. It keeps stdout open, so that whoever reads that waits for the runs too.
+HOOK = """
+import multiprocessing, os, signal, train
+
+kept, step = os.dup(1), train.step
+
+def hooked(state, config):
+    step(state, config)
+    if state.step == 3 and config.d_norm == ("none",):
+        parent = multiprocessing.parent_process().pid
+        {action}
+
+train.step = hooked
+"""
+BODY = """
+import sys
+import compare
+from study import jobs
+from utils.errors import run_as_script
+jobs.PRELOADED += sys.argv.pop(1).split()
+run_as_script(compare.main)
+"""
+
+
+def compare(config, folder, *flags, action=None):
+    """Run compare.py in a process of its own, with something to happen at step 3 of a run; returns the process."""
+    hook = config.parent / "hook.py"
+    hook.write_text(HOOK.format(action=action), encoding="utf-8")
+    command = [sys.executable, "-c", BODY, "hook" if action else ""]
+    command += ["--config", config, "--out", folder, "--jobs", 2, *flags]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{config.parent}"}
+    return subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+    )
+
+
+def rows(folder):
+    with open(folder / "results.csv", encoding="utf-8", newline="") as file:
+        return {row["run"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+    """The folder of a study that has run to its end, and its file."""
+    root = tmp_path_factory.mktemp("study")
+    config = write_study(root / "small.yaml", data_dir=data_dir)
+    done = compare(config, root / "runs")
+    assert done.returncode == 0, done.stderr
+    return config, root / "runs"
+
+
+def test_every_run_is_a_usual_run_and_a_line_of_the_results(finished):
+    _, folder = finished
+    found = rows(folder)
+    assert list(found) == ["none_C_seed0", "spectral_C_seed0"]
+    for name, row in found.items():
+        for file in ("config.yaml", "log.txt", "stats.jsonl", "evaluation.json", "checkpoints/step_000006.pt"):
+            assert (folder / name / file).exists()
+        assert [path.name for path in sorted((folder / name / "audits").iterdir())] == [
+            f"step_00000{step}.json" for step in (0, 3, 6)
+        ]
+        assert row["outcome"] == "finished" and row["reached"] == row["last_step"] == "6"
+        assert row["best_step"] in ("3", "6") and float(row["fid_at_best"]) <= float(row["fid"])
+        assert float(row["lower_bound"]) <= float(row["upper_bound"])
+        assert float(row["seconds"]) > float(row["seconds_per_step"]) > 0
+        assert row["protocol"].startswith("modern: 100 samples, 1,498 train images of digits")
+    assert abs(float(found["spectral_C_seed0"]["largest_sigma"]) - 1) < 0.2  # six steps after a random start
+
+
+class Page(html.parser.HTMLParser):
+    """The pictures, headings and links of a page, and the text of its captions."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.pictures, self.addresses, self.captions, self.tags = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href"):
+                self.addresses.append(value)
+                if tag == "img":
+                    self.pictures.append(value)
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1] == "figcaption" and data.strip():
+            self.captions.append(data)
+
+
+def test_the_report_is_one_file_with_a_sentence_under_each_picture(finished):
+    _, folder = finished
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert "script" not in page.tags and "link" in page.tags
+    drawn = sorted((folder / "figures").glob("*.png"))
+    assert len(page.pictures) == len(page.captions) == len(drawn) == 11
+    for picture in page.pictures:
+        image = Image.open(io.BytesIO(base64.b64decode(picture.removeprefix("data:image/png;base64,"))))
+        assert image.width > 500 and len(image.convert("L").getcolors()) > 1
+    assert all(len(caption) > 20 and "nan" not in caption for caption in page.captions)
+
+
+# Added to a copy of the report: it measures itself and says so to the page around it, once its pictures are there.
+MEASURE = """<script>addEventListener("load", () => {
+  const page = document.documentElement;
+  const clipped = [...document.querySelectorAll("body *")].filter((e) => {
+    return e.getBoundingClientRect().right > page.clientWidth + 1;
+  });
+  parent.postMessage({width: page.clientWidth, page: page.scrollWidth, clipped: clipped.length,
+    missing: [...document.images].filter((i) => !i.naturalWidth).length, pictures: document.images.length}, "*");
+});</script>"""
+AROUND = """<body><script>addEventListener("message", (e) => {
+  document.body.append(Object.assign(document.createElement("pre"), {textContent: JSON.stringify(e.data)})); });
+</script>"""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
+def test_a_browser_shows_the_report_whole_on_a_telephone_and_on_a_desk(finished, tmp_path):
+    _, folder = finished
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    (tmp_path / "report.html").write_text(page.replace("</body>", MEASURE + "</body>"), encoding="utf-8")
+    frames = "".join(f'<iframe width="{width}" height="800" src="report.html"></iframe>' for width in (360, 1280))
+    (tmp_path / "around.html").write_text(AROUND + frames, encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000"]
+    done = subprocess.run([*command, (tmp_path / "around.html").as_uri()], capture_output=True, text=True, timeout=120)
+    found = sorted(map(json.loads, re.findall("<pre>(.*?)</pre>", done.stdout)), key=lambda size: size["width"])
+    assert [size["page"] for size in found] == [size["width"] for size in found] and len(found) == 2
+    for size in found:
+        assert (size["clipped"], size["missing"], size["pictures"]) == (0, 0, 11)
+    assert "CONSOLE" not in done.stderr
+
+
+def test_a_second_start_runs_nothing_and_mends_results_that_were_cut_off(finished, call):
+    config, folder = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*_seed0/**/*") if path.is_file()}
+    text = (folder / "results.csv").read_text(encoding="utf-8")
+    (folder / "results.csv").write_text(text[: len(text) // 2], encoding="utf-8")
+    done = call("compare.py", "--config", config, "--out", folder)
+    assert done.returncode == 0 and "small: 2 finished of 2 runs" in done.stdout
+    assert (folder / "results.csv").read_text(encoding="utf-8") == text
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    report = (folder / "report.html").stat().st_mtime_ns
+    assert call("compare.py", "--config", config, "--out", folder).returncode == 0
+    assert (folder / "report.html").stat().st_mtime_ns == report  # nothing new, so it is not drawn again
+
+
+def test_a_command_is_printed_for_each_run_that_is_not_finished_and_does_that_run(finished, call, tmp_path, data_dir):
+    config, folder = finished
+    assert call("compare.py", "--config", config, "--out", folder, "--print_commands").stdout == ""
+    other = tmp_path / "a folder"
+    flags = ["--config", config, "--out", other, "--total_steps", 3]
+    printed = call("compare.py", *flags, "--print_commands").stdout
+    commands = [shlex.split(line) for line in printed.splitlines()]
+    assert [words[-1] for words in commands] == ["none_C_seed0", "spectral_C_seed0"] and not other.exists()
+    assert commands[1] == ["python", "compare.py", *map(str, flags), "--run", "spectral_C_seed0"]
+
+    done = subprocess.run([sys.executable, *commands[1][1:]], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert (other / "spectral_C_seed0" / "evaluation.json").exists() and not (other / "none_C_seed0").exists()
+    done = call("compare.py", *flags, "--report")
+    assert done.returncode == 0 and "small: 1 finished of 2 runs" in done.stdout
+    assert list(rows(other)) == ["spectral_C_seed0"] and (other / "report.html").exists()
+
+
+def test_a_part_of_the_grid_takes_nothing_from_the_report(finished, call):
+    config, folder = finished
+    before = (folder / "results.csv").read_bytes()
+    done = call("compare.py", "--config", config, "--out", folder, "--methods", "spectral")
+    assert done.returncode == 0 and "small: 2 finished of 2 runs" in done.stdout
+    assert (folder / "results.csv").read_bytes() == before
+
+
+def test_a_damaged_run_does_not_keep_the_others_from_the_report(finished, call, tmp_path):
+    config, folder = tmp_path / "small.yaml", tmp_path / "runs"
+    shutil.copy(finished[0], config)
+    shutil.copytree(finished[1], folder)
+    with open(folder / "none_C_seed0" / "stats.jsonl", "a", encoding="utf-8") as file:
+        file.write("{}\n")
+    for path in (folder / "none_C_seed0" / "samples").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    done = call("compare.py", "--config", config, "--out", folder, "--report")
+    assert done.returncode == 0 and "1 failed, 1 finished of 2 runs" in done.stdout
+    assert "stats.jsonl, line" in rows(folder)["none_C_seed0"]["message"]
+
+
+def test_a_killed_run_is_recorded_and_the_others_finish_and_the_next_start_goes_on_with_it(tmp_path, data_dir):
+    config, folder = write_study(tmp_path / "small.yaml", data_dir=data_dir), tmp_path / "runs"
+    done = compare(config, folder, action="os.kill(os.getpid(), signal.SIGKILL)")
+    assert done.returncode == 2 and "not finished: none_C_seed0" in done.stderr
+    assert "none_C_seed0 failed: killed by signal 9 (is there enough memory?)" in done.stdout
+    found = rows(folder)
+    assert [row["outcome"] for row in found.values()] == ["failed", "finished"]
+    assert found["none_C_seed0"]["message"].startswith("killed by signal 9")
+
+    before = {path: path.stat().st_mtime_ns for path in (folder / "spectral_C_seed0").rglob("*") if path.is_file()}
+    done = compare(config, folder)
+    assert done.returncode == 0, done.stderr
+    assert "resumed     at step 2" in (folder / "none_C_seed0" / "log.txt").read_text(encoding="utf-8")
+    assert [row["outcome"] for row in rows(folder).values()] == ["finished", "finished"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("action", "code"), [("os.kill(parent, signal.SIGTERM)", 143), ("os.kill(parent, signal.SIGKILL)", -signal.SIGKILL)]
+)
+def test_when_compare_is_stopped_or_killed_its_runs_save_themselves_and_end(tmp_path, data_dir, action, code):
+    config = write_study(tmp_path / "long.yaml", data_dir=data_dir, total_steps=10**6, log_every=10**6)
+    done = compare(config, tmp_path / "runs", "--methods", "none", action=action)
+    assert done.returncode == code
+    assert ("The same command goes on" in done.stderr) == (code == 143)
+    console = (tmp_path / "runs" / "console" / "none_C_seed0.txt").read_text(encoding="utf-8")
+    assert "SIGTERM: stopped after step" in console and "Traceback" not in console
+
+
+def test_a_run_that_another_process_trains_is_left_alone_and_has_not_failed(call, tmp_path, data_dir):
+    config, folder = write_study(tmp_path / "small.yaml", data_dir=data_dir), tmp_path / "runs"
+    (folder / "none_C_seed0").mkdir(parents=True)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with locked(folder / "none_C_seed0"):
+        done = call("compare.py", "--config", config, "--out", folder, "--run", "none_C_seed0")
+    assert done.returncode == 2 and "not finished: none_C_seed0" in done.stderr
+    assert f"none_C_seed0 is left alone: {folder / 'none_C_seed0'} is being trained by process" in done.stdout
+    assert not list((folder / "console").iterdir())
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_two_studies_do_not_write_to_one_folder(finished, call, tmp_path):
+    config, folder = finished
+    with locked(folder):
+        done = call("compare.py", "--config", config, "--out", folder)
+    assert done.returncode == 2 and f"{folder} is being trained by process {os.getpid()}" in done.stderr
+    other = write_study(tmp_path / "other.yaml", batch_size=16)
+    done = call("compare.py", "--config", other, "--out", folder)
+    assert done.returncode == 2 and "belongs to another study: its batch_size is 8" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--methods", "spectal"], "unknown method 'spectal'; did you mean spectral?"),
+        (["--settings", "G"], "unknown setting 'G'"),
+        (["--metrics", "is"], "unknown metric 'is'"),
+        (["--config", "configs/studies/digit.yaml"], "No such file"),
+        (["--jobs", "0"], "--jobs 0: at least 1"),
+        (["--report", "--print_commands"], "not allowed with"),
+        (["--out", "README.md"], "README.md"),
+        (["--num_samples", "5"], "num_samples must be at least 100"),
+        (["--report", "--out", "{tmp}"], "holds no run of this study yet"),
+        (["--report", "--out", "{tmp}/absent"], "holds no run of this study yet"),
+        (["--run", "spectral"], "digits has no run spectral: they are named METHOD_SETTING_seedK"),
+    ],
+)
+def test_what_cannot_be_done_is_answered_in_words(call, tmp_path, flags, words):
+    done = call("compare.py", *(flag.replace("{tmp}", str(tmp_path)) for flag in flags))
+    assert done.returncode == 2 and words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,105 @@
+"""What is read from runs: the last and the best scores, intervals over seeds, results.csv."""
+
+import json
+import math
+
+import pytest
+
+from study import results
+from study.grid import Run, Study
+from study.results import Result, by, interval, means, read, worst_cases, write_csv
+from study.runs import Outcome
+from utils.config import Config
+
+
+def result(method="none", setting="C", seed=0, scores=(), state="finished", **changes):
+    """A Result whose lines have these FIDs at steps 10, 20, ..."""
+    stats = [{"step": 5, "loss_D": 1.0}]
+    stats += [
+        {"step": 10 * i, "fid": fid, "inception_score": 10 / fid, "protocol": "modern"}
+        for i, fid in enumerate(scores, 1)
+    ]
+    found = Result(Run(method, setting, seed, {}, Config()), Outcome(state, 10 * len(scores)), stats, {})
+    return found._replace(**changes)
+
+
+def test_the_best_score_is_the_lowest_fid_and_the_last_is_the_last():
+    found = result(scores=(50.0, 20.0, 30.0))
+    assert (found.best["step"], found.best["fid"], found.last["step"]) == (20, 20.0, 30)
+    assert found.values("inception_score") == [(10, 0.2), (20, 0.5), (30, 10 / 30)]
+    assert result().best == result().last == {}
+
+
+def test_the_evaluation_of_a_finished_run_is_its_last_score():
+    protocol = {"step": 40, "name": "modern", "num_samples": 5, "num_real": 6, "split": "train", "dataset": "digits"}
+    protocol |= {"features": "classifier", "features_sha256": "0123456789", "departures": ["5 samples, not 50,000"]}
+    evaluation = {"fid": 10.0, "inception_score": {"mean": 9.0, "std": 0.5}, "kid": {"mean": 0.1, "std": 0}}
+    evaluation |= {"precision": 0.25, "recall": 0.75, "protocol": protocol}
+    found = result(scores=(50.0, 20.0), outcome=Outcome("finished", 40, evaluation=evaluation))
+    assert found.last["fid"] == found.best["fid"] == 10.0 and found.best["step"] == 40
+    row = results._row(found)
+    assert (row["precision"], row["inception_score_std"], row["departures"]) == (0.25, 0.5, "5 samples, not 50,000")
+
+
+def test_intervals_are_students():
+    # t(0.975) with 2 degrees of freedom is 4.302653; the standard error of 1, 2, 3 is 1 / sqrt(3).
+    found = interval([1.0, 2.0, 3.0])
+    half = 4.302652729911275 / math.sqrt(3)
+    assert found == pytest.approx((2.0, 2.0 - half, 2.0 + half, 3), abs=1e-9)
+    found = interval([math.exp(1), math.exp(2), math.exp(3)], logarithmic=True)
+    assert found == pytest.approx((math.exp(2), math.exp(2 - half), math.exp(2 + half), 3))
+    assert interval([7.0]) == (7.0, 7.0, 7.0, 1) and interval([7.0, 7.0]) == (7.0, 7.0, 7.0, 2)
+    assert interval([]) is None
+
+
+def test_the_time_of_a_step_is_the_median_of_the_logs_intervals():
+    lines = [{"step": i, "seconds_per_step": seconds} for i, seconds in enumerate((9.0, 1.0, 2.0, 1.5, 1.2))]
+    assert result()._replace(stats=lines).seconds_per_step == 1.5
+    assert result().seconds_per_step is None
+
+
+def test_results_are_grouped_in_the_order_they_have():
+    found = [result("none", "A"), result("batch", "A"), result("none", "C", 1), result("none", "A", 2)]
+    assert {key: len(group) for key, group in by(found, "method", "setting").items()} == {
+        ("none", "A"): 2,
+        ("batch", "A"): 1,
+        ("none", "C"): 1,
+    }
+
+
+def test_the_table_is_written_only_where_it_says_something_new(tmp_path):
+    results = [result(scores=(3.0,)), result(seed=1, state="diverged", outcome=Outcome("diverged", 7, 'NaN, "at" 7'))]
+    path = write_csv(tmp_path, results)
+    text, written = path.read_text(encoding="utf-8"), path.stat().st_mtime_ns
+    assert write_csv(tmp_path, results).stat().st_mtime_ns == written
+    path.write_bytes(text.encode()[:-9] + b"\xff")
+    assert write_csv(tmp_path, results).read_text(encoding="utf-8") == text
+    assert 'diverged,"NaN, ""at"" 7",7' in text
+
+
+def test_damaged_files_make_a_failed_run_of_which_the_rest_is_read(tmp_path):
+    run = Run("none", "C", 0, {}, Config(run_dir=str(tmp_path)))
+    (tmp_path / "audits").mkdir()
+    whole = {"upper_bound": 2.0, "lower_bound": 1.0, "layers": []}
+    (tmp_path / "audits" / "step_000300.json").write_text(json.dumps(whole), encoding="utf-8")
+    assert read(run, Outcome("unfinished"))[1:] == (Outcome("unfinished"), [], {300: whole})
+    for text in ('{"upper', "{}", "[]", "3"):
+        (tmp_path / "audits" / "step_000600.json").write_text(text, encoding="utf-8")
+        found = read(run, Outcome("finished", 600))
+        assert found.outcome.state == "failed" and "step_000600.json is damaged" in found.outcome.message
+        assert found.audits == {300: whole}
+
+
+def test_means_are_of_finished_runs_and_geometric_for_fid():
+    study = Study("made up", None, {}, ("none", "batch"), ("A", "C"), (0, 1), ("fid",))
+    results = [result("none", "A", 0, (10.0,)), result("none", "A", 1, (1000.0,)), result("batch", "A", 0, (50.0,))]
+    results += [result("none", "C", 0, (20.0,)), result("batch", "C", 0, (1.0,), "diverged")]
+    found = means(results, "fid")
+    assert found["A", "none"].mean == pytest.approx(100) and found["A", "none"].count == 2
+    assert set(found) == {("A", "none"), ("A", "batch"), ("C", "none")}
+    assert worst_cases(study, found, "fid") == {"none": pytest.approx(100)}  # batch has nothing to show in C
+    assert worst_cases(study, means(results[:3], "fid"), "fid") == {
+        "batch": pytest.approx(50),
+        "none": pytest.approx(100),
+    }
+    assert means(results, "inception_score")["A", "none"].mean == pytest.approx((10 / 10 + 10 / 1000) / 2)

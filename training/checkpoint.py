@@ -1,0 +1,168 @@
+"""Checkpoints: one file holds a run's whole state and its configuration; and generators for inference."""
+
+import contextlib
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from models import build_models, remove_spectral_norm
+from utils.combinations import check_combinations
+from utils.config import Config, stored
+from utils.errors import Damaged, UserError
+from utils.files import load_tensors, save
+from utils.settings import check_settings, short
+
+from .run_dir import latest
+
+FORMAT = "sngan-checkpoint-1"
+EXPORT_FORMAT = "sngan-generator-1"
+CHECKPOINT_KEYS = {"format", "config", "step", "G", "D", "ema", "opt_G", "opt_D", "random", "data", "pending"}
+EXPORT_KEYS = {"format", "config", "step", "ema", "G"}
+
+
+def load(path, formats=(FORMAT,)):
+    """Load and check a file that save() wrote, to the CPU. UserError where it is absent, damaged or something else."""
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise UserError(f"there is no checkpoint {path}")
+        if not path.is_file():
+            raise UserError(f"{path} is not a file")
+        with open(path, "rb") as file:
+            magic = file.read(2)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        content = load_tensors(path)
+    except (OSError, MemoryError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    except Exception as error:  # torch raises a dozen kinds here: a zip cut short, a pickle with code in it, ...
+        refused = magic[:1] == b"\x80" or (magic == b"PK" and "weights_only" in str(error).lower())
+        what = "holds code or objects, which are never loaded" if refused else "is damaged, or no such file at all"
+        raise Damaged(f"{path} is not a checkpoint of this project: it {what}") from error
+    keys = {FORMAT: CHECKPOINT_KEYS, EXPORT_FORMAT: EXPORT_KEYS}
+    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(found, str) or found not in formats or not keys[found] <= set(content):
+        raise Damaged(f"{path} is not a checkpoint of this project that can be used here (format {short(found)})")
+    if type(content["step"]) is not int or not 0 <= content["step"] < 2**53:
+        raise UserError(f"{path}: its step is {short(content['step'])}, and not a whole number")
+    if found == FORMAT and not isinstance(content["data"], dict):
+        raise UserError(f"{path}: its data order is not one")
+    return content
+
+
+def config_of(content, path):
+    """The Config that a loaded checkpoint holds; a setting that its version did not have yet has its default.
+
+    UserError where it cannot be used, as for a setting that only a newer version knows: it may change what the run is.
+    """
+    try:
+        config = Config(**check_settings(content["config"]))
+        check_combinations(config)
+    except (ValueError, TypeError, UserError) as error:
+        newer = " (or is the file of a newer version?)" if "unknown setting" in str(error) else ""
+        raise UserError(f"{path}: its configuration cannot be used: {error}{newer}") from error
+    with torch.device("meta"):  # sizes alone, so that a file with mistaken ones does not fill the memory
+        G, _ = models_of(config)
+    with fitting(path, "generator"):
+        found = {name: tuple(value.shape) for name, value in content["G"].items()}
+        expected = {name: tuple(value.shape) for name, value in G.state_dict().items()}
+        for name in sorted(found.keys() | expected.keys(), key=str):
+            if found.get(name) != expected.get(name):
+                raise ValueError(f"{name} is {found.get(name)}, and not {expected.get(name)}")
+    return config
+
+
+def missing_settings(content):
+    """The settings that a loaded checkpoint does not have, since its version of the project had not."""
+    return [name for name in stored(Config()) if name not in content["config"] and name != "total_steps"]
+
+
+@contextlib.contextmanager
+def fitting(path, what):
+    """Turn any error within, where a part of a loaded file is taken over, into a UserError that names file and part."""
+    try:
+        yield
+    except Exception as error:  # of torch, for whatever the file holds in that place
+        first = " ".join(" ".join(str(error).split("\n")[:2]).split()) or type(error).__name__
+        raise UserError(f"{path}: its {what} does not fit its configuration: {first[:300]}") from error
+
+
+def load_weights(module, weights, path, what):
+    """module.load_state_dict(weights), with a UserError where they are another network's."""
+    with fitting(path, what):
+        module.load_state_dict(weights)
+
+
+def models_of(config):
+    """build_models() with a Config's settings. UserError for a combination that no model has."""
+    names = ("image_size", "channels", "z_dim", "base_channels", "d_norm", "g_sn", "arch_variant")
+    try:
+        return build_models(config.model, **{name: getattr(config, name) for name in names})
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def generator_of(content, path, ema=True):
+    """Build the generator of a loaded checkpoint or export, in eval mode. Returns (G, config, whether it is an EMA)."""
+    config = config_of(content, path)
+    if content["format"] == EXPORT_FORMAT:
+        weights, ema = content["G"], content["ema"]
+    else:
+        ema = ema and content["ema"] is not None
+        weights = content["ema"] if ema else content["G"]
+    G, _ = models_of(config)
+    load_weights(G, weights, path, "generator")
+    return G.requires_grad_(False).eval(), config, ema
+
+
+class Loaded(NamedTuple):
+    """A generator in eval mode, and what is known of it. ema: whether its weights are a moving average."""
+
+    path: Path
+    G: nn.Module
+    config: Config
+    step: int
+    ema: bool
+
+
+def load_trained(
+    path: str | Path, ema: bool = True, settings: dict[str, Any] | None = None, device: torch.device | str = "cpu"
+) -> Loaded:
+    """Load the generator of a run directory's last checkpoint, of a checkpoint, or of an exported file.
+
+    ema: the moving average of its weights, where there is one. settings: what replaces the checkpoint's own (data_dir,
+    seed, ...). UserError for what cannot be used.
+    """
+    path = latest(path) if Path(path).is_dir() else Path(path)
+    content = load(path, (FORMAT, EXPORT_FORMAT))
+    G, config, ema = generator_of(content, path, ema)
+    return Loaded(path, G.to(device), dataclasses.replace(config, **(settings or {})), content["step"], ema)
+
+
+def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
+    """The generator that load_trained() loads: G(z) with z (N, G.z_dim) gives (N, C, H, W) in [-1, 1]."""
+    return load_trained(path, ema).G
+
+
+def load_discriminator(path: str | Path) -> nn.Module:
+    """Load the discriminator of a checkpoint, in eval mode. UserError where there is none, or it does not fit."""
+    content = load(path, (FORMAT, EXPORT_FORMAT))
+    if content["format"] == EXPORT_FORMAT:
+        raise UserError(f"{path} holds a generator alone, and no discriminator: name a run's checkpoint")
+    _, D = models_of(config_of(content, path))
+    load_weights(D, content["D"], path, "discriminator")
+    return D.eval()
+
+
+def export_generator(path: str | Path, loaded: Loaded) -> None:
+    """Save a generator for inference, spectral normalization folded into its weights: what load_generator() reads."""
+    _, G, config, step, ema = loaded
+    if config.g_sn:
+        G, config = remove_spectral_norm(copy.deepcopy(G)), dataclasses.replace(config, g_sn=False)
+    weights = {name: value.cpu() for name, value in G.state_dict().items()}
+    save(path, {"format": EXPORT_FORMAT, "config": stored(config), "step": step, "ema": ema, "G": weights})

@@ -1,0 +1,115 @@
+"""What a run says: log.txt and the terminal for people, stats.jsonl (and TensorBoard) for programs."""
+
+import contextlib
+import errno
+import json
+import math
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils.errors import UserError
+from utils.files import write_text
+
+
+def read_stats(run_dir):
+    """The lines of a run's stats.jsonl as dicts, in order, also while it is being written.
+
+    A last line that was cut off is left out; UserError names any other that is no line of statistics.
+    """
+    path = Path(run_dir) / "stats.jsonl"
+    if not path.is_file():
+        return []
+    texts = path.read_bytes().split(b"\n")
+    lines = []
+    for number, text in enumerate(texts[:-1], 1):  # what follows the last newline is not whole
+        try:
+            line = json.loads(text)
+            if type(line["step"]) is not int:
+                raise ValueError("its step is not a whole number")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = str(error) if type(error) is ValueError else "not an object with a step"
+            raise UserError(f"{path}, line {number}: {reason}; mend or delete that line") from error
+        lines.append(line)
+    return lines
+
+
+class Quiet:
+    """The logger of the ranks that write nothing."""
+
+    def __getattr__(self, name):
+        return lambda *args: None
+
+
+class Logger:
+    """Writes into a run directory. On a resume from `step`, lines of later steps are dropped first.
+
+    UserError where its files cannot be opened.
+    """
+
+    def __init__(self, run_dir, tensorboard=False, step=0):
+        self.run_dir, self._tensorboard = Path(run_dir), tensorboard
+        self._stats = self._writer = None
+        try:
+            self._text = open(self.run_dir / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
+        self.rewind(step)
+
+    def rewind(self, step):
+        """Drop the statistics of later steps: they come again."""
+        if self._stats:
+            self._stats.close()
+        path = self.run_dir / "stats.jsonl"
+        kept = [json.dumps(line) + "\n" for line in read_stats(self.run_dir) if line["step"] <= step]
+        write_text(path, "".join(kept))
+        self._stats = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        if self._tensorboard:
+            if self._writer:
+                self._writer.close()
+            self._writer = _summary_writer(self.run_dir, step)
+
+    def say(self, text):
+        """Print a line, above a progress bar where there is one, and keep it in log.txt."""
+        tqdm.write(text)
+        self._text.write(text + "\n")
+
+    def write(self, step, values):
+        """Append {"step": step, **values}, numbers and text, to stats.jsonl; NaN and infinity become null."""
+        values = {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in values.items()}
+        self._stats.write(json.dumps({"step": step, **values}) + "\n")
+        if self._writer:
+            for name, value in values.items():
+                if isinstance(value, str):
+                    self._writer.add_text(name, value, step)
+                elif value is not None:
+                    self._writer.add_scalar(name, value, step)
+
+    def sync(self):
+        """Have the disk know all lines so far: a checkpoint that outlives a power cut goes on behind them."""
+        try:
+            os.fsync(self._stats.fileno())
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of a file that is on no disk
+                raise
+
+    def close(self):
+        for file in (self._stats, self._text, self._writer):
+            with contextlib.suppress(OSError):  # a full disk has been told of
+                if file:
+                    file.close()
+
+
+def check_tensorboard():
+    """Raise UserError where --tensorboard has nothing to write with."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise UserError("--tensorboard needs the tensorboard package: pip install tensorboard") from error
+
+
+def _summary_writer(run_dir, step):
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)

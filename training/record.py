@@ -1,0 +1,80 @@
+"""How a run came about, kept under `record` in its config.yaml: an entry a start, with what a result depends on."""
+
+import datetime
+import importlib.metadata
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import yaml
+
+from utils.config import to_yaml
+from utils.distributed import world_size
+from utils.errors import UserError
+from utils.files import write_text
+from utils.settings import load_yaml
+
+PACKAGES = ("torchvision", "numpy")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Record:
+    """The entries of a run directory's earlier starts, and the one of this start."""
+
+    def __init__(self, run_dir, config, device, step):
+        self.path, self.config = Path(run_dir) / "config.yaml", config
+        self.earlier = _entries(self.path)
+        self.now = {
+            "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+            "commit": git_commit(),
+            "host": socket.gethostname(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {platform.machine()}",
+            "processes": world_size(),
+            "threads": torch.get_num_threads(),
+            "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
+            | {package: importlib.metadata.version(package) for package in PACKAGES},
+            "from_step": step,
+        }
+        self._begin = time.monotonic()
+
+    def save(self, step):
+        """Write config.yaml, with the step that has been reached and the seconds that it took."""
+        entry = self.now | {"to_step": step, "wall_seconds": round(time.monotonic() - self._begin, 3)}
+        text = to_yaml(self.config) + yaml.safe_dump({"record": [*self.earlier, entry]}, sort_keys=False, width=1000)
+        write_text(self.path, text)
+
+    def changes(self):
+        """Sentences about what is other than at the last start and could change last bits or more."""
+        before = self.earlier[-1] if self.earlier else {}
+        for name in ("commit", "host", "device", "processes", "threads", "versions"):
+            if name in before and before[name] != self.now[name]:
+                yield f"{name} {_flat(before[name])} -> {_flat(self.now[name])}"
+
+
+def _flat(value):
+    return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _entries(path):
+    """The entries that config.yaml holds already; none where it is absent or somebody broke it."""
+    try:
+        content = load_yaml(path)
+    except UserError:
+        return []
+    entries = content.get("record") if isinstance(content, dict) else None
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def git_commit():
+    """The commit of this project's code, with -dirty where files were changed since; None where git cannot say."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,215 @@
+"""A run that is going on: what the loop asks of it besides the mathematics, and what it is begun and ended with."""
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from datasets import Images, load_split, steps_of
+from evaluation import Evaluator
+from utils.config import Config, default_run_dir
+from utils.console import progress
+from utils.distributed import agree, check_shares, on_rank_zero, rank, rank_zero_first, say_once, select_device
+from utils.errors import Diverged, Stopped, UserError, explaining_memory
+from utils.precision import keep_memory, set_deterministic, set_tf32
+
+from . import monitor
+from .logger import Logger, Quiet, check_tensorboard
+from .record import Record
+from .resume import take_over
+from .run_dir import check_disk, checkpoint_path, locked, make_folders, refuse_existing, refuse_started
+from .signals import Signals
+from .state import State, check_weights, disk_use, save_checkpoint
+
+
+class Due(NamedTuple):
+    """What follows a step. asked: a signal wants a checkpoint and no more."""
+
+    log: bool
+    sample: bool
+    audit: bool
+    score: bool
+    save: bool
+    asked: bool
+    stop: bool
+
+
+class Run:
+    """A run's state, and the hands that write about it into its directory. Under torchrun rank 0 alone writes."""
+
+    def __init__(
+        self, config: Config, run_dir: Path, state: State, evaluator: Evaluator | None, logger: Logger | Quiet
+    ) -> None:
+        self.config, self.run_dir, self.state, self.evaluator, self.logger = config, run_dir, state, evaluator, logger
+        self.signals = Signals()
+        self.record = Record(run_dir, config, state.device, state.step)
+        self.z = monitor.preview_latents(config.z_dim, state.device)
+        self.path = checkpoint_path(run_dir, state.step)
+
+    def begin(self) -> None:
+        """What comes before the first step: of a new run, its first samples and checkpoint."""
+        self.state.G.train()
+        self.state.D.train()
+        if self.state.step == 0 and not self.state.rollbacks:
+            self.sample()
+            if self.config.audit_every:
+                self.audit()
+            self.path = save_checkpoint(self.run_dir, self.state, self.config)
+        on_rank_zero(self.record.save, self.state.step)
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        self.clock = time.perf_counter(), self.state.step
+
+    def progress(self) -> tqdm:
+        """The bar over all steps."""
+        total, initial, hidden = self.config.total_steps, self.state.step, rank() > 0
+        return progress(total=total, initial=initial, unit="step", smoothing=0.05, delay=0, disable=hidden)
+
+    def explaining_memory(self) -> contextlib.AbstractContextManager[None]:
+        """Within it, what to do is said where a step needs more memory than there is."""
+        config = self.config
+        sizes = f"batch_size {config.batch_size}" + (f" and {config.batch_size_G} for G" if config.batch_size_G else "")
+        advice = (
+            f"compute each batch in parts with --accumulate {2 * config.accumulate}, which leaves the update as it is "
+            "but for batch norm, or start a run with a smaller --batch_size"
+        )
+        return explaining_memory(sizes, advice)
+
+    def due(self) -> Due:
+        """What follows this step; the same on every rank."""
+        config, step = self.config, self.state.step
+        stopped, asked = agree(self.signals.stop, self.signals.save)
+        last = step == config.total_steps
+
+        def each(steps: int) -> bool:
+            return bool(steps) and step % steps == 0
+
+        return Due(
+            log=each(config.log_every) or last,
+            sample=each(config.sample_every) or last,
+            audit=each(config.audit_every) or (bool(config.audit_every) and last),
+            score=self.evaluator is not None and each(config.eval_every),
+            save=each(config.save_every) or last or bool(stopped or asked),
+            asked=bool(asked),
+            stop=bool(stopped),
+        )
+
+    def log(self) -> dict[str, float]:
+        """Write the statistics since the last line. Returns them."""
+        began, first = self.clock
+        seconds = (time.perf_counter() - began) / (self.state.step - first)
+        room = self.config.batch_size // self.config.accumulate  # for no more images at once than in a step
+        line = monitor.log_line(self.state, seconds, self.z[: min(monitor.PROBED, room)])
+        self.logger.write(self.state.step, line)
+        self._start_clock()
+        return line
+
+    def sample(self) -> None:
+        """Draw the grid of the fixed z."""
+        monitor.save_samples(self.run_dir, self.state, self.z)
+
+    def audit(self) -> None:
+        """Measure how steep D is. No part of a step's time."""
+        monitor.save_audit(self.run_dir, self.state, self.z)
+        self._start_clock()
+
+    def score(self) -> None:
+        """Score the generator as it is now. No part of a step's time."""
+        check_weights(self.state)
+        monitor.score(self.evaluator, self.state, self.config, self.logger)
+        self._start_clock()
+
+    def save(self, asked: bool = False) -> None:
+        """Save a checkpoint. asked: a signal wanted it, and is answered."""
+        self.logger.sync()
+        self.path = save_checkpoint(self.run_dir, self.state, self.config)
+        on_rank_zero(self.record.save, self.state.step)
+        if asked:
+            self.signals.save = 0
+            self.logger.say(f"SIGUSR1     saved {self.path}")
+
+    def end(self) -> Path:
+        """The last checkpoint's path; Stopped where a signal ended the run before its last step, or in it."""
+        (stopped,) = agree(self.signals.stop)
+        if stopped:
+            where = f"stopped after step {self.state.step:,} and saved {self.path}. Go on with: --resume {self.run_dir}"
+            raise Stopped(f"{signal.Signals(stopped).name}: {where}", stopped)
+        return self.path
+
+
+@contextlib.contextmanager
+def opened(config: Config, evaluator: Evaluator | None = None, images: Images | None = None) -> Iterator[Run]:
+    """A run from step 0, or from config.resume's last checkpoint, with all that it needs checked before its first step.
+
+    evaluator and images: where the caller has made them already. Raises UserError for what is missing; from its start
+    on, errors within are recorded, and its pictures made however it ends.
+    """
+    run_dir = Path(config.resume or config.run_dir or default_run_dir(config))
+    if not config.resume:
+        on_rank_zero(refuse_existing, run_dir)
+    check_shares(config)
+    device = set_up(config)
+    if images is None:
+        with rank_zero_first():
+            images = load_split(config)
+    if config.num_epochs is not None:
+        steps = steps_of(config.num_epochs, len(images.images), config.batch_size, config.n_dis)
+        config = dataclasses.replace(config, total_steps=steps, num_epochs=None)
+    with explaining_memory("the networks and the data set", "choose a smaller --base_channels or --image_size"):
+        state = State(config, images, device)
+    on_rank_zero(check_disk, run_dir, disk_use(state, config.keep))
+    if config.tensorboard:
+        check_tensorboard()
+    if evaluator is None and config.eval_every:
+        evaluator = Evaluator(config, images, device, say=say_once)
+        evaluator.check(config.protocol[:1])
+
+    # From here on the run exists: its directory, lock, configuration and log.
+    on_rank_zero(make_folders, run_dir)
+    with contextlib.ExitStack() as stack:
+        on_rank_zero(stack.enter_context, locked(run_dir))
+        if not config.resume:
+            on_rank_zero(refuse_started, run_dir)
+        changes = take_over(run_dir, state, config) if config.resume else []
+        logger = on_rank_zero(Logger, run_dir, config.tensorboard, state.step) or Quiet()
+        stack.enter_context(contextlib.closing(logger))
+        run = Run(config, run_dir, state, evaluator, logger)
+        stack.enter_context(run.signals)
+        monitor.announce(run, images, [*changes, *run.record.changes()])
+        with recorded(run):
+            yield run
+
+
+def set_up(config: Config) -> torch.device:
+    """The device that a run computes on, made ready as it asks."""
+    device = select_device(config.device)
+    if config.deterministic:
+        set_deterministic()
+    if device.type == "cuda":
+        set_tf32(config.tf32)
+    else:
+        keep_memory()
+    return device
+
+
+@contextlib.contextmanager
+def recorded(run: Run) -> Iterator[None]:
+    """Within it, a run that diverges has it in its record, and what cannot be written is said. Then its pictures."""
+    try:
+        yield
+    except Diverged as error:
+        run.record.now["diverged"] = str(error)
+        on_rank_zero(run.record.save, run.state.step)
+        raise
+    except OSError as error:
+        where = run.run_dir
+        raise UserError(f"cannot write into {where}: {error}; --resume {where} goes on when it can") from error
+    finally:
+        monitor.finish_pictures(run)

@@ -1,0 +1,49 @@
+"""Which settings make no sense together, and which rarely do."""
+
+from .config import to_flag
+from .errors import UserError, refuse
+
+
+def check_combinations(config):
+    """Raise UserError, with the reason, where two settings make no sense together."""
+    from models.normalization import check_d_norm  # here, since it imports torch, which --help does not wait for
+
+    try:
+        check_d_norm(config.d_norm)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    weight_norms = [name for name in config.d_norm if name in ("spectral", "weight")]
+    rules = [
+        (
+            config.regularizer == "weight_clipping" and weight_norms,
+            f"weight_clipping makes no sense with d_norm {to_flag(tuple(weight_norms))}: the normalization divides the "
+            "clipped weights by their own size, so the bound has no effect. Use --d_norm none, batch or layer",
+        ),
+        (
+            config.regularizer in ("gradient_penalty", "r1") and "batch" in config.d_norm,
+            f"{config.regularizer} makes no sense with d_norm batch: the penalty is on D's gradient at each single "
+            "image, and batch normalization makes D's output depend on the whole batch. Use --d_norm layer or none",
+        ),
+        (
+            config.compile and config.regularizer in ("gradient_penalty", "r1"),
+            f"compile makes no sense with {config.regularizer}: torch.compile cannot differentiate the penalty twice",
+        ),
+        (
+            config.arch_variant != "code" and config.model != "dcgan",
+            f"arch_variant {config.arch_variant} is for --model dcgan: paper and code agree on the other models",
+        ),
+        (
+            config.regularizer_weight is not None and config.regularizer == "none",
+            "regularizer_weight needs a regularizer",
+        ),
+    ]
+    refuse(rules)
+
+
+def warnings(config):
+    """Sentences about settings that can be combined but rarely should be."""
+    bounded = {"spectral", "weight"} & set(config.d_norm) or config.regularizer != "none"
+    if config.loss == "wasserstein" and not bounded:
+        yield "the wasserstein loss has no minimum without a bound on D's slope: expect the run to diverge"
+    if {"spectral", "batch"} <= set(config.d_norm):
+        yield "batch norm in D multiplies by its own gain: D is not Lipschitz bounded by spectral norm then"

@@ -1,0 +1,92 @@
+"""Files that are there whole or not at all, and files of tensors that may come from anyone.
+
+They are written beside their place and renamed, and read with weights_only=True: nothing in them is ever executed.
+"""
+
+import contextlib
+import hashlib
+import os
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+
+from .errors import UserError
+
+
+def write_atomically(path, write):
+    """Call write(temporary path), then rename to path: the file is there whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"cannot write {path}: {reason}") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path, text):
+    """Write a text file atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def check_target(path):
+    """Raise UserError where no file can be put, since its folder is none."""
+    if not Path(path).absolute().parent.is_dir():
+        raise UserError(f"{path} cannot be written: {Path(path).parent} is not a folder")
+
+
+def _sync_folder(folder):
+    """Have the disk know a file's new name, where the system can: a power cut must not leave the old one."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def save(path, content):
+    """Save a dict of tensors and plain values atomically."""
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+
+def load_tensors(path):
+    """torch.load() of a file that may come from anyone, to the CPU: nothing is executed, nothing unpacks to more.
+
+    Any error of torch or zipfile where it is no such file; ValueError for a wrong bit, which torch would load.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
+            raise ValueError("compressed, or sizes that are not true: torch.save() writes neither")
+        if archive.testzip():
+            raise ValueError("a checksum is wrong")
+    with warnings.catch_warnings(action="ignore"):  # about pickle protocols, of files that are refused anyway
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    _check_tensors(content)
+    return content
+
+
+def _check_tensors(content):
+    """Raise ValueError for a tensor that is larger than what is stored of it: a few bytes can stand for any number."""
+    if isinstance(content, torch.Tensor):
+        plain = content.layout is torch.strided and content.device.type == "cpu" and not content.is_quantized
+        if not plain or content.numel() * content.element_size() > content.untyped_storage().nbytes():
+            raise ValueError("a tensor without its numbers")
+    elif isinstance(content, (dict, list, tuple)):
+        for part in content.values() if isinstance(content, dict) else content:
+            _check_tensors(part)
+
+
+def file_sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
