@@ -15,6 +15,7 @@ from PIL import Image
 
 from datasets.images import quantise
 from training import checkpoint
+from training.run_dir import latest
 from utils.config import FIELDS
 
 
@@ -57,7 +58,7 @@ def test_evaluate_keeps_the_scored_images(digits_run, call, data_dir, tmp_path):
     assert done.returncode == 0, done.stderr
     samples = np.load(kept, allow_pickle=False)["samples"]
     assert samples.dtype == np.uint8 and samples.shape == (100, 8, 8, 1)
-    path = run_dir.latest(run_dir)
+    path = latest(run_dir)
     again = call("evaluate.py", path, "--data_dir", data_dir, "--no_ema")
     assert again.returncode == 0 and "drawn from G at step 2" in again.stdout
 
@@ -82,7 +83,7 @@ def test_an_exported_generator_gives_the_same_images_and_can_be_scored(digits_ru
     exported = tmp_path / "G.pt"
     assert call("evaluate.py", run_dir, "--export", exported).returncode == 0
     z = torch.randn(7, 8)
-    original = checkpoint.load_generator(run_dir.latest(run_dir))
+    original = checkpoint.load_generator(latest(run_dir))
     folded = checkpoint.load_generator(exported)
     assert not any("parametrizations" in name for name in folded.state_dict())
     assert any("parametrizations" in name for name in original.state_dict())
@@ -95,7 +96,7 @@ def test_interpolations_start_at_one_latent_and_end_at_another(digits_run, run_s
     run_dir, _ = digits_run
     done = run_script("evaluate.py", run_dir, "--interpolate", "--seed", 5)
     assert done.stdout.split() == [str(run_dir / "plots" / "interpolation.png")]
-    G = checkpoint.load_generator(run_dir.latest(run_dir))
+    G = checkpoint.load_generator(latest(run_dir))
     ends = torch.randn(2, 8, 1, 8, generator=torch.Generator().manual_seed(5)).squeeze(2)
     picture = np.asarray(Image.open(run_dir / "plots" / "interpolation.png"))
     cell = 64 + 2
@@ -244,7 +245,7 @@ class Payload:
 
 def bad_checkpoints(run_dir, folder):
     """{what: path} of files that are no checkpoints of this project."""
-    good = run_dir.latest(run_dir)
+    good = latest(run_dir)
     paths = {what: folder / f"{what}.pt" for what in ("truncated", "text", "code", "legacy_code", "tensor", "foreign")}
     paths["truncated"].write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     paths["text"].write_text("not a checkpoint")

@@ -416,8 +416,7 @@ def test_evaluate_audits_a_runs_newest_checkpoint_or_the_one_that_is_named(run, 
     assert (found["step"], found["dataset"], found["d_norm"], found["num_images"]) == (2, "digits", ["spectral"], 512)
     assert found["checkpoint"] == str(run / "checkpoints" / "step_000002.pt")
     assert 0 < found["lower_bound"] < found["upper_bound"] and len(found["layers"]) == 8
-    content = checkpoint.load(run / "checkpoints" / "step_000002.pt")
-    D = checkpoint.discriminator_of(content, "the checkpoint")
+    D = checkpoint.load_discriminator(run / "checkpoints" / "step_000002.pt")
     for layer in found["layers"]:
         sigma = torch.linalg.matrix_norm(D.get_submodule(layer["name"]).weight.flatten(1), 2).item()
         assert layer["sigma_svd"] == pytest.approx(sigma, rel=1e-4)
@@ -434,7 +433,7 @@ def test_evaluate_audits_a_runs_newest_checkpoint_or_the_one_that_is_named(run, 
 def test_an_exported_generator_has_no_discriminator_to_audit(run, call, tmp_path):
     exported = tmp_path / "G.pt"
     assert call("evaluate.py", run, "--export", exported).returncode == 0
-    fails(call("evaluate.py", exported, "--audit"), "G.pt holds a generator alone", "--audit")
+    fails(call("evaluate.py", exported, "--audit"), "G.pt holds a generator alone, and no discriminator")
 
 
 def test_a_checkpoint_with_broken_or_foreign_weights_of_d_is_refused(run, call, data_dir):

@@ -258,7 +258,8 @@ def test_an_exported_generator_draws_the_same_images_without_spectral_norm(tmp_p
     expected = G(z).detach()
     assert expected.std() > 0.01
     path = tmp_path / "generator.pt"
-    checkpoint.export_generator(path, G, config, step=7, ema=True)
+    checkpoint.export_generator(path, checkpoint.Loaded(None, G, config, 7, True))
+    assert torch.equal(G(z), expected)  # it is not changed itself
     loaded = checkpoint.load_generator(path)
     assert (loaded(z) - expected).abs().max() <= 1e-6
     assert not any(parametrize.is_parametrized(module) for module in loaded.modules())
@@ -270,7 +271,7 @@ def test_an_exported_generator_draws_the_same_images_without_spectral_norm(tmp_p
 def test_an_exported_generator_is_no_checkpoint_to_resume_from(tmp_path):
     config = Config(model="mlp", **TINY)
     path = tmp_path / "generator.pt"
-    checkpoint.export_generator(path, moved_generator(config), config, step=7, ema=True)
+    checkpoint.export_generator(path, checkpoint.Loaded(None, moved_generator(config), config, 7, True))
     with pytest.raises(UserError, match=f"{path} is not a checkpoint of this project that can be used here"):
         checkpoint.load(path)
 

@@ -23,7 +23,7 @@ BODY = """
 import os, signal, sys
 import sklearn.datasets, torch._dynamo  # once, before the forks
 import torch
-import train
+import train, training.monitor
 from datasets import load_split
 from training.resume import prepare
 from training.state import State
@@ -32,7 +32,7 @@ from utils.distributed import processes, rank, world_size
 from helpers import SMALL
 
 FAST = SMALL | {"total_steps": 12, "save_every": 5, "sample_every": 6, "log_every": 4}
-train.finish_pictures = lambda *args: None  # most of the time of such a run
+training.monitor.finish_pictures = lambda *args: None  # most of the time of such a run
 
 def updates(path, steps, dtype, flags):
     torch.set_default_dtype(getattr(torch, dtype))
@@ -48,11 +48,11 @@ def updates(path, steps, dtype, flags):
 
 def whole_run(run_dir, flags=None):
     with processes():
-        train.train(run.prepare({**FAST, **(flags or {}), "run_dir": run_dir}))
+        train.train(prepare({**FAST, **(flags or {}), "run_dir": run_dir}))
 
 def resumed_run(run_dir, flags=None):
     with processes():
-        train.train(run.prepare({"resume": run_dir, **(flags or {})}))
+        train.train(prepare({"resume": run_dir, **(flags or {})}))
 
 def at_step(number, do):
     plain, calls = train.generator_step, []

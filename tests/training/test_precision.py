@@ -119,7 +119,7 @@ def start(tmp_path, name="run", **flags):
 
 
 def test_the_flags_for_cuda_change_nothing_on_a_cpu_and_say_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "finish_pictures", lambda *args: None)
+    monkeypatch.setattr("training.monitor.finish_pictures", lambda *args: None)
     plain = checkpoint.load(train.train(start(tmp_path, "plain")))
     assert "without effect" not in capsys.readouterr().out
     flags = {"amp": "fp16", "tf32": True, "compile": True}
@@ -133,7 +133,7 @@ def test_the_flags_for_cuda_change_nothing_on_a_cpu_and_say_so(tmp_path, monkeyp
 
 
 def test_a_checkpoint_from_before_the_scalers_can_be_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "finish_pictures", lambda *args: None)
+    monkeypatch.setattr("training.monitor.finish_pictures", lambda *args: None)
     path = train.train(start(tmp_path))
     content = checkpoint.load(path)
     del content["scalers"]

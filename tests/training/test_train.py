@@ -172,7 +172,7 @@ def test_looking_at_D_changes_nothing_in_the_run(tmp_path, no_pictures, model):
 def test_the_gradient_at_Ds_input_is_that_of_fixed_images_and_samples(tmp_path, no_pictures):
     path = train.train(start(tmp_path, total_steps=1, log_every=1, model="mlp", ema_decay=0.0, batch_size=6))
     content = checkpoint.load(path)
-    D = checkpoint.discriminator_of(content, path)
+    D = checkpoint.load_discriminator(path)
     G, config, _ = checkpoint.generator_of(content, path)
     images = load_split(config).images
     real = (images[[i * len(images) // 6 for i in range(6)]] + 0.5) / 128 - 1

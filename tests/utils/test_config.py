@@ -25,7 +25,7 @@ def presets(tmp_path, monkeypatch):
     """An empty folder in the place of configs/."""
     folder = tmp_path / "presets"
     folder.mkdir()
-    monkeypatch.setattr(config, "CONFIGS_DIR", folder)
+    monkeypatch.setattr("utils.settings.CONFIGS_DIR", folder)
     return folder
 
 
