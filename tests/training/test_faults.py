@@ -292,7 +292,8 @@ def test_two_processes_on_one_run_directory_are_refused_with_host_and_number_of_
 
 
 def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path):
-    body = "import os, sys; from training import run_dir as r; a = r.locked(sys.argv[1]); a.__enter__(); os.kill(os.getpid(), 9)"
+    body = "import os, sys; from training import run_dir; a = run_dir.locked(sys.argv[1]); a.__enter__(); "
+    body += "os.kill(os.getpid(), 9)"
     train.train(start(tmp_path, total_steps=2))
     killed = subprocess.run([sys.executable, "-c", body, str(tmp_path / "run")], cwd=ROOT)
     assert killed.returncode == -9 and (tmp_path / "run" / ".lock").exists()
