@@ -28,7 +28,6 @@ from utils.settings import resolve
 
 OVERRIDES = ("data_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
 OF_SAMPLES = ("dataset", "image_size", "channels")  # what a checkpoint knows and other images do not
-MOVED = {"export": {"metavar": "FILE"}, "interpolate": {"action": "store_true"}}
 AUDIT_IMAGES = 512  # real ones, and as many samples
 
 
@@ -55,8 +54,8 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
         "--audit", action="store_true", help="bound the slope of D, and measure it: the run's audit.json"
     )
     add_settings(parser.add_argument_group("what --samples show"), OF_SAMPLES)
-    for name, options in MOVED.items():  # to generate.py, which they are handed to
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS, **options)
+    parser.add_argument("--export", help=argparse.SUPPRESS)  # these two are handed to generate.py
+    parser.add_argument("--interpolate", action="store_true", help=argparse.SUPPRESS)
     namespace = parser.parse_args(argv)
     check_flags(namespace)
     return namespace, given_settings(namespace)

@@ -77,8 +77,8 @@ def draw(loaded: Loaded, seeds: Iterable[int], total: int, out: Path | None, npz
 
     Each is the same at any number of them: evaluation.sampling draws whole blocks.
     """
-    source = Generated(loaded.G, loaded.G.z_dim, loaded.config.seed, next(loaded.G.parameters()).device)
-    kept = []
+    source = Generated(loaded.G, loaded.config.z_dim, loaded.config.seed, next(loaded.G.parameters()).device)
+    kept: list[torch.Tensor] = []
     with explaining_memory(f"{total:,} images of {loaded.config.image_size} pixels", "ask for fewer at once"):
         seeds, numbers = itertools.tee(seeds)
         images = images_at(source, numbers)
@@ -116,7 +116,7 @@ def make_folder(out: Path, seeds: Iterable[int]) -> None:
 def interpolate(loaded: Loaded) -> Path:
     """Draw lines of samples between pairs of latents on the sphere of their norms. Returns the picture's path."""
     generator = torch.Generator().manual_seed(loaded.config.seed)
-    start, end = torch.randn(2, INTERPOLATIONS, 1, loaded.G.z_dim, generator=generator)
+    start, end = torch.randn(2, INTERPOLATIONS, 1, loaded.config.z_dim, generator=generator)
     angle = torch.linspace(0, torch.pi / 2, INTERPOLATION_STEPS).view(1, -1, 1)
     # cos^2 + sin^2 = 1: every point between two independent normal latents is a normal latent too.
     z = (angle.cos() * start + angle.sin() * end).flatten(0, 1)  # (pairs * steps, z_dim)

@@ -1,7 +1,5 @@
 """The whole job: train a GAN, then score what was trained. `python main.py` alone trains SN-DCGAN on 8x8 digits."""
 
-from pathlib import Path
-
 from utils.errors import run_as_script
 from utils.parser import parse_args
 
@@ -30,7 +28,7 @@ def main() -> None:
         changed = {name: getattr(config, name) for name in evaluate.OVERRIDES}  # a resume may score in another way
         written = evaluate.score([path], evaluator, settings=changed)
         say_once("\nworth opening:")
-        run_dir = Path(config.run_dir)
+        run_dir = path.parent.parent
         grid = sorted((run_dir / "samples").glob("step_*.png"))[-1:]
         for file in (*grid, run_dir / "plots" / "samples.gif", run_dir / "plots" / "curves.png", *written):
             if file.exists():

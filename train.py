@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +63,8 @@ def generator_step(
     losses = []
     for i, part in enumerate(batch.chunk(objective.accumulate)):
         with in_part(i, objective.accumulate, G, G, D):
-            images = [precision.call(G, part.z)] + ([] if part.real is None else [part.real])
-            loss = objective.g_loss(*objective.judge(D, *images, precision=precision))
+            fake = precision.call(G, part.z)
+            loss = objective.g_loss(*objective.judge(D, fake, part.real, precision=precision))
             precision.backward(loss / objective.accumulate)
         losses.append(loss.detach())
     precision.update(opt_G)
@@ -89,7 +90,7 @@ def in_part(number: int, count: int, updated: nn.Module, *called: nn.Module) -> 
 def step(state: State, config: Config) -> None:
     """n_dis updates of D, each on a fresh real batch and fresh samples, then one of G and of its moving average."""
     G, D = state.parallel["G"], state.parallel["D"]
-    drawn = {"generator": state.random, "device": state.device}
+    drawn: dict[str, Any] = {"generator": state.random, "device": state.device}
     set_learning_rates(state, config)
     # Random numbers are drawn for the whole batch on every rank: a run is the same on any number of them.
     for _ in range(config.n_dis):

@@ -6,10 +6,7 @@ JSON. --quick: the ratios alone, in a minute. --write: also the tables and the p
 
 import argparse
 import contextlib
-import functools
 import json
-import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -17,7 +14,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from sides import SIDES, make_config  # noqa: E402
 
 # name -> (flags, steps in a turn, turns). The ResNet has half the paper's batches, and one update of D for one of G.
 CASES = {
@@ -53,174 +52,6 @@ GROWTH = {
 LONG_RUN = (100, 10_000)  # steps of a run, between which neither time nor memory may grow
 
 
-# ---- In the processes ----------------------------------------------------------------------------------------------
-
-
-def make_config(flags):
-    """The preset's settings without a moving average, which the plain side has not."""
-    from utils.settings import resolve
-
-    return resolve({"ema_decay": 0.0, **flags})[0]
-
-
-def make_images(config):
-    """The digits, or random images."""
-    import torch
-
-    from datasets import images, sources
-
-    if config.dataset == "digits":
-        return sources.load_split(config)
-    torch.manual_seed(0)
-    shape = (1000, config.channels, config.image_size, config.image_size)
-    return images.Images(torch.randint(0, 256, shape).to(torch.uint8), torch.zeros(shape[0]).long(), ())
-
-
-def fast_side(flags, meter):
-    """Functions that make one step as train.py does, and 64 samples by the generator that evaluate.py draws with."""
-    import torch
-
-    import train
-    from datasets import batches, images
-    from evaluation.sampling import Generated
-    from models.spectral_norm import Division, SpectralNorm
-    from training.state import State
-    from utils.precision import keep_memory
-
-    keep_memory()
-    config = make_config(flags)
-    state = State(config, make_images(config), torch.device("cpu"))
-    state.G.train()
-    state.D.train()
-    for owner, name, part in (
-        (SpectralNorm, "iterate", "spectral norm"),
-        (SpectralNorm, "forward", "spectral norm"),
-        (Division, "backward", "spectral norm"),
-        (batches.Batches, "next", "data"),
-        (train, "to_float", "data"),
-        (state.opt_G, "step", "optimizers"),
-        (state.opt_D, "step", "optimizers"),
-    ):
-        meter.wrap(owner, name, part)
-
-    def step():
-        train.step(state, config)
-        state.pending.clear()  # as the log does
-
-    @functools.cache
-    def folded_G():
-        return Generated(state.G, config.z_dim, config.seed, torch.device("cpu")).G
-
-    @torch.inference_mode()
-    def sample():
-        return images.quantise(folded_G()(torch.randn(64, config.z_dim)))
-
-    return step, sample
-
-
-def plain_side(flags, meter):
-    import torch
-    from plain import PlainRun
-
-    from training.state import State
-
-    config = make_config(flags)
-    images = make_images(config)
-    run = PlainRun(State(config, images, torch.device("cpu")), images, config)
-    return run.step, run.sample
-
-
-class Meter:
-    """Seconds spent in the parts of a step, by wrapping their functions."""
-
-    def __init__(self):
-        self.seconds, self.wrapped = {}, []
-
-    def unwrap(self):
-        for owner, name, function in self.wrapped:
-            setattr(owner, name, function)
-
-    def wrap(self, owner, name, part):
-        function = getattr(owner, name)
-        self.seconds.setdefault(part, 0.0)
-
-        def timed(*args, **kwargs):
-            start = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.seconds[part] += time.perf_counter() - start
-
-        is_static = isinstance(vars(owner).get(name), staticmethod)
-        self.wrapped.append((owner, name, vars(owner).get(name, function)))
-        setattr(owner, name, staticmethod(timed) if is_static else timed)
-
-
-SIDES = {"fast": fast_side, "plain": plain_side}
-
-
-def peak_memory():
-    """MiB at most so far. Linux counts it by program; getrusage() counts what started this one too."""
-    with contextlib.suppress(OSError):
-        if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
-            return round(int(found[1]) / 1024)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
-def worker(side):
-    """Obey the lines of stdin, `case {flags}`, `step N`, `sample N` or `end`, each answered by one line of JSON."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    meter = Meter()
-    for line in sys.stdin:
-        word, _, rest = line.strip().partition(" ")
-        if word == "case":
-            meter.unwrap()
-            meter = Meter()
-            step, sample = SIDES[side](json.loads(rest), meter)
-            answer = True
-        elif word == "end":
-            with FlopCounterMode(display=False) as counter:
-                step()
-            answer = {"flops": counter.get_total_flops(), "profile": profile(step)}
-        else:
-            act, count = {"step": step, "sample": sample}[word], int(rest)
-            before = dict(meter.seconds)
-            start = time.perf_counter()
-            for _ in range(count):
-                act()
-            answer = {"seconds": (time.perf_counter() - start) / count, "peak_MiB": peak_memory()}
-            answer |= {part: (total - before[part]) / count for part, total in meter.seconds.items()}
-        print(json.dumps(answer), flush=True)
-
-
-# What an operation of torch belongs to, by its name.
-GROUPS = {
-    "convolutions": "conv",
-    "matrix products": r"aten::(b?mm|addb?mm|addmv_?|mv|dot|addr|baddbmm|linear)$",
-    "batch norm": "batch_norm",
-    "activations": "relu|threshold|clamp|tanh",
-    "resampling": "upsample|avg_pool|col2im|im2col",
-    "copies and fills": "copy|fill|zero|cat$|contiguous|clone|pad",
-    "Adam": "adam",
-}
-
-
-def profile(step, steps=3):
-    """The share of a step's time by kind of operation, after torch.profiler."""
-    import torch
-
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-        for _ in range(steps):
-            step()
-    shares = dict.fromkeys([*GROUPS, "the rest"], 0.0)
-    for event in profiler.key_averages():
-        name = next((group for group, pattern in GROUPS.items() if re.search(pattern, event.key)), "the rest")
-        shares[name] += event.self_cpu_time_total
-    total = sum(shares.values())
-    return {name: round(share / total, 3) for name, share in shares.items()}
-
-
 # ---- Around them ---------------------------------------------------------------------------------------------------
 
 
@@ -228,7 +59,7 @@ class Process:
     """A worker that takes orders."""
 
     def __init__(self, side):
-        command = [sys.executable, __file__, "--worker", side]
+        command = [sys.executable, str(ROOT / "benchmarks" / "sides.py"), side]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def send(self, *words):
@@ -387,10 +218,7 @@ def main():
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--quick", action="store_true", help="the ratios alone, in a minute")
     parser.add_argument("--write", action="store_true", help="all figures of docs/performance.md, in some 15 minutes")
-    parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        return worker(arguments.worker)
     if arguments.quick:
         return quick()
     report = {"machine": machine()}

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ CHECKPOINT_KEYS = {"format", "config", "step", "G", "D", "ema", "opt_G", "opt_D"
 EXPORT_KEYS = {"format", "config", "step", "ema", "G"}
 
 
-def load(path, formats=(FORMAT,)):
+def load(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]:
     """Load and check a file that save() wrote, to the CPU. UserError where it is absent, damaged or something else."""
     path = Path(path)
     try:
@@ -55,7 +56,7 @@ def load(path, formats=(FORMAT,)):
     return content
 
 
-def config_of(content, path):
+def config_of(content: dict[str, Any], path: str | Path) -> Config:
     """The Config that a loaded checkpoint holds; a setting that its version did not have yet has its default.
 
     UserError where it cannot be used, as for a setting that only a newer version knows: it may change what the run is.
@@ -77,13 +78,13 @@ def config_of(content, path):
     return config
 
 
-def missing_settings(content):
+def missing_settings(content: dict[str, Any]) -> list[str]:
     """The settings that a loaded checkpoint does not have, since its version of the project had not."""
     return [name for name in stored(Config()) if name not in content["config"] and name != "total_steps"]
 
 
 @contextlib.contextmanager
-def fitting(path, what):
+def fitting(path: str | Path, what: str) -> Iterator[None]:
     """Turn any error within, where a part of a loaded file is taken over, into a UserError that names file and part."""
     try:
         yield
@@ -92,13 +93,13 @@ def fitting(path, what):
         raise UserError(f"{path}: its {what} does not fit its configuration: {first[:300]}") from error
 
 
-def load_weights(module, weights, path, what):
+def load_weights(module: nn.Module, weights: dict[str, Any], path: str | Path, what: str) -> None:
     """module.load_state_dict(weights), with a UserError where they are another network's."""
     with fitting(path, what):
         module.load_state_dict(weights)
 
 
-def models_of(config):
+def models_of(config: Config) -> tuple[nn.Module, nn.Module]:
     """build_models() with a Config's settings. UserError for a combination that no model has."""
     names = ("image_size", "channels", "z_dim", "base_channels", "d_norm", "g_sn", "arch_variant")
     try:
@@ -107,7 +108,7 @@ def models_of(config):
         raise UserError(str(error)) from error
 
 
-def generator_of(content, path, ema=True):
+def generator_of(content: dict[str, Any], path: str | Path, ema: bool = True) -> tuple[nn.Module, Config, bool]:
     """Build the generator of a loaded checkpoint or export, in eval mode. Returns (G, config, whether it is an EMA)."""
     config = config_of(content, path)
     if content["format"] == EXPORT_FORMAT:

@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from torch import nn
 
 
 class EMA:
@@ -12,12 +13,12 @@ class EMA:
     up as (1 + step) / (10 + step), so that the random initial weights are soon forgotten.
     """
 
-    def __init__(self, G, decay):
+    def __init__(self, G: nn.Module, decay: float) -> None:
         self.G = copy.deepcopy(G).requires_grad_(False).eval()
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, G, step):
+    def update(self, G: nn.Module, step: int) -> None:
         """Follow G after its update number `step`, counted from 1."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.G.parameters()), list(G.parameters()), 1 - decay)

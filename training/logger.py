@@ -5,7 +5,9 @@ import errno
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -13,7 +15,7 @@ from utils.errors import UserError
 from utils.files import write_text
 
 
-def read_stats(run_dir):
+def read_stats(run_dir: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's stats.jsonl as dicts, in order, also while it is being written.
 
     A last line that was cut off is left out; UserError names any other that is no line of statistics.
@@ -38,7 +40,7 @@ def read_stats(run_dir):
 class Quiet:
     """The logger of the ranks that write nothing."""
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args: None
 
 
@@ -48,16 +50,17 @@ class Logger:
     UserError where its files cannot be opened.
     """
 
-    def __init__(self, run_dir, tensorboard=False, step=0):
+    def __init__(self, run_dir: str | Path, tensorboard: bool = False, step: int = 0) -> None:
         self.run_dir, self._tensorboard = Path(run_dir), tensorboard
-        self._stats = self._writer = None
+        self._stats: Any = None
+        self._writer: Any = None
         try:
             self._text = open(self.run_dir / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         except OSError as error:
             raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
         self.rewind(step)
 
-    def rewind(self, step):
+    def rewind(self, step: int) -> None:
         """Drop the statistics of later steps: they come again."""
         if self._stats:
             self._stats.close()
@@ -70,12 +73,12 @@ class Logger:
                 self._writer.close()
             self._writer = _summary_writer(self.run_dir, step)
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         """Print a line, above a progress bar where there is one, and keep it in log.txt."""
         tqdm.write(text)
         self._text.write(text + "\n")
 
-    def write(self, step, values):
+    def write(self, step: int, values: dict[str, Any]) -> None:
         """Append {"step": step, **values}, numbers and text, to stats.jsonl; NaN and infinity become null."""
         values = {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in values.items()}
         self._stats.write(json.dumps({"step": step, **values}) + "\n")
@@ -86,7 +89,7 @@ class Logger:
                 elif value is not None:
                     self._writer.add_scalar(name, value, step)
 
-    def sync(self):
+    def sync(self) -> None:
         """Have the disk know all lines so far: a checkpoint that outlives a power cut goes on behind them."""
         try:
             os.fsync(self._stats.fileno())
@@ -94,14 +97,14 @@ class Logger:
             if error.errno != errno.EINVAL:  # of a file that is on no disk
                 raise
 
-    def close(self):
+    def close(self) -> None:
         for file in (self._stats, self._text, self._writer):
             with contextlib.suppress(OSError):  # a full disk has been told of
                 if file:
                     file.close()
 
 
-def check_tensorboard():
+def check_tensorboard() -> None:
     """Raise UserError where --tensorboard has nothing to write with."""
     try:
         import torch.utils.tensorboard  # noqa: F401
@@ -109,7 +112,7 @@ def check_tensorboard():
         raise UserError("--tensorboard needs the tensorboard package: pip install tensorboard") from error
 
 
-def _summary_writer(run_dir, step):
+def _summary_writer(run_dir: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)

@@ -2,45 +2,53 @@
 
 import contextlib
 import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
-from datasets import quantise
-from evaluation import lipschitz, report
+from datasets import Images, quantise
+from evaluation import Evaluator, lipschitz, report
 from evaluation.diagnostics import spaced
 from evaluation.sampling import Generated
 from utils.combinations import warnings
+from utils.config import Config
 from utils.distributed import rank, world_size
 from utils.errors import Diverged
 from utils.files import write_text
 from utils.plots import grid
 
 from . import plots
-from .logger import read_stats
-from .state import STATISTICS, check_weights, disk_use
+from .logger import Logger, Quiet, read_stats
+from .state import STATISTICS, State, check_weights, disk_use
+
+if TYPE_CHECKING:
+    from .run import Run
 
 PREVIEW = 100  # samples in a grid
 PROBED = 64  # real images, and samples, at which each line of the log measures D's gradient
 PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
 
 
-def total_norm(network):
+def total_norm(network: nn.Module) -> Tensor:
     """The norm of all gradients that the last backward left in a network's parameters."""
     return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
 
 
-def check_finite(state):
+def check_finite(state: State) -> Tensor:
     """The STATISTICS of the steps since the last line of the log; Diverged, with the step, where not finite."""
     history = state.history().double().cpu()  # (0, 5) where nothing came since
     first = state.step - len(history) + 1
     if (broken := ~history.isfinite().all(dim=1)).any():
-        at = broken.nonzero()[0].item()
+        at = int(broken.nonzero()[0])
         loss = "loss_D" if not history[at, [0, 2, 3]].isfinite().all() else "loss_G"
         raise Diverged(f"{loss} is not finite at step {first + at} (loss_D {history[at, 0]}, loss_G {history[at, 1]})")
     return history
 
 
-def log_line(state, seconds_per_step, z):
+def log_line(state: State, seconds_per_step: float, z: Tensor) -> dict[str, float]:
     """The statistics since the last line. z: the latents of the samples at which D's gradient is measured."""
     history = check_finite(state)
     means = dict(zip(STATISTICS, history.mean(dim=0).tolist()))
@@ -56,7 +64,7 @@ def log_line(state, seconds_per_step, z):
 
 
 @contextlib.contextmanager
-def evaluating(*networks):
+def evaluating(*networks: nn.Module) -> Iterator[None]:
     """Within it the networks are in eval mode: no u, v or statistics of theirs move."""
     before = [network.training for network in networks]
     for network in networks:
@@ -68,7 +76,7 @@ def evaluating(*networks):
             network.train(training)
 
 
-def probe(state, z):
+def probe(state: State, z: Tensor) -> tuple[Tensor, Tensor]:
     """Fixed real images, in [-1, 1], and samples of G in eval mode from z, one for each z: twice (n, C, H, W)."""
     images = state.batches.images
     images = images[spaced(len(images), len(z)).to(images.device)]
@@ -76,13 +84,13 @@ def probe(state, z):
         return (images + 0.5) / 128 - 1, state.G(z[: len(images)])
 
 
-def steepness(state, z):
+def steepness(state: State, z: Tensor) -> float:
     """The mean norm of D's gradient with respect to its input, over real images and samples, in eval mode."""
     with evaluating(state.D):
         return lipschitz.input_gradient_norms(state.D, torch.cat(probe(state, z))).mean().item()
 
 
-def save_audit(run_dir, state, z):
+def save_audit(run_dir: Path, state: State, z: Tensor) -> None:
     """Write the audit of D as it is now to audits/step_NNNNNN.json. On rank 0 alone."""
     check_weights(state)
     if rank() > 0:
@@ -93,12 +101,12 @@ def save_audit(run_dir, state, z):
     write_text(path, text)
 
 
-def preview_latents(z_dim, device):
+def preview_latents(z_dim: int, device: torch.device | str) -> Tensor:
     """The fixed z of a run's grids."""
     return torch.randn(PREVIEW, z_dim, generator=torch.Generator().manual_seed(PREVIEW_SEED)).to(device)
 
 
-def save_samples(run_dir, state, z):
+def save_samples(run_dir: Path, state: State, z: Tensor) -> None:
     """Draw the grid of the fixed z in eval mode and save it under the step's name. On rank 0 alone."""
     if rank() > 0:
         return
@@ -108,7 +116,7 @@ def save_samples(run_dir, state, z):
     grid(images).save(run_dir / "samples" / f"step_{state.step:06d}.png")
 
 
-def score(evaluator, state, config, logger):
+def score(evaluator: Evaluator, state: State, config: Config, logger: Logger | Quiet) -> None:
     """Score the generator as it is now under the first protocol, into the log and stats.jsonl."""
     source = Generated(state.scored, config.z_dim, config.seed, evaluator.device)
     facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
@@ -121,7 +129,7 @@ def score(evaluator, state, config, logger):
     logger.write(state.step, report.flat(results[0]))
 
 
-def announce(run, images, changes):
+def announce(run: "Run", images: Images, changes: Iterable[str]) -> None:
     """Say what is about to be trained. changes: sentences about what is other than before, in a run that goes on."""
     config, state, logger = run.config, run.state, run.logger
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", state.G), ("D", state.D))}
@@ -147,7 +155,7 @@ def announce(run, images, changes):
         logger.say(f"warning     {sentence}")
 
 
-def finish_pictures(run):
+def finish_pictures(run: "Run") -> None:
     """The curves and the animation of what was trained so far. A picture that fails must not hide how the run ended."""
     if rank() > 0:
         return

@@ -28,12 +28,12 @@ class Batch(NamedTuple):
 
     def local(self) -> "Batch":
         """This rank's share of a global batch."""
-        return Batch(*(None if field is None else local(field) for field in self))
+        return Batch._make(None if field is None else local(field) for field in self)
 
     def chunk(self, count: int) -> list["Batch"]:
         """The batch in so many parts."""
         fields = ([None] * count if field is None else field.chunk(count) for field in self)
-        return [Batch(*part) for part in zip(*fields, strict=True)]
+        return [Batch._make(part) for part in zip(*fields, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,12 @@ class Objective:
         regularizers = ((regularizer, config.regularizer_weight or regularizer.default_weight),)
         return cls(*LOSSES[config.loss], regularizers, "batch" not in config.d_norm, config.accumulate)
 
-    def judge(self, D: nn.Module, *images: Tensor, precision: Precision = FULL) -> tuple[Tensor, ...]:
-        """D's logits (N, 1) of each of these batches of images (N, C, H, W)."""
-        if self.joint and len(images) > 1:
-            return precision.call(D, torch.cat(images)).split([len(part) for part in images])
-        return tuple(precision.call(D, part) for part in images)
+    def judge(self, D: nn.Module, *images: Tensor | None, precision: Precision = FULL) -> tuple[Tensor, ...]:
+        """D's logits (N, 1) of each of these batches of images (N, C, H, W), of which some may be None, for none."""
+        seen = [part for part in images if part is not None]
+        if self.joint and len(seen) > 1:
+            return precision.call(D, torch.cat(seen)).split([len(part) for part in seen])
+        return tuple(precision.call(D, part) for part in seen)
 
     def penalty(self, D: nn.Module, batch: Batch) -> Tensor | float:
         """What the regularizers add to D's loss, in full precision."""

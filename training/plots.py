@@ -1,6 +1,7 @@
 """Pictures of a run: its curves, and the animation of its sample grids."""
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -10,7 +11,7 @@ FRAMES = 60  # of an animation, at most
 FRAME_MS, LAST_FRAME_MS = 150, 2000
 
 
-def animate(run_dir):
+def animate(run_dir: str | Path) -> Path | None:
     """The sample grids of a run in the order of their steps, as plots/samples.gif. Returns its path, or None."""
     paths = sorted((Path(run_dir) / "samples").glob("step_*.png"), key=lambda path: int(path.stem.split("_")[1]))
     if not paths:
@@ -24,7 +25,7 @@ def animate(run_dir):
     return target
 
 
-def plot_curves(run_dir, stats, title):
+def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) -> Path | None:
     """Losses, logits, gradient norms and scores over G's updates, as plots/curves.png. Returns its path."""
     plt = pyplot()
     panels = [

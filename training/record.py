@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
-from utils.config import to_yaml
+from utils.config import Config, to_yaml
 from utils.distributed import world_size
 from utils.errors import UserError
 from utils.files import write_text
@@ -26,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 class Record:
     """The entries of a run directory's earlier starts, and the one of this start."""
 
-    def __init__(self, run_dir, config, device, step):
+    def __init__(self, run_dir: str | Path, config: Config, device: torch.device, step: int) -> None:
         self.path, self.config = Path(run_dir) / "config.yaml", config
         self.earlier = _entries(self.path)
         self.now = {
@@ -43,13 +45,13 @@ class Record:
         }
         self._begin = time.monotonic()
 
-    def save(self, step):
+    def save(self, step: int) -> None:
         """Write config.yaml, with the step that has been reached and the seconds that it took."""
         entry = self.now | {"to_step": step, "wall_seconds": round(time.monotonic() - self._begin, 3)}
         text = to_yaml(self.config) + yaml.safe_dump({"record": [*self.earlier, entry]}, sort_keys=False, width=1000)
         write_text(self.path, text)
 
-    def changes(self):
+    def changes(self) -> Iterator[str]:
         """Sentences about what is other than at the last start and could change last bits or more."""
         before = self.earlier[-1] if self.earlier else {}
         for name in ("commit", "host", "device", "processes", "threads", "versions"):
@@ -57,11 +59,11 @@ class Record:
                 yield f"{name} {_flat(before[name])} -> {_flat(self.now[name])}"
 
 
-def _flat(value):
+def _flat(value: Any) -> str:
     return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _entries(path):
+def _entries(path: Path) -> list[dict[str, Any]]:
     """The entries that config.yaml holds already; none where it is absent or somebody broke it."""
     try:
         content = load_yaml(path)
@@ -71,7 +73,7 @@ def _entries(path):
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def git_commit():
+def git_commit() -> str | None:
     """The commit of this project's code, with -dirty where files were changed since; None where git cannot say."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:

@@ -56,7 +56,7 @@ def _resumed(flags: dict[str, Any]) -> Config:
 
 def load_newest(run_dir: str | Path) -> tuple[dict[str, Any], Path, list[Damaged]]:
     """Load a run directory's newest checkpoint that is whole. Returns (content, path, why newer ones are not)."""
-    damaged = []
+    damaged: list[Damaged] = []
     latest(run_dir)  # refuses a directory without any
     for _, path in reversed(checkpoints(run_dir)):
         try:

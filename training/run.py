@@ -122,6 +122,7 @@ class Run:
 
     def score(self) -> None:
         """Score the generator as it is now. No part of a step's time."""
+        assert self.evaluator is not None  # or it is not due
         check_weights(self.state)
         monitor.score(self.evaluator, self.state, self.config, self.logger)
         self._start_clock()

@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from utils.distributed import rank
 from utils.errors import UserError
@@ -14,7 +16,7 @@ from utils.errors import UserError
 try:
     import fcntl
 except ImportError:  # not on Windows: two processes on one run directory are not found out there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
 
@@ -22,11 +24,11 @@ DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
 # ---- What lies where ------------------------------------------------------------------------------------------------
 
 
-def checkpoint_path(run_dir, step):
+def checkpoint_path(run_dir: str | Path, step: int) -> Path:
     return Path(run_dir) / "checkpoints" / f"step_{step:06d}.pt"
 
 
-def checkpoints(run_dir):
+def checkpoints(run_dir: str | Path) -> list[tuple[int, Path]]:
     """A run's checkpoints as [(step, path)], oldest first."""
     found = []
     for path in (Path(run_dir) / "checkpoints").glob("step_*.pt"):
@@ -35,7 +37,7 @@ def checkpoints(run_dir):
     return sorted(found)
 
 
-def latest(run_dir):
+def latest(run_dir: str | Path) -> Path:
     """The path of a run directory's newest checkpoint. UserError where there is none."""
     found = checkpoints(run_dir)
     if not found:
@@ -43,9 +45,9 @@ def latest(run_dir):
     return found[-1][1]
 
 
-def by_run(names):
+def by_run(names: Iterable[str | Path]) -> dict[Path, list[Path]]:
     """Group run directories and files: {what is scored together: its checkpoints, oldest first}."""
-    groups = {}
+    groups: dict[Path, set[Path]] = {}
     for name in map(Path, names):
         if name.is_dir():
             latest(name)  # a directory without checkpoints is no run
@@ -55,14 +57,14 @@ def by_run(names):
     return {key: sorted(paths, key=lambda path: (len(path.name), path.name)) for key, paths in groups.items()}
 
 
-def set_aside(run_dir, step):
+def set_aside(run_dir: str | Path, step: int) -> None:
     """Rename the checkpoints of later steps, which are damaged, so that they are not taken for newer ones."""
     for later, path in checkpoints(run_dir):
         if later > step:
             path.rename(path.with_name(path.name + ".damaged"))
 
 
-def thin(run_dir, keep):
+def thin(run_dir: str | Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints of a run, and what a killed process left half written."""
     for _, path in checkpoints(run_dir)[:-keep]:
         path.unlink(missing_ok=True)
@@ -70,7 +72,7 @@ def thin(run_dir, keep):
         path.unlink(missing_ok=True)
 
 
-def stem_of(paths, ema=True, reference=None, what="evaluation"):
+def stem_of(paths: list[Path], ema: bool = True, reference: str | None = None, what: str = "evaluation") -> Path:
     """Where an evaluation of these checkpoints goes, or `what` else is made of them, without its suffix.
 
     A run's evaluation.json is of its last checkpoint, the EMA where there is one, against its data set; any other has a
@@ -89,7 +91,7 @@ def stem_of(paths, ema=True, reference=None, what="evaluation"):
 # ---- Whether a run can be there -------------------------------------------------------------------------------------
 
 
-def refuse_existing(run_dir):
+def refuse_existing(run_dir: str | Path) -> None:
     """Raise UserError where a new run would meet another's files."""
     path = Path(run_dir)
     if path.exists() and not path.is_dir():
@@ -104,18 +106,18 @@ def refuse_existing(run_dir):
         raise UserError(f"{run_dir} cannot be made: {parent} is not a folder that can be written to")
 
 
-def refuse_started(run_dir):
+def refuse_started(run_dir: str | Path) -> None:
     """Raise UserError where another process has trained here since refuse_existing() looked."""
     if checkpoints(run_dir):
         raise UserError(f"{run_dir} was started by another process meanwhile. Go on with --resume {run_dir}")
 
 
-def existing_parent(path):
+def existing_parent(path: Path) -> Path:
     """The nearest folder on a path that exists."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
-def check_disk(run_dir, checkpoint_bytes):
+def check_disk(run_dir: Path, checkpoint_bytes: int) -> None:
     """Raise UserError where the checkpoints that will be kept, of so many bytes together, would not fit on the disk."""
     needed, free = checkpoint_bytes + DISK_RESERVE, shutil.disk_usage(existing_parent(run_dir)).free
     if needed > free:
@@ -125,7 +127,7 @@ def check_disk(run_dir, checkpoint_bytes):
         )
 
 
-def make_folders(run_dir):
+def make_folders(run_dir: Path) -> None:
     """Make a run's directory, where it does not exist. UserError where it cannot be."""
     try:
         for name in ("samples", "checkpoints", "plots"):
@@ -140,7 +142,7 @@ def make_folders(run_dir):
 
 
 @contextlib.contextmanager
-def locked(run_dir):
+def locked(run_dir: str | Path) -> Iterator[None]:
     """Keep other processes from training in a run directory, which has to exist. UserError names who is there.
 
     The system drops the lock with the process, however that ends; the file that stays behind then locks nothing.
@@ -169,7 +171,7 @@ def locked(run_dir):
             path.unlink(missing_ok=True)
 
 
-def _open_and_lock(path):
+def _open_and_lock(path: Path) -> TextIO:
     """The locked file of this name: another one than was opened, where its holder removed that in between."""
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import FrameType
 
 
 class Signals:
@@ -12,7 +13,7 @@ class Signals:
 
     stop = save = 0
 
-    def __enter__(self):
+    def __enter__(self) -> "Signals":
         names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has two of them
         numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
         if "SIGHUP" in dir(signal) and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -20,7 +21,7 @@ class Signals:
         self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
-    def _note(self, number, frame):
+    def _note(self, number: int, frame: FrameType | None) -> None:
         if signal.Signals(number).name == "SIGUSR1":
             self.save = 1
             return
@@ -28,6 +29,6 @@ class Signals:
             raise KeyboardInterrupt
         self.stop = number
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

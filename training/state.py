@@ -1,10 +1,15 @@
 """All that changes while a run trains."""
 
-import torch
+from pathlib import Path
+from typing import Any
 
-from datasets import Batches, derived_seed
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from datasets import Batches, Images, derived_seed
 from utils import files
-from utils.config import stored
+from utils.config import Config, stored
 from utils.distributed import average, on_rank_zero, parallel
 from utils.errors import Diverged, UserError
 from utils.precision import Precision
@@ -23,7 +28,7 @@ MOMENTS = {torch.optim.Adam: ("exp_avg", "exp_avg_sq"), torch.optim.RMSprop: ("s
 class State:
     """All that changes while a run trains, and so all that a checkpoint holds beside the configuration."""
 
-    def __init__(self, config, images, device):
+    def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         G, D = checkpoint.models_of(config)
         self.G, self.D, self.device = G.to(device), D.to(device), device
@@ -43,28 +48,29 @@ class State:
             self.D.compile()
         self.step = self.rollbacks = 0
         # The STATISTICS of the steps since the last line of the log: of this rank, and of all
-        self.pending, self.averaged = [], []
+        self.pending: list[Tensor] = []
+        self.averaged: list[Tensor] = []
 
     @property
-    def scored(self):
+    def scored(self) -> nn.Module:
         """The generator that is sampled and scored: the EMA where there is one."""
         return self.ema.G if self.ema else self.G
 
-    def history(self):
+    def history(self) -> Tensor:
         """The STATISTICS over all ranks of each step since the last line of the log. Every rank has to ask."""
         if self.pending:
             self.averaged += average(torch.stack(self.pending))
             self.pending = []
         return torch.stack(self.averaged) if self.averaged else torch.empty(0, len(STATISTICS))
 
-    def change_seed(self):
+    def change_seed(self) -> None:
         """Other noise and another data order from here on, as after a rollback."""
         self.rollbacks += 1
         seed = derived_seed(self.seed, self.rollbacks)
         self.random.manual_seed(seed)
         self.batches.change_seed(seed)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "G": self.G.state_dict(),
@@ -79,7 +85,7 @@ class State:
             "rollbacks": self.rollbacks,
         }
 
-    def load_state_dict(self, content, path):
+    def load_state_dict(self, content: dict[str, Any], path: str | Path) -> list[str]:
         """Take over what a loaded checkpoint holds; path is for the messages. UserError where it does not fit.
 
         Returns sentences about what could not be taken over.
@@ -116,7 +122,7 @@ class State:
         return notes
 
 
-def _load_optimizer(optimizer, content):
+def _load_optimizer(optimizer: Optimizer, content: dict[str, Any]) -> None:
     """optimizer.load_state_dict(content), with every part checked: what does not fit would fail in the next step."""
     settings = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(content)
@@ -131,13 +137,13 @@ def _load_optimizer(optimizer, content):
                 state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
-def _make_optimizer(config, network, lr):
+def _make_optimizer(config: Config, network: nn.Module, lr: float) -> Optimizer:
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), lr, foreach=True)
     return torch.optim.Adam(network.parameters(), lr, betas=config.betas, fused=True)
 
 
-def disk_use(state, keep):
+def disk_use(state: State, keep: int) -> int:
     """Bytes that the checkpoints that are kept take, the one that is being written included."""
     networks = [state.G, state.D] + ([state.ema.G] if state.ema else [])
     values = sum(tensor.numel() * tensor.element_size() for net in networks for tensor in net.state_dict().values())
@@ -145,14 +151,14 @@ def disk_use(state, keep):
     return (values + adam) * (keep + 1)
 
 
-def check_weights(state):
+def check_weights(state: State) -> None:
     """Raise Diverged where a weight, or what a normalization keeps beside it, is not finite."""
     for name, network in (("G", state.G), ("D", state.D)):
         if not all(value.isfinite().all() for value in network.state_dict().values()):
             raise Diverged(f"a weight of {name} is not finite at step {state.step}")
 
 
-def save_checkpoint(run_dir, state, config):
+def save_checkpoint(run_dir: str | Path, state: State, config: Config) -> Path:
     """Save the run's whole state and thin the older checkpoints; Diverged instead where a weight is not finite."""
     check_weights(state)
     path = checkpoint_path(run_dir, state.step)
