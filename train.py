@@ -12,9 +12,9 @@ from datasets import Images, to_float
 from evaluation import Evaluator
 from losses import accuracy
 from models.spectral_norm import iteration
-from training.monitor import check_finite
+from training import monitor, prepare
 from training.objective import Batch, Objective
-from training.resume import prepare, roll_back
+from training.resume import roll_back
 from training.run import Run, opened
 from training.schedule import set_learning_rates
 from training.state import State
@@ -137,22 +137,22 @@ def loop(run: Run) -> Path:
 
             # Everything below is rare. A signal that comes during it is answered after the next step.
             due = run.due()
-            if not any(due):
+            if not due:
                 continue
 
-            check_finite(state)
-            if due.log:
-                line = run.log()
+            monitor.check_finite(state)
+            if "log" in due:
+                line = monitor.log(run)
                 bar.set_postfix_str(f"loss_D {line['loss_D']:.3f} loss_G {line['loss_G']:.3f}", refresh=False)
-            if due.sample:
-                run.sample()
-            if due.audit:
-                run.audit()
-            if due.score:
-                run.score()
-            if due.save:
-                run.save(due.asked)
-            if due.stop:
+            if "sample" in due:
+                monitor.sample(run)
+            if "audit" in due:
+                monitor.audit(run)
+            if "score" in due:
+                monitor.score(run)
+            if "save" in due:
+                run.save()
+            if "stop" in due:
                 break
     return run.end()
 

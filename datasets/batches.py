@@ -1,12 +1,14 @@
 """Batches cut from images on the training device: no worker processes and no per-image Python."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
-def derived_seed(*numbers):
+def derived_seed(*numbers: int) -> int:
     """A seed of 63 bits from whole numbers, unlike that of any other ones."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
@@ -18,19 +20,19 @@ class Batches:
     A batch at the end of an epoch is filled up from the next.
     """
 
-    def __init__(self, images, batch_size, seed):
+    def __init__(self, images: Tensor, batch_size: int, seed: int) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.epoch = self.position = 0
         self._order = self._shuffle(0)
 
-    def _shuffle(self, epoch):
+    def _shuffle(self, epoch: int) -> Tensor:
         seed = derived_seed(self.seed, epoch)
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
         if self.images.is_cuda:  # from pinned memory, so that the step does not wait for the transfer
             return order.pin_memory().to(self.images.device, non_blocking=True)
         return order
 
-    def next(self):
+    def next(self) -> Tensor:
         """The next batch: (batch_size, C, H, W) uint8 on the images' device."""
         parts, missing = [], self.batch_size
         while missing:
@@ -43,15 +45,15 @@ class Batches:
             missing -= len(part)
         return self.images.index_select(0, torch.cat(parts))
 
-    def change_seed(self, seed):
+    def change_seed(self, seed: int) -> None:
         """Another order, from the current epoch on."""
         self.seed = seed
         self._order = self._shuffle(self.epoch)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position, "seed": self.seed}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where state_dict() was taken. ValueError where that was no such stream."""
         epoch, position, seed = state["epoch"], state["position"], state.get("seed", self.seed)
         if not all(type(number) is int and 0 <= number < 2**63 for number in (epoch, position, seed)):
@@ -60,6 +62,6 @@ class Batches:
         self._order = self._shuffle(self.epoch)
 
 
-def steps_of(num_epochs, num_images, batch_size, n_dis):
+def steps_of(num_epochs: int, num_images: int, batch_size: int, n_dis: int) -> int:
     """G's updates in num_epochs passes of D over the data set."""
     return max(1, math.ceil(num_epochs * num_images / (batch_size * n_dis)))

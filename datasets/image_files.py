@@ -4,10 +4,13 @@ import io
 import math
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from utils.errors import UserError
 from utils.files import write_atomically
@@ -19,14 +22,14 @@ MAX_NPZ = 2**34  # bytes of an .npz, unpacked
 NPZ_KEYS = ("samples", "arr_0")  # this project's name, and the one that numpy and other projects give
 
 
-def list_images(root):
+def list_images(root: Path) -> tuple[list[Path], list[str | None]]:
     """The images below a folder, hidden ones left out, and each one's class folder, or None at the top."""
     if not root.is_dir():
         raise UserError(f"images are read from a folder, and {root.resolve()} is not a folder")
     paths = []
     seen = set()
 
-    def unreadable(error):
+    def unreadable(error: OSError) -> NoReturn:
         raise UserError(f"cannot read the folder {error.filename}: {error.strerror}")
 
     for directory, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
@@ -44,7 +47,7 @@ def list_images(root):
     return paths, [path.relative_to(root).parts[0] if path.parent != root else None for path in paths]
 
 
-def read_images(paths, image_size, channels, resize=True):
+def read_images(paths: Sequence[str | Path], image_size: int, channels: int, resize: bool = True) -> Tensor:
     """Images of these files: (N, channels, image_size, image_size) uint8. UserError names a file that cannot be read.
 
     resize: cut to a square in the centre and resized; otherwise an image of another size is a UserError.
@@ -52,6 +55,7 @@ def read_images(paths, image_size, channels, resize=True):
     from PIL import Image, ImageOps
 
     images = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
+    image: Image.Image
     for path, out in zip(paths, images):
         try:
             with Image.open(path, formats=FORMATS) as image:
@@ -72,7 +76,7 @@ def read_images(paths, image_size, channels, resize=True):
     return images
 
 
-def check_size(path, size, image_size):
+def check_size(path: str | Path, size: Sequence[int], image_size: int) -> None:
     """Raise UserError where samples are not of the size at which the real images are scored."""
     if tuple(size) != (image_size, image_size):
         raise UserError(
@@ -81,7 +85,7 @@ def check_size(path, size, image_size):
         )
 
 
-def load_samples(path, image_size, channels):
+def load_samples(path: str | Path, image_size: int, channels: int) -> Tensor:
     """Samples of any generator, from a folder of images or an .npz: (N, channels, image_size, image_size) uint8.
 
     The .npz holds N x H x W x C or N x H x W under `samples` or `arr_0`. UserError for what is no such thing.
@@ -117,7 +121,7 @@ def load_samples(path, image_size, channels):
     return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
 
 
-def save_samples(path, images):
+def save_samples(path: str | Path, images: Tensor) -> None:
     """Save images (N, C, H, W) uint8 as an .npz that load_samples() reads."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, samples=images.permute(0, 2, 3, 1).numpy())

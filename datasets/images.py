@@ -4,6 +4,7 @@ import hashlib
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 RESIZE_CHUNK = 2048  # images resized at once, to bound the memory of their float copies
@@ -12,18 +13,18 @@ RESIZE_CHUNK = 2048  # images resized at once, to bound the memory of their floa
 class Images(NamedTuple):
     """One split in memory: images (N, C, H, W) uint8, labels (N,) int64 (-1: unknown), and the classes' names."""
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    images: Tensor
+    labels: Tensor
     classes: tuple[str, ...]
 
-    def sha256(self):
+    def sha256(self) -> str:
         """A hash of all pixels and labels: whether two runs saw the same data."""
-        digest = hashlib.sha256(self.images.contiguous().numpy())
-        digest.update(self.labels.contiguous().numpy())
+        digest = hashlib.sha256(self.images.contiguous().numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
 
-def fit(images, image_size, channels):
+def fit(images: Tensor, image_size: int, channels: int) -> Tensor:
     """Bring raw uint8 images (N, C, H, W) to (N, channels, image_size, image_size).
 
     28 to 32 pixels is zero padding, the field's way with MNIST; any other size is antialiased bilinear resizing of the
@@ -44,7 +45,7 @@ def fit(images, image_size, channels):
     return fitted
 
 
-def to_grey(images):
+def to_grey(images: Tensor) -> Tensor:
     """Colour to grey by ITU-R 601 luma, rounded as Pillow does: (N, 3, H, W) -> (N, 1, H, W) uint8."""
     grey = torch.empty(len(images), 1, *images.shape[2:], dtype=torch.uint8)
     for chunk, out in zip(images.split(RESIZE_CHUNK), grey.split(RESIZE_CHUNK)):
@@ -53,12 +54,12 @@ def to_grey(images):
     return grey
 
 
-def to_float(images, generator):
+def to_float(images: Tensor, generator: torch.Generator) -> Tensor:
     """uint8 images to floats in [-1, 1), dequantised: x / 128 - 1 + U(0, 1/128), as in the authors' code."""
     noise = torch.rand(images.shape, generator=generator, device=images.device)
     return noise.add_(images).div_(128).sub_(1).clamp_max_(1 - 2**-24)  # 255 + noise can round up to 256
 
 
-def quantise(images):
+def quantise(images: Tensor) -> Tensor:
     """Floats in [-1, 1] to uint8, round((x + 1) * 127.5): what is scored and what is drawn."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -2,13 +2,15 @@
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from utils.config import Config
 from utils.errors import UserError
 
 from .image_files import list_images, read_images
@@ -16,12 +18,13 @@ from .images import Images, fit
 
 DIGITS_TEST_EVERY = 6  # of scikit-learn's 1,797 digits every sixth is held out: 1,498 to train, 299 to test
 SOCKET_TIMEOUT = 30  # seconds without a byte before a download counts as failed
+RawSplit = tuple[Tensor, Tensor, tuple[str, ...]]
 
 
 # ---- Raw splits: each returns images (N, C, H, W) uint8, labels (N,), class names --------------------------------
 
 
-def _load_digits(data_dir, split):
+def _load_digits(data_dir: str, split: str) -> RawSplit:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -31,7 +34,7 @@ def _load_digits(data_dir, split):
     return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(digits.target[chosen]), tuple("0123456789")
 
 
-def _load_torchvision(name, data_dir, split):
+def _load_torchvision(name: str, data_dir: str, split: str) -> RawSplit:
     from torchvision import datasets
 
     dataset = getattr(datasets, name)(data_dir, train=split == "train", download=True)
@@ -40,7 +43,7 @@ def _load_torchvision(name, data_dir, split):
     return images, torch.as_tensor(dataset.targets), tuple(dataset.classes)
 
 
-def _load_stl10(data_dir, split):
+def _load_stl10(data_dir: str, split: str) -> RawSplit:
     from torchvision import datasets
 
     dataset = datasets.STL10(data_dir, split="unlabeled" if split == "train" else "test", download=True)
@@ -54,13 +57,13 @@ def _load_stl10(data_dir, split):
 class Source(NamedTuple):
     """A named data set: its loader (data_dir, split) -> raw split, the side of its images, and where to find it."""
 
-    load: Callable
+    load: Callable[[str, str], RawSplit]
     side: int
     home: str = ""
     files: str = ""
 
 
-def _torchvision(name):
+def _torchvision(name: str) -> Callable[[str, str], RawSplit]:
     return lambda data_dir, split: _load_torchvision(name, data_dir, split)
 
 
@@ -83,7 +86,7 @@ SOURCES = {
 # ---- Loading -------------------------------------------------------------------------------------------------------
 
 
-def load_split(config, split="train"):
+def load_split(config: Config, split: str = "train") -> Images:
     """Load the "train" or "test" split of config.dataset as Images at config.image_size with config.channels.
 
     STL-10 trains on its 100,000 unlabelled images, as the paper does. A folder's splits are its subfolders train and
@@ -103,7 +106,7 @@ def load_split(config, split="train"):
 
 
 @contextlib.contextmanager
-def _download_timeout():
+def _download_timeout() -> Iterator[None]:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SOCKET_TIMEOUT)
     try:
@@ -112,7 +115,7 @@ def _download_timeout():
         socket.setdefaulttimeout(before)
 
 
-def _absent(config, source, error):
+def _absent(config: Config, source: Source, error: Exception) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
     return (
         f"the data set {config.dataset} is not complete in {Path(config.data_dir).resolve()}, and it could not be "
@@ -122,7 +125,7 @@ def _absent(config, source, error):
     )
 
 
-def folder_root(data_dir, split):
+def folder_root(data_dir: str | Path, split: str) -> Path:
     """The folder that holds a split: data_dir/train and data_dir/test where there are any, else data_dir for both."""
     root = Path(data_dir)
     if split == "test" and (root / "train").is_dir() and (root / "test").is_dir():
@@ -130,15 +133,15 @@ def folder_root(data_dir, split):
     return root / "train" if (root / "train").is_dir() else root
 
 
-def has_test_split(config):
+def has_test_split(config: Config) -> bool:
     """Whether test images are other images than the training ones."""
     return config.dataset != "folder" or folder_root(config.data_dir, "test") != folder_root(config.data_dir, "train")
 
 
-def load_folder(data_dir, split, image_size, channels):
+def load_folder(data_dir: str | Path, split: str, image_size: int, channels: int) -> Images:
     """Load a directory of images, flat or one folder a class, as Images. UserError names a file that cannot be read."""
     paths, folders = list_images(folder_root(data_dir, split))
-    names = list_images(folder_root(data_dir, "train"))[1] if split == "test" else folders
+    names: list[Any] = list_images(folder_root(data_dir, "train"))[1] if split == "test" else folders
     classes = tuple(sorted(set(names))) if None not in names else ()  # test images have the training classes' numbers
     labels = torch.tensor([classes.index(folder) if folder in classes else -1 for folder in folders])
     return Images(read_images(paths, image_size, channels), labels, classes)

@@ -3,40 +3,41 @@
 Everything is minimised: hinge and wasserstein after Miyato et al. 2018, eq. 16 and 17.
 """
 
+from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 
-def bce_d(real_logits, fake_logits):
+def bce_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Binary cross-entropy on logits (Goodfellow et al. 2014, eq. 1)."""
     return softplus(-real_logits).mean() + softplus(fake_logits).mean()
 
 
-def bce_g(fake_logits):
+def bce_g(fake_logits: Tensor) -> Tensor:
     """The non-saturating form (Goodfellow et al. 2014, section 3)."""
     return softplus(-fake_logits).mean()
 
 
-def hinge_d(real_logits, fake_logits):
+def hinge_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Miyato et al. 2018, eq. 16."""
     return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
 
 
-def wasserstein_d(real_logits, fake_logits):
+def wasserstein_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """The negated critic objective of Arjovsky et al. 2017, algorithm 1."""
     return fake_logits.mean() - real_logits.mean()
 
 
-def critic_g(fake_logits):
+def critic_g(fake_logits: Tensor) -> Tensor:
     """The generator's side of hinge and wasserstein alike (Miyato et al. 2018, eq. 17)."""
     return -fake_logits.mean()
 
 
-def lsgan_d(real_logits, fake_logits):
+def lsgan_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Mao et al. 2017, eq. 9: targets 1 for real and 0 for fake, halved."""
     return 0.5 * ((real_logits - 1).square().mean() + fake_logits.square().mean())
 
 
-def lsgan_g(fake_logits):
+def lsgan_g(fake_logits: Tensor) -> Tensor:
     """Mao et al. 2017, eq. 9: target 1, halved."""
     return 0.5 * (fake_logits - 1).square().mean()
 
@@ -45,7 +46,7 @@ def lsgan_g(fake_logits):
 BOUNDARIES = {"bce": 0.0, "hinge": 0.0, "lsgan": 0.5}
 
 
-def accuracy(loss, real_logits, fake_logits):
+def accuracy(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """The share of images that D's logits (N, 1) put on their side of the loss's boundary; on it counts half. A scalar.
 
     Under wasserstein, where only differences count, the boundary is the middle between the two means given.

@@ -4,18 +4,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 
-def input_gradient(D, x):
+def input_gradient(D: nn.Module, x: Tensor) -> Tensor:
     """The gradient of D's logits at each image: (N, C, H, W), differentiable. D must treat images independently."""
     x = x.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
     return gradient
 
 
-def gradient_penalty(D, real, fake, alpha):
+def gradient_penalty(D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     """Mean of (|grad D(x)| - 1)^2 at x between real and fake (Gulrajani et al. 2017, eq. 3). A scalar.
 
     real and fake are (N, C, H, W); alpha (N, 1, 1, 1) in [0, 1] places x on the line between each pair.
@@ -24,30 +24,30 @@ def gradient_penalty(D, real, fake, alpha):
     return (input_gradient(D, x).flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def r1(D, real, fake, alpha):
+def r1(D: nn.Module, real: Tensor, fake: Tensor | None, alpha: Tensor | None) -> Tensor:
     """Half the mean of |grad D(real)|^2 (Mescheder et al. 2018, eq. 9). A scalar; fake and alpha are not used."""
     return 0.5 * input_gradient(D, real).flatten(1).square().sum(dim=1).mean()
 
 
-def orthonormal(D, real, fake, alpha):
+def orthonormal(D: nn.Module, real: Tensor | None, fake: Tensor | None, alpha: Tensor | None) -> Tensor | float:
     """Sum over D's weights of |W W^T - I|_F^2 (Brock et al. 2017; compared in Miyato et al. 2018, section 3).
 
     W is the reshaped weight (d_out, d_in * kernel size), or its transpose where d_out is larger: at most min(rows,
     columns) singular values can be 1. A scalar; the images are not used.
     """
-    penalty = 0.0
+    penalty: Tensor | float = 0.0
     for module in D.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             # Under a normalization, the parameter itself: that is what the optimizer moves.
             wrapped = parametrize.is_parametrized(module, "weight")
-            W = (module.parametrizations.weight.original if wrapped else module.weight).flatten(1)
+            W = module.get_parameter("parametrizations.weight.original" if wrapped else "weight").flatten(1)
             gram = W @ W.t() if W.size(0) <= W.size(1) else W.t() @ W
             penalty = penalty + (gram - torch.eye(len(gram), dtype=W.dtype, device=W.device)).square().sum()
     return penalty
 
 
 @torch.no_grad()
-def clip_weights(D, bound):
+def clip_weights(D: nn.Module, bound: float) -> None:
     """Clamp every parameter of D to [-bound, bound] in place (Arjovsky et al. 2017, algorithm 1, line 7)."""
     for parameter in D.parameters():
         parameter.clamp_(-bound, bound)
@@ -60,8 +60,8 @@ class Regularizer(NamedTuple):
     """
 
     default_weight: float
-    penalty: Callable | None = None
-    project: Callable | None = None
+    penalty: Callable[..., Tensor | float] | None = None
+    project: Callable[[nn.Module, float], None] | None = None
 
 
 REGULARIZERS = {

@@ -1,5 +1,10 @@
 """The networks: tensors in, tensors out. build_models() is the one way to make a pair."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
 from . import dcgan, mlp, resnet
 from .convolution import lay_out
 from .folding import folded
@@ -16,15 +21,15 @@ MODELS = {
 
 
 def build_models(
-    model,
-    image_size=32,
-    channels=3,
-    z_dim=128,
-    base_channels=None,
-    d_norm=("spectral",),
-    g_sn=False,
-    arch_variant="code",
-):
+    model: str,
+    image_size: int = 32,
+    channels: int = 3,
+    z_dim: int = 128,
+    base_channels: int | None = None,
+    d_norm: str | Sequence[str] = ("spectral",),
+    g_sn: bool = False,
+    arch_variant: str = "code",
+) -> tuple[nn.Module, nn.Module]:
     """Build an initialised pair (G, D), normalised as asked. Weights come from torch's global random state.
 
     base_channels: the width unit of each model's file; None for the paper's. d_norm: one name or several of D_NORMS.
@@ -39,7 +44,7 @@ def build_models(
     if arch_variant != "code" and model != "dcgan":
         raise ValueError(f"arch_variant {arch_variant} is for dcgan: paper and code agree on the other models")
     d_norm = check_d_norm(d_norm)
-    shape = {"image_size": image_size, "channels": channels, "base_channels": base_channels}
+    shape: dict[str, Any] = {"image_size": image_size, "channels": channels, "base_channels": base_channels}
     if model == "dcgan":
         shape["arch_variant"] = arch_variant
     Generator, Discriminator = MODELS[model]

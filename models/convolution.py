@@ -4,11 +4,14 @@ Parameters and results are those of nn.Conv2d and nn.ConvTranspose2d; which way 
 """
 
 import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+T = TypeVar("T")
 OUTPUTS = 4  # in a tile, along one side
 # F(4, 3) of Lavin and Gray 2016 (arXiv 1509.09308, section 4.1): 4 outputs of a 3-tap filter from 6 products, not 12.
 TILE_B = (
@@ -35,32 +38,32 @@ LAID_OUT_MIN_CHANNELS = 128  # from where the layout of a weight in memory is wo
 FEW_OUTPUTS_MIN_CHANNELS = 64  # from where an image (of at most 3 channels) is better made of its taps
 
 
-def channels_last(x):
+def channels_last(x: Tensor) -> Tensor:
     """The same (N, C, H, W) with the channels innermost in memory, as every way of convolving wants them."""
     if x.size(1) == 1:  # lies so anyway, but has to say it: its strides would name the other layout to what follows
         return x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def lay_out(network):
+def lay_out(network: nn.Module) -> nn.Module:
     """Lay the weights of wide strided convolutions in memory as those want them, channels innermost.
 
     Every forward and backward would else copy them. Returns the network.
     """
-    for layer in network.modules():
-        strided = isinstance(layer, (Conv2d, ConvTranspose2d)) and layer.stride == (2, 2)
-        if strided and min(layer.in_channels, layer.out_channels) >= LAID_OUT_MIN_CHANNELS:
+    convolutions = (layer for layer in network.modules() if isinstance(layer, (Conv2d, ConvTranspose2d)))
+    for layer in convolutions:
+        if layer.stride == (2, 2) and min(layer.in_channels, layer.out_channels) >= LAID_OUT_MIN_CHANNELS:
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     return network
 
 
-def constants(build):
+def constants(build: Callable[..., T]) -> Callable[..., T]:
     """Cache constant matrices, made outside of inference mode: what it makes could not be used in training later."""
     return functools.lru_cache(maxsize=None)(torch.inference_mode(False)(build))
 
 
 @constants
-def _row_matrices(width, dtype, kernel=3):
+def _row_matrices(width: int, dtype: torch.dtype, kernel: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """B of a row with its zero padding (tiles * points * stride, width), G (points * stride, kernel), and A of a row
     (width / stride, tiles * points)."""
     B_tile, G_tile, A_tile = (torch.tensor(matrix, dtype=torch.float64) for matrix in FILTERS[kernel])
@@ -78,7 +81,7 @@ def _row_matrices(width, dtype, kernel=3):
 
 
 @constants
-def _square_matrices(height, width, dtype, kernel=3):
+def _square_matrices(height: int, width: int, dtype: torch.dtype, kernel: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """The same in both directions: B (tiles * points^2 * stride^2, height * width), G as above, A likewise."""
     (B_h, G, A_h), (B_w, _, A_w) = (_row_matrices(side, torch.float64, kernel) for side in (height, width))
     stride, points = kernel - 2, len(G) // (kernel - 2)
@@ -89,7 +92,7 @@ def _square_matrices(height, width, dtype, kernel=3):
     return B.to(dtype).contiguous(), G.to(dtype), A.to(dtype).contiguous()
 
 
-def winograd_rows(x, weight):
+def winograd_rows(x: Tensor, weight: Tensor) -> Tensor:
     """F.conv2d(x, weight, padding=1) for x (N, C, H, W), W a multiple of 4, and a weight (C', C, 3, 3): 6/12 products.
 
     B and A act along the rows; between them the filter's columns remain, as one convolution with six groups.
@@ -109,7 +112,7 @@ def winograd_rows(x, weight):
     return torch.bmm(A.expand(n * height, -1, -1), M).view(n, height, width, out_channels).permute(0, 3, 1, 2)
 
 
-def winograd_squares(x, weight):
+def winograd_squares(x: Tensor, weight: Tensor) -> Tensor:
     """The same for H and W multiples of 4, in rows and columns at once: 36/144 products, all of them in 36 matrices.
 
     A weight (C', C, 4, 4) is F.conv2d(x, weight, stride=2, padding=1), H and W multiples of 8: 100/256 in 25 matrices.
@@ -129,7 +132,7 @@ def winograd_squares(x, weight):
     return y.view(n, height // stride, width // stride, out_channels).permute(0, 3, 1, 2)
 
 
-def few_outputs_conv2d(x, weight):
+def few_outputs_conv2d(x: Tensor, weight: Tensor) -> Tensor:
     """F.conv2d(x, weight, padding=1) by a 1x1 convolution to the nine taps of each output, which are then added up."""
     n, channels, height, width = x.shape
     taps = weight.flip(2, 3).flatten(2).transpose(1, 2).reshape(-1, channels)  # (C' * 9, C)
@@ -137,7 +140,7 @@ def few_outputs_conv2d(x, weight):
     return channels_last(F.fold(M.view(n, height * width, -1).transpose(1, 2), (height, width), 3, padding=1))
 
 
-def single_pixel_conv2d(x, weight, padding):
+def single_pixel_conv2d(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     """F.conv2d for a map from which a single pixel comes out: each pixel of x meets one tap, the kernel is a matrix."""
     height, width = x.shape[2:]
     W = weight.permute(0, 2, 3, 1)[:, padding : padding + height, padding : padding + width]
@@ -147,7 +150,9 @@ def single_pixel_conv2d(x, weight, padding):
 class Conv2d(nn.Conv2d):
     """nn.Conv2d with a square kernel, neither groups nor dilation, by the way that is fastest for the shape at hand."""
 
-    def forward(self, x):
+    padding: tuple[int, int]
+
+    def forward(self, x: Tensor) -> Tensor:
         way = (
             self._way(len(x), *x.shape[2:]) if x.device.type == "cpu" else None
         )  # cuDNN chooses among such ways itself
@@ -156,7 +161,7 @@ class Conv2d(nn.Conv2d):
         y = way(x, self.weight)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
-    def _way(self, images, height, width):
+    def _way(self, images: int, height: int, width: int) -> Callable[[Tensor, Tensor], Tensor] | None:
         """The function that is faster than the library's for so many maps of this size, or None."""
         (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
         least, side = min(height, width), max(height, width)
@@ -178,7 +183,9 @@ class Conv2d(nn.Conv2d):
 class ConvTranspose2d(nn.ConvTranspose2d):
     """nn.ConvTranspose2d with a square kernel, without groups, dilation or output padding, by the fastest way."""
 
-    def forward(self, x):
+    padding: tuple[int, int]
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # without nn's output_size
         if x.device.type != "cpu" or x.shape[2:] != (1, 1):
             return super().forward(x)
         padding = self.padding[0]

@@ -5,8 +5,9 @@ Two variants: "code", the default, has the widths of the authors' chainer-gan-li
 """
 
 import itertools
+from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from .convolution import Conv2d, ConvTranspose2d, channels_last
 from .normalization import feature_norm
@@ -17,15 +18,16 @@ D_WIDTHS = {"code": (1, 2, 2, 4, 4, 8, 8), "paper": (1, 1, 2, 2, 4, 4, 8)}
 VARIANTS = tuple(D_WIDTHS)
 
 
-def initialise(network):
+def initialise(network: nn.Module) -> None:
     """Weights N(0, 0.02), biases 0, as in Radford et al. 2016; normalization layers keep their ones and zeros."""
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, 0.0, 0.02)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
-def check_image_size(image_size):
+def check_image_size(image_size: int) -> None:
     if image_size < 8 or image_size % 8:
         raise ValueError(f"dcgan makes images whose size is a multiple of 8, not {image_size}")
 
@@ -33,7 +35,14 @@ def check_image_size(image_size):
 class Generator(nn.Module):
     """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]."""
 
-    def __init__(self, image_size=32, channels=3, z_dim=128, base_channels=None, arch_variant="code"):
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        z_dim: int = 128,
+        base_channels: int | None = None,
+        arch_variant: str = "code",
+    ) -> None:
         super().__init__()
         self.z_dim = z_dim
         check_image_size(image_size)
@@ -47,7 +56,7 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers, Conv2d(ch, channels, 3, 1, 1), nn.Tanh())
         initialise(self)
 
-    def forward(self, z):
+    def forward(self, z: Tensor) -> Tensor:
         h = self.project(z).unflatten(1, (-1, self.bottom, self.bottom))  # (N, 8 ch, S/8, S/8)
         return self.layers(channels_last(h))
 
@@ -55,11 +64,18 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images (N, channels, image_size, image_size) -> logits (N, 1): 3x3 and strided 4x4 convolutions in turn."""
 
-    def __init__(self, image_size=32, channels=3, base_channels=None, d_norm=("none",), arch_variant="code"):
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        base_channels: int | None = None,
+        d_norm: Sequence[str] = ("none",),
+        arch_variant: str = "code",
+    ) -> None:
         super().__init__()
         check_image_size(image_size)
         widths = [channels, *((base_channels or 64) * width for width in D_WIDTHS[arch_variant])]
-        layers = []
+        layers: list[nn.Module] = []
         for i, (in_channels, out_channels) in enumerate(itertools.pairwise(widths)):
             strided = i % 2 == 1
             layers.append(Conv2d(in_channels, out_channels, 4 if strided else 3, 2 if strided else 1, 1))
@@ -70,5 +86,5 @@ class Discriminator(nn.Module):
         self.head = nn.Linear(widths[-1] * (image_size // 8) ** 2, 1)
         initialise(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.head(self.layers(channels_last(x)).flatten(1))

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from typing import Any
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
@@ -10,7 +11,7 @@ from .resnet import UpBlock
 from .spectral_norm import is_spectrally_normalized, remove_spectral_norm
 
 
-def folded(G):
+def folded(G: nn.Module) -> nn.Module:
     """A copy of a generator in eval mode that draws the same images, to rounding, with fewer passes over them.
 
     sigma is divided out of the weights, and where a batch norm follows a convolution or linear layer at once, its
@@ -29,11 +30,11 @@ def folded(G):
     return G
 
 
-def _fold(parent, name, norm_name):
+def _fold(parent: nn.Module, name: str, norm_name: str) -> None:
     layer, norm = getattr(parent, name), getattr(parent, norm_name)
     if not isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
         return
-    statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    statistics: tuple[Any, Any, float, Any, Any] = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     if isinstance(layer, nn.Linear):
         layer.weight, layer.bias = fuse_linear_bn_weights(layer.weight, layer.bias, *statistics)
     elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):

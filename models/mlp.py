@@ -5,8 +5,9 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from .normalization import feature_norm
 
@@ -16,7 +17,9 @@ SLOPE = 0.2
 class Generator(nn.Module):
     """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]."""
 
-    def __init__(self, image_size=32, channels=3, z_dim=128, base_channels=None):
+    def __init__(
+        self, image_size: int = 32, channels: int = 3, z_dim: int = 128, base_channels: int | None = None
+    ) -> None:
         super().__init__()
         self.z_dim = z_dim
         width, self.shape = base_channels or 256, (channels, image_size, image_size)
@@ -25,14 +28,20 @@ class Generator(nn.Module):
             layers += [nn.Linear(fan_in, fan_out), nn.BatchNorm1d(fan_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(self.shape)), nn.Tanh())
 
-    def forward(self, z):
+    def forward(self, z: Tensor) -> Tensor:
         return self.layers(z).unflatten(1, self.shape)
 
 
 class Discriminator(nn.Module):
     """Images (N, channels, image_size, image_size) -> logits (N, 1)."""
 
-    def __init__(self, image_size=32, channels=3, base_channels=None, d_norm=("none",)):
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        base_channels: int | None = None,
+        d_norm: Sequence[str] = ("none",),
+    ) -> None:
         super().__init__()
         width = base_channels or 256
         self.layers = nn.Sequential(
@@ -44,5 +53,5 @@ class Discriminator(nn.Module):
             nn.Linear(width, 1),
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.layers(x.flatten(1))

@@ -3,8 +3,10 @@
 Two reparametrize a weight and are applied to a finished, initialised network; two normalise features and are layers.
 """
 
+from collections.abc import Iterable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .spectral_norm import SUPPORTED, TRANSPOSED, spectral_norm, weight_matrix
@@ -17,11 +19,11 @@ class WeightNorm(nn.Module):
     squared singular values of W add up to d_out.
     """
 
-    def __init__(self, module):
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.transposed, self.groups = isinstance(module, TRANSPOSED), getattr(module, "groups", 1)
 
-    def forward(self, weight):
+    def forward(self, weight: Tensor) -> Tensor:
         rows = weight_matrix(weight, self.transposed, self.groups)
         scale = rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)  # (d_out, 1)
         if not self.transposed:
@@ -31,7 +33,7 @@ class WeightNorm(nn.Module):
         return (grouped / scale.view(*scale.shape, *[1] * (weight.dim() - 2))).flatten(0, 1)
 
 
-def weight_norm(module):
+def weight_norm(module: nn.Module) -> nn.Module:
     """Put a layer's weight under row normalization and return the layer."""
     parametrize.register_parametrization(module, "weight", WeightNorm(module))
     return module
@@ -40,14 +42,14 @@ def weight_norm(module):
 class LayerNorm(nn.GroupNorm):
     """Layer normalization over (C, H, W) with a gain and bias per channel; needs no spatial size."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__(1, channels)
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalization per channel of (N, C) or (N, C, H, W)."""
 
-    def _check_input_dim(self, x):
+    def _check_input_dim(self, x: Tensor) -> None:
         if x.dim() not in (2, 4):
             raise ValueError(f"expected (N, C) or (N, C, H, W), got {tuple(x.shape)}")
 
@@ -57,7 +59,7 @@ FEATURE_NORMS = {"batch": BatchNorm, "layer": LayerNorm}
 D_NORMS = ("none", *WEIGHT_NORMS, *FEATURE_NORMS)
 
 
-def check_d_norm(d_norm):
+def check_d_norm(d_norm: str | Iterable[str]) -> tuple[str, ...]:
     """Return d_norm, one name or several, as a tuple; raise ValueError for an unknown name or a senseless pair."""
     names = (d_norm,) if isinstance(d_norm, str) else tuple(d_norm)
     if unknown := [name for name in names if name not in D_NORMS]:
@@ -72,7 +74,7 @@ def check_d_norm(d_norm):
     return names
 
 
-def feature_norm(d_norm, channels):
+def feature_norm(d_norm: Iterable[str], channels: int) -> nn.Module:
     """The feature normalization layer that d_norm asks for, or the identity."""
     for name in d_norm:
         if name in FEATURE_NORMS:
@@ -80,7 +82,7 @@ def feature_norm(d_norm, channels):
     return nn.Identity()
 
 
-def apply_weight_norm(network, d_norm):
+def apply_weight_norm(network: nn.Module, d_norm: Iterable[str]) -> nn.Module:
     """Wrap every linear layer and convolution of an initialised network as d_norm asks; return the network."""
     for name in d_norm:
         if name in WEIGHT_NORMS:

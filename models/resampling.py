@@ -6,20 +6,20 @@ parameter stays the 3x3 weight, so that normalizations act on what the paper nor
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .convolution import constants
 
 
 @constants
-def _positions(dtype, device):
+def _positions(dtype: torch.dtype, device: torch.device) -> Tensor:
     """(9, 16): 1 where a tap of a 3x3 kernel falls on a tap of a 4x4 one, in one of its four positions there."""
     shifted = torch.eye(4, dtype=dtype)[:3] + torch.eye(4, dtype=dtype)[1:]  # (3, 4), along one side
     return torch.kron(shifted, shifted).to(device)
 
 
-def spread(weight):
+def spread(weight: Tensor) -> Tensor:
     """Sum a 3x3 kernel over its four positions in a 4x4 one: (..., 3, 3) -> (..., 4, 4)."""
     taps = weight.reshape(-1, 9) @ _positions(weight.dtype, weight.device)
     return taps.view(*weight.shape[:-2], 4, 4)
@@ -28,10 +28,10 @@ def spread(weight):
 class UpsampleConv2d(nn.Conv2d):
     """2x nearest upsampling, then a 3x3 convolution with padding 1: (N, C, H, W) -> (N, C', 2H, 2W)."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         kernel = spread(self.weight.flip(2, 3).transpose(0, 1))  # (C, C', 4, 4)
         return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
 
@@ -39,8 +39,8 @@ class UpsampleConv2d(nn.Conv2d):
 class ConvAvgPool2d(nn.Conv2d):
     """A 3x3 convolution with padding 1, then 2x2 average pooling: (N, C, H, W) -> (N, C', H/2, W/2), H and W even."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, spread(self.weight) / 4, self.bias, stride=2, padding=1)

@@ -6,8 +6,9 @@ Smaller images than 32 follow the 32-pixel shape with fewer blocks that change t
 
 import itertools
 import math
+from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .convolution import Conv2d, channels_last
@@ -16,7 +17,8 @@ from .resampling import ConvAvgPool2d, UpsampleConv2d
 
 # image size -> (side of G's first feature map, its width, the widths after each of G's up-blocks,
 #                D's blocks as (width, down)); widths in units of base_channels.
-ARCHITECTURES = {
+Row = tuple[int, int, tuple[int, ...], tuple[tuple[int, bool], ...]]
+ARCHITECTURES: dict[int, Row] = {
     8: (4, 2, (2,), ((1, True), (1, False), (1, False))),
     16: (4, 2, (2, 2), ((1, True), (1, False), (1, False))),
     32: (4, 2, (2, 2, 2), ((1, True), (1, True), (1, False), (1, False))),
@@ -26,14 +28,14 @@ ARCHITECTURES = {
 }
 
 
-def architecture(image_size, base_channels):
+def architecture(image_size: int, base_channels: int | None) -> tuple[int, Row]:
     """Returns base_channels (the paper's where None) and the row of ARCHITECTURES; ValueError for another size."""
     if image_size not in ARCHITECTURES:
         raise ValueError(f"resnet makes images of {', '.join(map(str, ARCHITECTURES))} pixels, not {image_size}")
     return base_channels or (128 if image_size <= 32 else 64), ARCHITECTURES[image_size]
 
 
-def initialise(network):
+def initialise(network: nn.Module) -> None:
     """Xavier uniform with gain sqrt(2) on the residual 3x3 convolutions, 1 elsewhere; biases 0 (sngan_projection)."""
     for name, module in network.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -46,13 +48,13 @@ def initialise(network):
 class UpBlock(nn.Module):
     """BN, ReLU, upsample, conv, BN, ReLU, conv; shortcut: conv 1x1, upsample. (N, C, H, W) -> (N, C', 2H, 2W)."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.bn1, self.conv1 = nn.BatchNorm2d(in_channels), UpsampleConv2d(in_channels, out_channels)
         self.bn2, self.conv2 = nn.BatchNorm2d(out_channels), Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.relu(self.bn1(x), inplace=True))
         h = self.conv2(F.relu(self.bn2(h), inplace=True))
         # A 1x1 convolution commutes with upsampling, and costs a quarter before it.
@@ -62,7 +64,9 @@ class UpBlock(nn.Module):
 class Generator(nn.Module):
     """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]."""
 
-    def __init__(self, image_size=32, channels=3, z_dim=128, base_channels=None):
+    def __init__(
+        self, image_size: int = 32, channels: int = 3, z_dim: int = 128, base_channels: int | None = None
+    ) -> None:
         super().__init__()
         self.z_dim = z_dim
         base, (self.bottom, first, up, _) = architecture(image_size, base_channels)
@@ -72,7 +76,7 @@ class Generator(nn.Module):
         self.bn, self.to_image = nn.BatchNorm2d(widths[-1]), Conv2d(widths[-1], channels, 3, padding=1)
         initialise(self)
 
-    def forward(self, z):
+    def forward(self, z: Tensor) -> Tensor:
         h = self.project(z).unflatten(1, (-1, self.bottom, self.bottom))  # (N, C, 4, 4), or 6x6 for 48 pixels
         h = self.blocks(channels_last(h))  # (N, C', S, S)
         return self.to_image(F.relu(self.bn(h), inplace=True)).tanh()
@@ -85,7 +89,9 @@ class DownBlock(nn.Module):
     instead of in_channels.
     """
 
-    def __init__(self, in_channels, out_channels, down, first=False, d_norm=("none",)):
+    def __init__(
+        self, in_channels: int, out_channels: int, down: bool, first: bool = False, d_norm: Sequence[str] = ("none",)
+    ) -> None:
         super().__init__()
         hidden = out_channels if first else in_channels
         self.down, self.first = down, first
@@ -96,7 +102,7 @@ class DownBlock(nn.Module):
         changes = down or in_channels != out_channels
         self.shortcut = Conv2d(in_channels, out_channels, 1) if changes else nn.Identity()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         h = x if self.first else F.relu(self.norm1(x))  # never in place: the shortcut takes the raw x
         h = self.conv2(F.relu(self.norm2(self.conv1(h))))
         return h + self.shortcut(F.avg_pool2d(x, 2) if self.down else x)
@@ -105,7 +111,13 @@ class DownBlock(nn.Module):
 class Discriminator(nn.Module):
     """Images (N, channels, image_size, image_size) -> logits (N, 1), by global sum pooling and a layer without bias."""
 
-    def __init__(self, image_size=32, channels=3, base_channels=None, d_norm=("none",)):
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        base_channels: int | None = None,
+        d_norm: Sequence[str] = ("none",),
+    ) -> None:
         super().__init__()
         base, (*_, blocks) = architecture(image_size, base_channels)
         widths = [channels, *(base * width for width, _ in blocks)]
@@ -119,7 +131,7 @@ class Discriminator(nn.Module):
         self.head = nn.Linear(widths[-1], 1, bias=False)
         initialise(self)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         h = self.blocks(channels_last(x))  # (N, C, S', S')
         h = F.relu(self.norm(h))
         return self.head(h.sum(dim=(2, 3)))

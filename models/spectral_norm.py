@@ -5,9 +5,11 @@ iteration per training forward. Reading `layer.weight` is pure: only a training 
 """
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
@@ -19,7 +21,7 @@ SUPPORTED = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOS
 WARMUP_ITERATIONS = 15
 
 
-def power_iteration(W, u, n_iterations=1, eps=1e-12):
+def power_iteration(W: Tensor, u: Tensor, n_iterations: int = 1, eps: float = 1e-12) -> tuple[Tensor, Tensor, Tensor]:
     """Estimate the largest singular value of a matrix and its singular vectors (Miyato et al. 2018, eq. 19 to 21).
 
     W is (rows, columns), u (rows,) the current left vector. Returns (sigma, u, v): a scalar, (rows,), (columns,).
@@ -32,7 +34,7 @@ def power_iteration(W, u, n_iterations=1, eps=1e-12):
 
 
 @torch.no_grad()
-def _iterate(W, u, n_iterations, eps):
+def _iterate(W: Tensor, u: Tensor, n_iterations: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the new u and v, and the norm of W v: with them it is u^T W v."""
     for _ in range(n_iterations):
         v = W.t() @ u
@@ -43,7 +45,7 @@ def _iterate(W, u, n_iterations, eps):
     return u, v, sigma
 
 
-def weight_matrix(weight, transposed=False, groups=1):
+def weight_matrix(weight: Tensor, transposed: bool = False, groups: int = 1) -> Tensor:
     """Reshape a layer's weight to (d_out, d_in * kernel size), the matrix whose spectral norm the paper bounds.
 
     A transposed convolution stores (d_in, d_out / groups, ...): its output channels move to the front, group by group.
@@ -53,12 +55,12 @@ def weight_matrix(weight, transposed=False, groups=1):
     return weight.flatten(1)
 
 
-def channels_innermost(weight):
+def channels_innermost(weight: Tensor) -> bool:
     """Whether a convolution's weight lies in memory with its input channels innermost."""
     return weight.dim() == 4 and not weight.is_contiguous() and weight.permute(0, 2, 3, 1).is_contiguous()
 
 
-def _in_memory_order(tensor, weight):
+def _in_memory_order(tensor: Tensor, weight: Tensor) -> Tensor:
     """Reshape a tensor (a number of weights, or v) to a matrix with its columns in the order of weight's memory.
 
     No singular value depends on that order, and what lies so already need not be copied.
@@ -67,14 +69,14 @@ def _in_memory_order(tensor, weight):
     return (tensor.permute(0, 2, 3, 1) if channels_innermost(weight) else tensor).flatten(1)
 
 
-def _from_memory_order(matrix, weight):
+def _from_memory_order(matrix: Tensor, weight: Tensor) -> Tensor:
     """Undo _in_memory_order(): (rows, columns) to (rows, *weight.shape[1:])."""
     if not channels_innermost(weight):
         return matrix.view(-1, *weight.shape[1:])
     return matrix.view(-1, *weight.shape[2:], weight.size(1)).permute(0, 3, 1, 2)
 
 
-def _divisor(sigma, eps):
+def _divisor(sigma: Tensor, eps: float) -> Tensor:
     """sigma, but 1 where it is none, so that a zero weight stays zero."""
     return torch.where(sigma > eps, sigma, 1.0)
 
@@ -87,7 +89,7 @@ class Division(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, weight, u, v, sigma, eps):
+    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, eps: float) -> Tensor:
         divisor = _divisor(sigma, eps)
         result = weight / divisor.to(weight.dtype)
         ctx.save_for_backward(weight, result, u, v, sigma, divisor)
@@ -95,7 +97,7 @@ class Division(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, result, u, v, sigma, divisor = ctx.saved_tensors
         if torch.is_grad_enabled():  # this gradient will itself be differentiated: autograd's own way
             sigma = torch.dot(u, _in_memory_order(weight, weight).to(u.dtype) @ v)
@@ -110,32 +112,36 @@ class Division(torch.autograd.Function):
 class SpectralNorm(nn.Module):
     """The parametrization weight -> weight / sigma(weight), with buffers u (d_out,) and v (d_in * kernel size,)."""
 
-    def __init__(self, module, n_power_iterations=1, eps=1e-12):
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, module: nn.Module, n_power_iterations: int = 1, eps: float = 1e-12) -> None:
         super().__init__()
         self.n_power_iterations, self.eps = n_power_iterations, eps
         self.transposed, self.groups = isinstance(module, TRANSPOSED), getattr(module, "groups", 1)
-        weight = module.weight.detach()
+        weight = module.get_parameter("weight").detach()
         W = self._matrix(weight)
         u = F.normalize(torch.randn(W.size(0), dtype=W.dtype, device=W.device), dim=0)
         u, v, _ = _iterate(W, u, 1 if W.is_meta else WARMUP_ITERATIONS, eps)
         self.register_buffer("u", u)
         self.register_buffer("v", self._from_memory(v, weight))
         self.iterating = True
-        self.fresh = None  # what the iteration of a forward leaves for the reading of the weight in it
+        # What the iteration of a forward leaves for the reading of the weight in it
+        self.fresh: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def _matrix(self, weight):
+    def _matrix(self, weight: Tensor) -> Tensor:
         """The reshaped weight; its columns, and so those of v beside it, have the order of the weight's memory."""
         W = weight_matrix(weight, True, self.groups) if self.transposed else _in_memory_order(weight, weight)
         return W if W.dtype == torch.float64 else W.float()  # in half precision eps is 0 and the norms overflow
 
-    def _to_memory(self, v, weight):
+    def _to_memory(self, v: Tensor, weight: Tensor) -> Tensor:
         return v if self.transposed else _in_memory_order(v, weight)[0]
 
-    def _from_memory(self, v, weight):
+    def _from_memory(self, v: Tensor, weight: Tensor) -> Tensor:
         return v if self.transposed else _from_memory_order(v, weight).flatten()
 
     @torch.no_grad()
-    def iterate(self, weight):
+    def iterate(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Advance u and v in place by n_power_iterations. Returns copies, v's in the order of memory, and sigma."""
         with _no_autocast(weight):
             W = self._matrix(weight)
@@ -144,18 +150,18 @@ class SpectralNorm(nn.Module):
         self.v.copy_(self._from_memory(v, weight))
         return u, v, sigma
 
-    def _estimate(self, weight):
+    def _estimate(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # Clones, since autograd keeps them until the backward, and another forward may advance the buffers before it.
         W = self._matrix(weight)
         u, v = (vector.to(W.dtype, copy=True) for vector in (self.u, self._to_memory(self.v, weight)))
         return u, v, torch.dot(u, W @ v)
 
-    def sigma(self, weight):
+    def sigma(self, weight: Tensor) -> Tensor:
         """The current estimate u^T W v of the largest singular value, differentiable in the weight."""
         with _no_autocast(weight):
             return self._estimate(weight)[2]
 
-    def forward(self, weight):
+    def forward(self, weight: Tensor) -> Tensor:
         fresh, self.fresh = self.fresh, None
         if self.transposed:
             return weight / _divisor(self.sigma(weight), self.eps).to(weight.dtype)
@@ -166,21 +172,21 @@ class SpectralNorm(nn.Module):
             return Division.apply(weight, *fresh, self.eps)
 
 
-def _no_autocast(tensor):
+def _no_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Autocast would take the norms and products of u, v and W to half precision."""
     kind = tensor.device.type
     enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if enabled else contextlib.nullcontext()
 
 
-def _iterate_in_training(module, inputs):
+def _iterate_in_training(module: Any, inputs: Any) -> None:
     parametrization = module.parametrizations.weight
     if module.training and parametrization[0].iterating:
         parametrization[0].fresh = parametrization[0].iterate(parametrization.original)
 
 
 @contextlib.contextmanager
-def iteration(network, enabled):
+def iteration(network: nn.Module, enabled: bool) -> Iterator[None]:
     """Within it, training forwards of the network advance its u and v, or do not."""
     before = {module: module.iterating for module in network.modules() if isinstance(module, SpectralNorm)}
     for module in before:
@@ -192,12 +198,13 @@ def iteration(network, enabled):
             module.iterating = value
 
 
-def is_spectrally_normalized(module):
+def is_spectrally_normalized(module: nn.Module) -> bool:
     """Whether this very layer (not its children) carries spectral_norm()."""
-    return parametrize.is_parametrized(module, "weight") and isinstance(module.parametrizations.weight[0], SpectralNorm)
+    wrapped = parametrize.is_parametrized(module, "weight")
+    return wrapped and isinstance(module.get_submodule("parametrizations.weight.0"), SpectralNorm)
 
 
-def spectral_norm(module, n_power_iterations=1, eps=1e-12):
+def spectral_norm(module: nn.Module, n_power_iterations: int = 1, eps: float = 1e-12) -> nn.Module:
     """Put a layer's weight under spectral normalization and return the layer.
 
     The state dict then holds `parametrizations.weight.original`, `...weight.0.u` and `...weight.0.v`. Initialise the
@@ -217,7 +224,7 @@ def spectral_norm(module, n_power_iterations=1, eps=1e-12):
     return module
 
 
-def remove_spectral_norm(module):
+def remove_spectral_norm(module: nn.Module) -> nn.Module:
     """Fold W / sigma into plain weights, in a layer or in every layer of a network; outputs in eval mode do not change.
 
     Returns the module. Raises ValueError where nothing carries spectral normalization.
@@ -230,7 +237,7 @@ def remove_spectral_norm(module):
     return module
 
 
-def fold_weight(layer):
+def fold_weight(layer: nn.Module) -> None:
     """Replace the parametrized weight of a layer by a plain one of the same value."""
     # A deep copy shares its class, and with it the property `weight`, with the original: give the layer its own.
     shared = type(layer)

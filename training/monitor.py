@@ -3,25 +3,23 @@
 import contextlib
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from datasets import Images, quantise
-from evaluation import Evaluator, lipschitz, report
+from evaluation import lipschitz, report
 from evaluation.diagnostics import spaced
 from evaluation.sampling import Generated
 from utils.combinations import warnings
-from utils.config import Config
 from utils.distributed import rank, world_size
 from utils.errors import Diverged
 from utils.files import write_text
 from utils.plots import grid
 
 from . import plots
-from .logger import Logger, Quiet, read_stats
+from .logger import read_stats
 from .state import STATISTICS, State, check_weights, disk_use
 
 if TYPE_CHECKING:
@@ -48,19 +46,23 @@ def check_finite(state: State) -> Tensor:
     return history
 
 
-def log_line(state: State, seconds_per_step: float, z: Tensor) -> dict[str, float]:
-    """The statistics since the last line. z: the latents of the samples at which D's gradient is measured."""
-    history = check_finite(state)
-    means = dict(zip(STATISTICS, history.mean(dim=0).tolist()))
+def log(run: "Run") -> dict[str, float]:
+    """Write the statistics since the last line into stats.jsonl. Returns them."""
+    state, config, seconds = run.state, run.config, run.seconds_per_step()
+    means = dict(zip(STATISTICS, check_finite(state).mean(dim=0).tolist()))
     state.averaged = []
-    return means | {
+    line = means | {
         "grad_norm_D": total_norm(state.D).item(),
         "grad_norm_G": total_norm(state.G).item(),
-        "grad_norm_input": steepness(state, z),
+        # No more images at once than in a step.
+        "grad_norm_input": steepness(state, run.z[: min(PROBED, config.batch_size // config.accumulate)]),
         "lr_G": state.opt_G.param_groups[0]["lr"],
         "lr_D": state.opt_D.param_groups[0]["lr"],
-        "seconds_per_step": seconds_per_step,
+        "seconds_per_step": seconds,
     }
+    run.logger.write(state.step, line)
+    run.start_clock()
+    return line
 
 
 @contextlib.contextmanager
@@ -90,15 +92,15 @@ def steepness(state: State, z: Tensor) -> float:
         return lipschitz.input_gradient_norms(state.D, torch.cat(probe(state, z))).mean().item()
 
 
-def save_audit(run_dir: Path, state: State, z: Tensor) -> None:
-    """Write the audit of D as it is now to audits/step_NNNNNN.json. On rank 0 alone."""
-    check_weights(state)
-    if rank() > 0:
-        return
-    text = json.dumps(lipschitz.audit(state.D, *probe(state, z))) + "\n"
-    path = run_dir / "audits" / f"step_{state.step:06d}.json"
-    path.parent.mkdir(exist_ok=True)
-    write_text(path, text)
+def audit(run: "Run") -> None:
+    """Write the audit of D as it is now to audits/step_NNNNNN.json."""
+    check_weights(run.state)
+    if rank() == 0:
+        text = json.dumps(lipschitz.audit(run.state.D, *probe(run.state, run.z))) + "\n"
+        path = run.run_dir / "audits" / f"step_{run.state.step:06d}.json"
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, text)
+    run.start_clock()  # it is no part of a step's time
 
 
 def preview_latents(z_dim: int, device: torch.device | str) -> Tensor:
@@ -106,27 +108,29 @@ def preview_latents(z_dim: int, device: torch.device | str) -> Tensor:
     return torch.randn(PREVIEW, z_dim, generator=torch.Generator().manual_seed(PREVIEW_SEED)).to(device)
 
 
-def save_samples(run_dir: Path, state: State, z: Tensor) -> None:
-    """Draw the grid of the fixed z in eval mode and save it under the step's name. On rank 0 alone."""
-    if rank() > 0:
-        return
-    G = state.scored
-    with torch.inference_mode(), evaluating(G):
-        images = quantise(G(z)).cpu()
-    grid(images).save(run_dir / "samples" / f"step_{state.step:06d}.png")
+def sample(run: "Run") -> None:
+    """Draw the grid of the fixed z in eval mode and save it under the step's name."""
+    if rank() == 0:
+        G = run.state.scored
+        with torch.inference_mode(), evaluating(G):
+            images = quantise(G(run.z)).cpu()
+        grid(images).save(run.run_dir / "samples" / f"step_{run.state.step:06d}.png")
 
 
-def score(evaluator: Evaluator, state: State, config: Config, logger: Logger | Quiet) -> None:
+def score(run: "Run") -> None:
     """Score the generator as it is now under the first protocol, into the log and stats.jsonl."""
-    source = Generated(state.scored, config.z_dim, config.seed, evaluator.device)
+    state, config, evaluator = run.state, run.config, run.evaluator
+    assert evaluator is not None  # or it is not due
+    check_weights(state)
+    source = Generated(state.scored, config.z_dim, config.seed, state.device)
     facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
     results, _ = evaluator.evaluate(
         source, facts, config.protocol[:1], config.num_samples, quick=True, kid=config.eval_kid
     )
-    if rank() > 0:
-        return
-    logger.say(f"step {state.step:,}: {report.summary(results)}")
-    logger.write(state.step, report.flat(results[0]))
+    if rank() == 0:
+        run.logger.say(f"step {state.step:,}: {report.summary(results)}")
+        run.logger.write(state.step, report.flat(results[0]))
+    run.start_clock()  # it is no part of a step's time
 
 
 def announce(run: "Run", images: Images, changes: Iterable[str]) -> None:

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -25,23 +24,11 @@ from .record import Record
 from .resume import take_over
 from .run_dir import check_disk, checkpoint_path, locked, make_folders, refuse_existing, refuse_started
 from .signals import Signals
-from .state import State, check_weights, disk_use, save_checkpoint
-
-
-class Due(NamedTuple):
-    """What follows a step. asked: a signal wants a checkpoint and no more."""
-
-    log: bool
-    sample: bool
-    audit: bool
-    score: bool
-    save: bool
-    asked: bool
-    stop: bool
+from .state import State, disk_use, save_checkpoint
 
 
 class Run:
-    """A run's state, and the hands that write about it into its directory. Under torchrun rank 0 alone writes."""
+    """A run's state, and what the loop asks for besides the mathematics. Under torchrun rank 0 alone writes."""
 
     def __init__(
         self, config: Config, run_dir: Path, state: State, evaluator: Evaluator | None, logger: Logger | Quiet
@@ -51,21 +38,28 @@ class Run:
         self.record = Record(run_dir, config, state.device, state.step)
         self.z = monitor.preview_latents(config.z_dim, state.device)
         self.path = checkpoint_path(run_dir, state.step)
+        self.start_clock()
 
     def begin(self) -> None:
         """What comes before the first step: of a new run, its first samples and checkpoint."""
         self.state.G.train()
         self.state.D.train()
         if self.state.step == 0 and not self.state.rollbacks:
-            self.sample()
+            monitor.sample(self)
             if self.config.audit_every:
-                self.audit()
+                monitor.audit(self)
             self.path = save_checkpoint(self.run_dir, self.state, self.config)
         on_rank_zero(self.record.save, self.state.step)
-        self._start_clock()
+        self.start_clock()
 
-    def _start_clock(self) -> None:
+    def start_clock(self) -> None:
+        """Take the time of steps from here on."""
         self.clock = time.perf_counter(), self.state.step
+
+    def seconds_per_step(self) -> float:
+        """Since the clock was started."""
+        began, first = self.clock
+        return (time.perf_counter() - began) / (self.state.step - first)
 
     def progress(self) -> tqdm:
         """The bar over all steps."""
@@ -82,57 +76,22 @@ class Run:
         )
         return explaining_memory(sizes, advice)
 
-    def due(self) -> Due:
-        """What follows this step; the same on every rank."""
+    def due(self) -> set[str]:
+        """What follows this step, of log, sample, audit, score, save and stop; the same on every rank."""
         config, step = self.config, self.state.step
-        stopped, asked = agree(self.signals.stop, self.signals.save)
-        last = step == config.total_steps
+        every = {name: getattr(config, f"{name}_every") for name in ("log", "sample", "audit", "save")}
+        due = {name for name, steps in every.items() if steps and (step % steps == 0 or step == config.total_steps)}
+        if self.evaluator and config.eval_every and step % config.eval_every == 0:
+            due.add("score")
+        stopped, self.asked = agree(self.signals.stop, self.signals.save)
+        return due | ({"save", "stop"} if stopped else {"save"} if self.asked else set())
 
-        def each(steps: int) -> bool:
-            return bool(steps) and step % steps == 0
-
-        return Due(
-            log=each(config.log_every) or last,
-            sample=each(config.sample_every) or last,
-            audit=each(config.audit_every) or (bool(config.audit_every) and last),
-            score=self.evaluator is not None and each(config.eval_every),
-            save=each(config.save_every) or last or bool(stopped or asked),
-            asked=bool(asked),
-            stop=bool(stopped),
-        )
-
-    def log(self) -> dict[str, float]:
-        """Write the statistics since the last line. Returns them."""
-        began, first = self.clock
-        seconds = (time.perf_counter() - began) / (self.state.step - first)
-        room = self.config.batch_size // self.config.accumulate  # for no more images at once than in a step
-        line = monitor.log_line(self.state, seconds, self.z[: min(monitor.PROBED, room)])
-        self.logger.write(self.state.step, line)
-        self._start_clock()
-        return line
-
-    def sample(self) -> None:
-        """Draw the grid of the fixed z."""
-        monitor.save_samples(self.run_dir, self.state, self.z)
-
-    def audit(self) -> None:
-        """Measure how steep D is. No part of a step's time."""
-        monitor.save_audit(self.run_dir, self.state, self.z)
-        self._start_clock()
-
-    def score(self) -> None:
-        """Score the generator as it is now. No part of a step's time."""
-        assert self.evaluator is not None  # or it is not due
-        check_weights(self.state)
-        monitor.score(self.evaluator, self.state, self.config, self.logger)
-        self._start_clock()
-
-    def save(self, asked: bool = False) -> None:
-        """Save a checkpoint. asked: a signal wanted it, and is answered."""
+    def save(self) -> None:
+        """Save a checkpoint, and answer the signal that asked for it, to whichever rank, if one did."""
         self.logger.sync()
         self.path = save_checkpoint(self.run_dir, self.state, self.config)
         on_rank_zero(self.record.save, self.state.step)
-        if asked:
+        if self.asked:
             self.signals.save = 0
             self.logger.say(f"SIGUSR1     saved {self.path}")
 

@@ -1,10 +1,12 @@
 """Which settings make no sense together, and which rarely do."""
 
-from .config import to_flag
+from collections.abc import Iterator
+
+from .config import Config, to_flag
 from .errors import UserError, refuse
 
 
-def check_combinations(config):
+def check_combinations(config: Config) -> None:
     """Raise UserError, with the reason, where two settings make no sense together."""
     from models.normalization import check_d_norm  # here, since it imports torch, which --help does not wait for
 
@@ -40,7 +42,7 @@ def check_combinations(config):
     refuse(rules)
 
 
-def warnings(config):
+def warnings(config: Config) -> Iterator[str]:
     """Sentences about settings that can be combined but rarely should be."""
     bounded = {"spectral", "weight"} & set(config.d_norm) or config.regularizer != "none"
     if config.loss == "wasserstein" and not bounded:

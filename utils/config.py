@@ -4,13 +4,25 @@ Imports no torch, so that --help is quick.
 """
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 
-def setting(default, help, choices=None, low=None, above=None, high=None, below=None, resumable=False, stored=True):
+def setting(
+    default: Any,
+    help: str,
+    choices: tuple[Any, ...] | None = None,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    resumable: bool = False,
+    stored: bool = True,
+) -> Any:
     """A field of Config. low and high include the bound, above and below exclude it; they hold for each of a tuple.
 
     resumable: --resume may change it. stored: it says what a run is; the others say where, and stay out of config.yaml.
@@ -135,7 +147,7 @@ class Config:
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 
 
-def stored(config):
+def stored(config: Config) -> dict[str, Any]:
     """The settings that say what a run is, as a plain dict of YAML's and checkpoints' types."""
     values = {name: getattr(config, name) for name, f in FIELDS.items() if f.metadata["stored"]}
     if config.num_epochs is not None:
@@ -143,12 +155,12 @@ def stored(config):
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-def to_yaml(config):
+def to_yaml(config: Config) -> str:
     """The stored settings as YAML text that read_yaml() takes back to the same values."""
     return yaml.safe_dump(stored(config), sort_keys=False)
 
 
-def default_run_dir(config):
+def default_run_dir(config: Config) -> Path:
     """runs/DATASET_MODEL_LOSS_NORM_seedK, with the regularizer beside the norm where there is one."""
     norm = "-".join(config.d_norm)
     if config.regularizer != "none":
@@ -156,14 +168,13 @@ def default_run_dir(config):
     return Path("runs") / f"{config.dataset}_{config.model}_{config.loss}_{norm}_seed{config.seed}"
 
 
-def differences(before, after):
+def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
     """What differs between two configurations: {setting: (its value before, its value after)}, where aside."""
-    before, after = stored(before), stored(after)
-    names = [name for name in FIELDS if before.get(name) != after.get(name)]
-    return {name: (before.get(name), after.get(name)) for name in names}
+    old, new = stored(before), stored(after)
+    return {name: (old.get(name), new.get(name)) for name in FIELDS if old.get(name) != new.get(name)}
 
 
-def comparison(configs):
+def comparison(configs: Mapping[str, Config]) -> Iterator[str]:
     """Sentences about the settings in which configurations {name: Config} differ, each with everyone's value."""
     for setting in FIELDS:
         values = {name: stored(config).get(setting) for name, config in configs.items()}
@@ -171,6 +182,6 @@ def comparison(configs):
             yield f"{setting}: " + ", ".join(f"{value} ({name})" for name, value in values.items())
 
 
-def to_flag(value):
+def to_flag(value: Any) -> str:
     """A setting's value as one would type it: (0.5, 0.999) -> '0.5 0.999'."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -5,6 +5,8 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -15,23 +17,23 @@ PATIENCE = 5  # seconds before a bar is shown at all
 class Outlet:
     """stdout or stderr, which a run must not depend on: log.txt holds what a reader misses who is gone or asleep."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream or open(os.devnull, "w")  # noqa: SIM115, None where a process starts without one
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         with self._forgiven():
             if not self._blocked():
                 self.stream.write(text)
                 self.stream.flush()
         return len(text)
 
-    def flush(self):
+    def flush(self) -> None:
         """Every write is flushed."""
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
-    def _blocked(self):
+    def _blocked(self) -> bool:
         """Whether this is a pipe too full for another line."""
         try:
             number = self.stream.fileno()
@@ -40,7 +42,7 @@ class Outlet:
             return False
 
     @contextlib.contextmanager
-    def _forgiven(self):
+    def _forgiven(self) -> Iterator[None]:
         """Pass over a pipe without a reader, a closed terminal or a full disk: from then on, to nowhere."""
         try:
             yield
@@ -51,7 +53,13 @@ class Outlet:
             pass
 
 
-def progress(iterable=None, label=None, total=None, delay=PATIENCE, **options):
+def progress(
+    iterable: Iterable[Any] | None = None,
+    label: str | None = None,
+    total: float | None = None,
+    delay: float = PATIENCE,
+    **options: Any,
+) -> tqdm:
     """A tqdm bar that moves on a terminal and leaves a line now and then in a log file."""
     interval = 0.1 if sys.stderr.isatty() else LOG_FILE_INTERVAL
     return tqdm(iterable, label, total, mininterval=interval, delay=delay, dynamic_ncols=True, **options)

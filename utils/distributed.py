@@ -5,22 +5,26 @@ import datetime
 import gc
 import inspect
 import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from .config import Config
 from .errors import UserError
 
+T = TypeVar("T")
 # The argument's name since torch 2.14, and before.
 NAMES = inspect.signature(DistributedDataParallel).parameters
 BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in NAMES else "broadcast_buffers"
 PATIENCE = datetime.timedelta(days=1)  # ranks wait this long for rank 0, which trains the classifier and scores
 
 
-def select_device(name):
+def select_device(name: str) -> torch.device:
     """The torch.device that --device names: auto, cpu, cuda or cuda:N. UserError where it is not there.
 
     auto is CUDA where there is one. Under torchrun, auto and cuda are the GPU of this process's local rank.
@@ -49,22 +53,22 @@ def select_device(name):
     return device
 
 
-def rank():
+def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def say_once(text):
+def say_once(text: str) -> None:
     """print(), on rank 0 alone."""
     if rank() == 0:
         print(text, flush=True)
 
 
-def world_size():
+def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextlib.contextmanager
-def processes():
+def processes() -> Iterator[None]:
     """Join the other processes that torchrun started, for as long as the context lasts."""
     if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         backend = "cpu:gloo"  # for what lies on the CPU: objects, features, signals
@@ -80,7 +84,7 @@ def processes():
 
 
 @contextlib.contextmanager
-def rank_zero_first():
+def rank_zero_first() -> Iterator[None]:
     """Rank 0 passes the block, then all others: what it downloaded or cached is there for them."""
     if rank() > 0:
         dist.barrier()
@@ -89,7 +93,7 @@ def rank_zero_first():
         dist.barrier()
 
 
-def on_rank_zero(function, *args):
+def on_rank_zero(function: Callable[..., T], *args: Any) -> T | None:
     """function(*args) on rank 0, and None on the others. Its UserError is every rank's."""
     result = error = None
     if rank() == 0:
@@ -105,7 +109,7 @@ def on_rank_zero(function, *args):
     return result
 
 
-def broadcast(value):
+def broadcast(value: Any) -> Any:
     """Rank 0's value on every rank; it may be any small Python object."""
     values = [value]
     if world_size() > 1:
@@ -113,7 +117,7 @@ def broadcast(value):
     return values[0]
 
 
-def gather(tensor):
+def gather(tensor: Tensor) -> Tensor | None:
     """Every rank's tensor, of one shape, stacked in front (ranks, ...) on rank 0; None on the others."""
     if world_size() == 1:
         return tensor.unsqueeze(0)
@@ -122,14 +126,14 @@ def gather(tensor):
     return torch.stack(parts) if parts else None
 
 
-def average(tensor):
+def average(tensor: Tensor) -> Tensor:
     """The mean of every rank's tensor, the same bits on all."""
     if world_size() == 1:
         return tensor
     return _summed(tensor) / world_size()
 
 
-def agree(*numbers):
+def agree(*numbers: int) -> Sequence[int]:
     """The largest of every rank's whole numbers, on all: a signal may reach one process alone, or each at its step."""
     if world_size() == 1:
         return numbers
@@ -141,7 +145,7 @@ def agree(*numbers):
 # ---- Training on several ranks -------------------------------------------------------------------------------------
 
 
-def check_shares(config):
+def check_shares(config: Config) -> None:
     """Raise UserError where the ranks' shares of a batch, or their parts, would not be of one size."""
     parts = world_size() * config.accumulate
     for name in ("batch_size", "batch_size_G"):
@@ -153,7 +157,7 @@ def check_shares(config):
             )
 
 
-def local(batch):
+def local(batch: Tensor) -> Tensor:
     """This rank's share of a global batch, the same on every rank: (N, ...) -> (N / ranks, ...)."""
     return batch.chunk(world_size())[rank()]
 
@@ -162,15 +166,15 @@ class SumOverRanks(torch.autograd.Function):
     """The sum of every rank's tensor; its gradient is the sum of every rank's gradients."""
 
     @staticmethod
-    def forward(ctx, tensor):
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
         return _summed(tensor)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _summed(gradient)
 
 
-def _summed(tensor):
+def _summed(tensor: Tensor) -> Tensor:
     tensor = tensor.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(tensor)
     return tensor
@@ -179,7 +183,12 @@ def _summed(tensor):
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the batches of all ranks, which are of one size. nn.SyncBatchNorm does so on CUDA alone."""
 
-    def forward(self, x):
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         dims, shape = [dim for dim in range(x.dim()) if dim != 1], [1, -1] + [1] * (x.dim() - 2)
@@ -195,7 +204,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         return centred * scale + self.bias.view(shape)
 
 
-def parallel(network, device):
+def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     """The network for the updates: among several ranks, its batch norms and its gradients are of all their batches."""
     if world_size() == 1:
         return network
@@ -207,22 +216,22 @@ def parallel(network, device):
                 module.__class__ = SyncBatchNorm  # its parameters and buffers stay what the optimizer and the EMA know
     # Buffers follow from the same numbers on every rank. To broadcast them, in place, would break the backward through
     # a network that was called several times.
-    device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids, **{BUFFERS: False})
+    options: dict[str, Any] = {"device_ids": [device.index] if device.type == "cuda" else None, BUFFERS: False}
+    return DistributedDataParallel(network, **options)
 
 
-def gradients_stay_local(network):
+def gradients_stay_local(network: nn.Module) -> contextlib.AbstractContextManager[None]:
     """A context in which a backward adds to this rank's gradients, without the other ranks': all parts but the last."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
 
-def cores():
+def cores() -> int:
     """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
-def all_cores():
+def all_cores() -> Iterator[None]:
     """A context in which this rank computes on every core, as a process alone does: torchrun leaves it a single one.
 
     The last bits of a sum depend on the number of threads, and the scores are to be the same.

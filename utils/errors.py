@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
 
 from .console import Outlet
 
@@ -29,12 +30,12 @@ class Stopped(UserError):
 
     shared = True
 
-    def __init__(self, message, signal_number):
+    def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
 
 
-def refuse(rules):
+def refuse(rules: Iterable[tuple[object, str]]) -> None:
     """Raise UserError with the reason of the first of [(whether it is broken, reason)] that is broken."""
     for broken, reason in rules:
         if broken:
@@ -42,7 +43,7 @@ def refuse(rules):
 
 
 @contextlib.contextmanager
-def explaining_memory(what, advice):
+def explaining_memory(what: str, advice: str) -> Iterator[None]:
     """Turn torch's error where memory ran out into a UserError that says what to do."""
     try:
         yield
@@ -53,7 +54,7 @@ def explaining_memory(what, advice):
         raise UserError(f"out of memory with {what}: {advice} ({error})") from error
 
 
-def run_as_script(main):
+def run_as_script(main: Callable[[], object]) -> None:
     """Call main(); turn a UserError into its message on stderr and its exit code, and Ctrl-C into exit code 130.
 
     What is printed meanwhile goes through an Outlet.
@@ -62,7 +63,7 @@ def run_as_script(main):
         _run(main)
 
 
-def _run(main):
+def _run(main: Callable[[], object]) -> None:
     rank = int(os.environ.get("RANK", 0))
     name = f"process {rank}: " if rank else ""
     try:
@@ -82,7 +83,7 @@ def _run(main):
         sys.exit(1)
 
 
-def _lost_another(error):
+def _lost_another(error: RuntimeError) -> bool:
     """Whether an error is what gloo or NCCL raise where another process of the group is gone."""
     among = int(os.environ.get("WORLD_SIZE", 1)) > 1
     text = str(error).lower()

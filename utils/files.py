@@ -8,14 +8,16 @@ import hashlib
 import os
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .errors import UserError
 
 
-def write_atomically(path, write):
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path), then rename to path: the file is there whole or not at all."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -34,18 +36,18 @@ def write_atomically(path, write):
         raise
 
 
-def write_text(path, text):
+def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def check_target(path):
+def check_target(path: str | Path) -> None:
     """Raise UserError where no file can be put, since its folder is none."""
     if not Path(path).absolute().parent.is_dir():
         raise UserError(f"{path} cannot be written: {Path(path).parent} is not a folder")
 
 
-def _sync_folder(folder):
+def _sync_folder(folder: Path) -> None:
     """Have the disk know a file's new name, where the system can: a power cut must not leave the old one."""
     with contextlib.suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
@@ -55,12 +57,12 @@ def _sync_folder(folder):
             os.close(number)
 
 
-def save(path, content):
+def save(path: str | Path, content: dict[str, Any]) -> None:
     """Save a dict of tensors and plain values atomically."""
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 
 
-def load_tensors(path):
+def load_tensors(path: str | Path) -> Any:
     """torch.load() of a file that may come from anyone, to the CPU: nothing is executed, nothing unpacks to more.
 
     Any error of torch or zipfile where it is no such file; ValueError for a wrong bit, which torch would load.
@@ -76,7 +78,7 @@ def load_tensors(path):
     return content
 
 
-def _check_tensors(content):
+def _check_tensors(content: Any) -> None:
     """Raise ValueError for a tensor that is larger than what is stored of it: a few bytes can stand for any number."""
     if isinstance(content, torch.Tensor):
         plain = content.layout is torch.strided and content.device.type == "cpu" and not content.is_quantized
@@ -87,6 +89,6 @@ def _check_tensors(content):
             _check_tensors(part)
 
 
-def file_sha256(path):
+def file_sha256(path: str | Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

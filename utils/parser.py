@@ -6,6 +6,8 @@ Imports no torch, so that --help and a mistyped flag answer at once.
 import argparse
 import difflib
 import os
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 from .config import FIELDS, to_flag
 from .errors import UserError
@@ -15,7 +17,7 @@ from .settings import checked, element_type
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, with a suggestion, and not the usage of forty flags."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
             given = message.split(": ", 1)[1].split()[0]
             close = difflib.get_close_matches(given.split("=")[0], self._option_string_actions, 1)
@@ -24,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (--help lists every flag)\n" if first else None)
 
 
-def add_settings(parser, names):
+def add_settings(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
     """Add a flag for each of these settings of Config. A flag that is not given is None in the namespace."""
     for name in names:
         f = FIELDS[name]
@@ -44,7 +46,7 @@ def add_settings(parser, names):
         )
 
 
-def given_settings(namespace):
+def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
     """The settings in an argparse namespace that were typed, checked. UserError for a bad one."""
     values = {key: value for key, value in vars(namespace).items() if key in FIELDS and value is not None}
     if "num_epochs" in values and "total_steps" in values:
@@ -55,7 +57,7 @@ def given_settings(namespace):
         raise UserError(f"--{error}") from error
 
 
-def parse_args(description, argv=None):
+def parse_args(description: str | None, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], bool]:
     """Parse a training command line. Returns (flags, dry_run): the typed settings, and whether only to show them."""
     parser = Parser(description=description, allow_abbrev=False)
     add_settings(parser, FIELDS)

@@ -1,16 +1,19 @@
 """Pictures: grids of images, and matplotlib. Images are (N, C, H, W) uint8."""
 
 import math
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 MIN_CELL = 64  # pixels: smaller images are enlarged by a whole factor to at least this, so that a person can see them
 GAP = 2  # pixels between images
 
 
-def grid(images, columns=None):
+def grid(images: Tensor, columns: int | None = None) -> Image.Image:
     """Lay images out in rows, small ones enlarged without smoothing. Returns a PIL image; square by default."""
     columns = columns or math.isqrt(len(images) - 1) + 1
     factor = max(1, -(-MIN_CELL // images.size(-1)))
@@ -24,13 +27,13 @@ def grid(images, columns=None):
     return picture(canvas)
 
 
-def picture(image):
+def picture(image: Tensor) -> Image.Image:
     """An image (C, H, W) uint8 as a PIL image, each of its pixels one."""
     array = image.permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if image.size(0) == 1 else array)
 
 
-def read_grid(path, columns=10):
+def read_grid(path: str | Path, columns: int = 10) -> np.ndarray:
     """The images of a picture that grid() made with so many columns, as enlarged there: (n, H, W) or (n, H, W, 3)."""
     array = np.asarray(Image.open(path))
     side = (array.shape[1] - GAP) // columns
@@ -42,7 +45,7 @@ def read_grid(path, columns=10):
     return np.stack([array[top : top + side - GAP, left : left + side - GAP] for top, left in starts])
 
 
-def pyplot():
+def pyplot() -> ModuleType:
     """matplotlib.pyplot, imported late and drawing into files alone."""
     import matplotlib
 

@@ -4,8 +4,11 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -14,31 +17,31 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 class Precision:
     """How one network is called and updated: under autocast, for fp16 with a gradient scaler. Plainly on a CPU."""
 
-    def __init__(self, amp, device):
+    def __init__(self, amp: str, device: torch.device) -> None:
         self.device_type = device.type
         self.dtype = HALF.get(amp) if device.type == "cuda" else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
-    def call(self, network, x):
+    def call(self, network: nn.Module, x: Tensor) -> Tensor:
         """network(x), where half precision was asked for computed in it, and returned in float32."""
         if self.dtype is None:
             return network(x)
         with torch.autocast(self.device_type, self.dtype):
             return network(x).float()
 
-    def backward(self, loss):
+    def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to what is there. The scaler keeps small ones off zero."""
         self.scaler.scale(loss).backward()
 
-    def update(self, optimizer):
+    def update(self, optimizer: torch.optim.Optimizer) -> None:
         """One step of the optimizer, which the scaler skips where a gradient overflowed."""
         self.scaler.step(optimizer)
         self.scaler.update()
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return self.scaler.state_dict()
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
         if state:
             self.scaler.load_state_dict(state)
 
@@ -46,13 +49,13 @@ class Precision:
 FULL = Precision("none", torch.device("cpu"))
 
 
-def set_tf32(enabled):
+def set_tf32(enabled: bool) -> None:
     """Whether CUDA may round float32 factors to TF32; torch's own default allows it in convolutions alone."""
     torch.backends.cuda.matmul.allow_tf32 = enabled
     torch.backends.cudnn.allow_tf32 = enabled
 
 
-def set_deterministic():
+def set_deterministic() -> None:
     """Make torch take algorithms that give the same bits each time, and raise where there is none.
 
     On a CPU it does so anyway, for a number of threads.
@@ -63,7 +66,7 @@ def set_deterministic():
 
 
 @contextlib.contextmanager
-def without_tf32():
+def without_tf32() -> Iterator[None]:
     """Full float32 within, so that a score does not depend on how the training was made fast."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     set_tf32(False)
@@ -73,7 +76,7 @@ def without_tf32():
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def keep_memory():
+def keep_memory() -> None:
     """Make glibc keep freed memory for the next step, in place of returning every large tensor to the system.
 
     The kernel clears each page that is handed out anew: without this, up to a fifth of a step on a CPU

@@ -8,6 +8,7 @@ import reprlib
 import types
 import typing
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -22,7 +23,7 @@ TYPES = typing.get_type_hints(Config)
 ARTICLES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def element_type(name):
+def element_type(name: str) -> tuple[Any, bool, int | None]:
     """Returns (scalar type, optional, count): how many values the field takes; 0 for any number, None for a scalar."""
     kind = TYPES[name]
     if isinstance(kind, types.UnionType):
@@ -33,7 +34,7 @@ def element_type(name):
     return kind, False, None
 
 
-def short(value):
+def short(value: Any) -> str:
     """repr() for a message, cut off: a file from elsewhere can hold a value whose repr() has no end."""
     try:
         return reprlib.repr(value)
@@ -41,7 +42,7 @@ def short(value):
         return f"a {type(value).__name__} too long to show"
 
 
-def checked(name, value):
+def checked(name: str, value: Any) -> Any:
     """Return a value given for the setting `name` with its exact type, or raise ValueError that names the choices."""
     kind, optional, count = element_type(name)
     if value is None and optional:
@@ -56,7 +57,7 @@ def checked(name, value):
     return _checked_scalar(name, value, kind)
 
 
-def _checked_scalar(name, value, kind):
+def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
     meta = FIELDS[name].metadata
     if kind is float and type(value) is int:
         value = float(value) if abs(value) < 2**1000 else float("inf")
@@ -85,7 +86,7 @@ def _checked_scalar(name, value, kind):
     return value
 
 
-def _is_number(text):
+def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -96,13 +97,13 @@ def _is_number(text):
 class _Loader(yaml.SafeLoader):
     """YAML's plain types, without aliases: a few lines of those stand for gigabytes."""
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it refers to itself by an alias (*name)")
         return super().compose_node(parent, index)
 
 
-def load_yaml(path):
+def load_yaml(path: str | Path) -> Any:
     """The content of a YAML file of plain values, which may come from anyone. UserError where it cannot be read."""
     try:
         if not Path(path).is_file():
@@ -120,7 +121,7 @@ def load_yaml(path):
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
 
 
-def read_yaml(path):
+def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file of settings into a dict of checked values. UserError names the file, the key and the choices.
 
     What a run's config.yaml says under `record` (utils/record.py) is left out.
@@ -134,7 +135,7 @@ def read_yaml(path):
         raise UserError(f"{path}: {error}") from error
 
 
-def check_settings(values):
+def check_settings(values: Any) -> dict[str, Any]:
     """Check a dict of settings from outside, as flags are checked. ValueError for an unknown key or a bad value."""
     if not isinstance(values, dict):
         raise ValueError(f"settings are `name: value` lines, not a {type(values).__name__}")
@@ -151,7 +152,7 @@ def check_settings(values):
     return {key: checked(key, value) for key, value in values.items()}
 
 
-def resolve(flags):
+def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
     """Lay the flags over --config over the preset over the defaults.
 
     Returns (Config, preset): preset is the path of the file taken, or None. UserError for what cannot be combined.
@@ -160,7 +161,7 @@ def resolve(flags):
     chosen = {**experiment, **flags}
     name = "{}_{}.yaml".format(*(chosen.get(key, FIELDS[key].default) for key in ("dataset", "model")))
     preset = CONFIGS_DIR / name if (CONFIGS_DIR / name).exists() else None
-    settings = {}
+    settings: dict[str, Any] = {}
     for layer in (read_yaml(preset) if preset else {}, experiment, flags):
         for key, other in (("total_steps", "num_epochs"), ("num_epochs", "total_steps")):
             if layer.get(key) is not None:  # the two say the same thing: the later layer's word counts
