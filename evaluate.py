@@ -13,14 +13,14 @@ import torch
 
 import generate
 from datasets import Images, load_split, to_float
-from datasets.image_files import load_samples, save_samples
+from datasets.image_files import check_npz, load_samples, save_samples
 from evaluation import Evaluator, features, lipschitz, report
 from evaluation.sampling import BLOCK, Generated, Given, images_at, latents
 from training.checkpoint import load_discriminator, load_trained
 from training.run_dir import by_run, latest, stem_of
 from utils.config import comparison
 from utils.distributed import processes, rank, rank_zero_first, say_once, select_device
-from utils.errors import UserError, refuse, run_as_script
+from utils.errors import UserError, refuse_if, run_as_script
 from utils.files import check_target, write_text
 from utils.parser import Parser, add_settings, given_settings
 from utils.precision import keep_memory
@@ -34,67 +34,46 @@ AUDIT_IMAGES = 512  # real ones, and as many samples
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns (namespace, the typed settings). Settings that are not typed are the checkpoint's own."""
     parser = Parser(description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "checkpoints", nargs="*", metavar="RUN_DIR_OR_CHECKPOINT", help="every checkpoint of a run, or these"
-    )
-    parser.add_argument("--samples", metavar="DIR_OR_NPZ", help="score these images instead, against --dataset")
-    parser.add_argument(
-        "--reference", metavar="DIR", help="a folder of images in the place of the data set's real ones"
-    )
+    add = parser.add_argument
+    add("checkpoints", nargs="*", metavar="RUN_DIR_OR_CHECKPOINT", help="every checkpoint of a run, or these")
+    add("--samples", metavar="DIR_OR_NPZ", help="score these images instead, against --dataset")
+    add("--reference", metavar="DIR", help="a folder of images in the place of the data set's real ones")
     add_settings(parser, OVERRIDES)
-    parser.add_argument(
-        "--bootstrap", metavar="N", type=int, default=0, help="intervals of FID and KID, by N resamples"
-    )
-    parser.add_argument("--fid_infinity", action="store_true", help="FID extrapolated to infinitely many samples")
-    parser.add_argument("--no_ema", action="store_true", help="score G itself, not the moving average of its weights")
-    parser.add_argument(
-        "--save_samples", metavar="FILE.npz", help="keep the scored images: samples, uint8, N x H x W x C"
-    )
-    parser.add_argument(
-        "--audit", action="store_true", help="bound the slope of D, and measure it: the run's audit.json"
-    )
+    add("--bootstrap", metavar="N", type=int, default=0, help="intervals of FID and KID, by N resamples")
+    add("--fid_infinity", action="store_true", help="FID extrapolated to infinitely many samples")
+    add("--no_ema", action="store_true", help="score G itself, not the moving average of its weights")
+    add("--save_samples", metavar="FILE.npz", help="keep the scored images: samples, uint8, N x H x W x C")
+    add("--audit", action="store_true", help="bound the slope of D, and measure it: the run's audit.json")
     add_settings(parser.add_argument_group("what --samples show"), OF_SAMPLES)
-    parser.add_argument("--export", help=argparse.SUPPRESS)  # these two are handed to generate.py
-    parser.add_argument("--interpolate", action="store_true", help=argparse.SUPPRESS)
+    add("--export", help=argparse.SUPPRESS)  # these two are handed to generate.py
+    add("--interpolate", action="store_true", help=argparse.SUPPRESS)
     namespace = parser.parse_args(argv)
     check_flags(namespace)
     return namespace, given_settings(namespace)
 
 
-def check_flags(namespace: argparse.Namespace) -> None:
+def check_flags(given: argparse.Namespace) -> None:
     """Raise UserError for flags that make no sense together."""
-    single = namespace.save_samples or namespace.export
-    unscored = namespace.export or namespace.interpolate or namespace.audit
-    of_samples = next((name for name in OF_SAMPLES if getattr(namespace, name) is not None), None)
-    rules = [
-        (
-            bool(namespace.checkpoints) == bool(namespace.samples),
-            "name what is scored: either a run directory or checkpoints, or --samples DIR_OR_NPZ",
-        ),
-        (of_samples and not namespace.samples, f"--{of_samples} goes with --samples: a checkpoint has its own"),
-        (namespace.samples and (single or unscored or namespace.no_ema), "--samples are scored, and nothing else"),
-        (single and len(namespace.checkpoints) > 1, f"{single} holds one generator's output, but more were named"),
-        (
-            namespace.save_samples and unscored,
-            "--save_samples keeps scored images, but --export, --interpolate and --audit do not score",
-        ),
-        (
-            namespace.audit and (namespace.bootstrap or namespace.fid_infinity or namespace.reference),
-            "--bootstrap, --fid_infinity and --reference are about scores, but --audit does not score",
-        ),
-        (
-            namespace.save_samples and not namespace.save_samples.endswith(".npz"),
-            f"--save_samples {namespace.save_samples}: the name must end in .npz",
-        ),
-        (namespace.bootstrap < 0 or namespace.bootstrap == 1, "--bootstrap takes 2 resamples or more, usually 100"),
-        (
-            namespace.reference and not Path(namespace.reference).is_dir(),
-            f"--reference {namespace.reference} is no folder",
-        ),
-    ]
-    refuse(rules)
-    if single:
-        check_target(single)
+    single = given.save_samples or given.export
+    unscored = given.export or given.interpolate or given.audit
+    what = "name what is scored: either a run directory or checkpoints, or --samples DIR_OR_NPZ"
+    refuse_if(bool(given.checkpoints) == bool(given.samples), what)
+    for name in OF_SAMPLES:
+        wrong = getattr(given, name) is not None and not given.samples
+        refuse_if(wrong, f"--{name} goes with --samples: a checkpoint has its own")
+    refuse_if(given.samples and (single or unscored or given.no_ema), "--samples are scored, and nothing else")
+    several = single and len(given.checkpoints) > 1
+    refuse_if(several, f"{single} holds one generator's output, but more were named")
+    kept = "--save_samples keeps scored images, but --export, --interpolate and --audit do not score"
+    refuse_if(given.save_samples and unscored, kept)
+    about_scores = given.bootstrap or given.fid_infinity or given.reference
+    audited = "--bootstrap, --fid_infinity and --reference are about scores, but --audit does not score"
+    refuse_if(given.audit and about_scores, audited)
+    refuse_if(given.bootstrap < 0 or given.bootstrap == 1, "--bootstrap takes 2 resamples or more, usually 100")
+    absent = given.reference and not Path(given.reference).is_dir()
+    refuse_if(absent, f"--reference {given.reference} is no folder")
+    check_npz("save_samples", given.save_samples)
+    check_target(given.export)
 
 
 # ---- Scoring -------------------------------------------------------------------------------------------------------

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from datasets import quantise
-from datasets.image_files import save_samples
+from datasets.image_files import check_npz, save_samples
 from evaluation.sampling import Generated, images_at
 from training.checkpoint import Loaded, export_generator, load_trained
 from utils import plots
 from utils.console import progress
 from utils.distributed import select_device
-from utils.errors import UserError, explaining_memory, refuse, run_as_script
+from utils.errors import UserError, explaining_memory, refuse_if, run_as_script
 from utils.files import check_target, write_atomically
 from utils.parser import Parser, add_settings, given_settings
 
@@ -38,38 +38,26 @@ def seed_range(text: str) -> range:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("path", metavar="RUN_DIR_OR_FILE", help="a run, one of its checkpoints, or an exported file")
+    add = parser.add_argument
+    add("path", metavar="RUN_DIR_OR_FILE", help="a run, one of its checkpoints, or an exported file")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--num", type=int, help="how many images: those of the seeds 0, 1, ... (default: 64)")
-    which.add_argument(
-        "--seeds",
-        nargs="+",
-        type=seed_range,
-        metavar="SEED",
-        help="whose images: numbers and ranges such as 0-63; that of seed K is the one evaluate.py scores as number K",
-    )
-    parser.add_argument("--out", metavar="DIR", help="write a PNG for each seed there, and grid.png of them all")
-    parser.add_argument("--npz", metavar="FILE.npz", help="keep the images in one file: samples, uint8, N x H x W x C")
-    parser.add_argument("--interpolate", action="store_true", help="draw a latent interpolation into the run's plots")
-    parser.add_argument("--export", metavar="FILE", help="save the generator for inference, spectral norm folded in")
-    parser.add_argument("--no_ema", action="store_true", help="draw from G itself, not the moving average of it")
+    seeds = "numbers and ranges such as 0-63: the image of seed K is the one that evaluate.py scores as number K"
+    which.add_argument("--seeds", nargs="+", type=seed_range, metavar="SEED", help=seeds)
+    add("--out", metavar="DIR", help="write a PNG for each seed there, and grid.png of them all")
+    add("--npz", metavar="FILE.npz", help="keep the images in one file: samples, uint8, N x H x W x C")
+    add("--interpolate", action="store_true", help="draw a latent interpolation into the run's plots")
+    add("--export", metavar="FILE", help="save the generator for inference, spectral norm folded in")
+    add("--no_ema", action="store_true", help="draw from G itself, not the moving average of its weights")
     add_settings(parser, OVERRIDES)
-    namespace = parser.parse_args(argv)
-    drawn, asked = namespace.out or namespace.npz, namespace.interpolate or namespace.export
-    numbered = namespace.num is not None or namespace.seeds is not None
-    refuse(
-        [
-            (not drawn and (numbered or not asked), "say where the images go: --out DIR or --npz FILE.npz"),
-            (namespace.num is not None and namespace.num < 1, f"--num {namespace.num}: at least 1"),
-            (
-                namespace.npz and not namespace.npz.endswith(".npz"),
-                f"--npz {namespace.npz}: the name must end in .npz",
-            ),
-        ]
-    )
-    for target in filter(None, (namespace.npz, namespace.export)):
-        check_target(target)
-    return namespace
+    given = parser.parse_args(argv)
+    numbered = given.num is not None or given.seeds is not None
+    idle = not (given.out or given.npz) and (numbered or not (given.interpolate or given.export))
+    refuse_if(idle, "say where the images go: --out DIR or --npz FILE.npz")
+    refuse_if(given.num is not None and given.num < 1, f"--num {given.num}: at least 1")
+    check_npz("npz", given.npz)
+    check_target(given.export)
+    return given
 
 
 def draw(loaded: Loaded, seeds: Iterable[int], total: int, out: Path | None, npz: str | None) -> None:

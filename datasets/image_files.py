@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import UserError
-from utils.files import write_atomically
+from utils.errors import UserError, refuse_if
+from utils.files import check_target, write_atomically
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # Pillow knows others, some of which start programs
@@ -126,3 +126,9 @@ def save_samples(path: str | Path, images: Tensor) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, samples=images.permute(0, 2, 3, 1).numpy())
     write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+
+
+def check_npz(flag: str, path: str | None) -> None:
+    """Raise UserError where --flag names no .npz that save_samples() can write."""
+    refuse_if(path and not path.endswith(".npz"), f"--{flag} {path}: the name must end in .npz")
+    check_target(path)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from .config import Config, to_flag
-from .errors import UserError, refuse
+from .errors import UserError, refuse_if
 
 
 def check_combinations(config: Config) -> None:
@@ -15,31 +15,27 @@ def check_combinations(config: Config) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     weight_norms = [name for name in config.d_norm if name in ("spectral", "weight")]
-    rules = [
-        (
-            config.regularizer == "weight_clipping" and weight_norms,
-            f"weight_clipping makes no sense with d_norm {to_flag(tuple(weight_norms))}: the normalization divides the "
-            "clipped weights by their own size, so the bound has no effect. Use --d_norm none, batch or layer",
-        ),
-        (
-            config.regularizer in ("gradient_penalty", "r1") and "batch" in config.d_norm,
-            f"{config.regularizer} makes no sense with d_norm batch: the penalty is on D's gradient at each single "
-            "image, and batch normalization makes D's output depend on the whole batch. Use --d_norm layer or none",
-        ),
-        (
-            config.compile and config.regularizer in ("gradient_penalty", "r1"),
-            f"compile makes no sense with {config.regularizer}: torch.compile cannot differentiate the penalty twice",
-        ),
-        (
-            config.arch_variant != "code" and config.model != "dcgan",
-            f"arch_variant {config.arch_variant} is for --model dcgan: paper and code agree on the other models",
-        ),
-        (
-            config.regularizer_weight is not None and config.regularizer == "none",
-            "regularizer_weight needs a regularizer",
-        ),
-    ]
-    refuse(rules)
+    penalised = config.regularizer in ("gradient_penalty", "r1")
+    refuse_if(
+        config.regularizer == "weight_clipping" and weight_norms,
+        f"weight_clipping makes no sense with d_norm {to_flag(tuple(weight_norms))}: the normalization divides the "
+        "clipped weights by their own size, so the bound has no effect. Use --d_norm none, batch or layer",
+    )
+    refuse_if(
+        penalised and "batch" in config.d_norm,
+        f"{config.regularizer} makes no sense with d_norm batch: the penalty is on D's gradient at each single "
+        "image, and batch normalization makes D's output depend on the whole batch. Use --d_norm layer or none",
+    )
+    refuse_if(
+        config.compile and penalised,
+        f"compile makes no sense with {config.regularizer}: torch.compile cannot differentiate the penalty twice",
+    )
+    refuse_if(
+        config.arch_variant != "code" and config.model != "dcgan",
+        f"arch_variant {config.arch_variant} is for --model dcgan: paper and code agree on the other models",
+    )
+    unused = config.regularizer_weight is not None and config.regularizer == "none"
+    refuse_if(unused, "regularizer_weight needs a regularizer")
 
 
 def warnings(config: Config) -> Iterator[str]:

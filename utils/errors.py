@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from .console import Outlet
 
@@ -35,11 +35,10 @@ class Stopped(UserError):
         self.exit_code = 128 + signal_number
 
 
-def refuse(rules: Iterable[tuple[object, str]]) -> None:
-    """Raise UserError with the reason of the first of [(whether it is broken, reason)] that is broken."""
-    for broken, reason in rules:
-        if broken:
-            raise UserError(reason)
+def refuse_if(broken: object, reason: str) -> None:
+    """Raise UserError with the reason where a rule is broken."""
+    if broken:
+        raise UserError(reason)
 
 
 @contextlib.contextmanager

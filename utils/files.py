@@ -41,9 +41,9 @@ def write_text(path: str | Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def check_target(path: str | Path) -> None:
-    """Raise UserError where no file can be put, since its folder is none."""
-    if not Path(path).absolute().parent.is_dir():
+def check_target(path: str | Path | None) -> None:
+    """Raise UserError where no file can be put there, since its folder is none."""
+    if path and not Path(path).absolute().parent.is_dir():
         raise UserError(f"{path} cannot be written: {Path(path).parent} is not a folder")
 
 
