@@ -3,13 +3,20 @@
 Runs that are finished are skipped, and those that were cut off go on. The report is made of the run directories.
 """
 
+import utils  # noqa: F401, first, since it says which package is missing
+
+# isort: split
+import argparse
 import contextlib
 import functools
 import shlex
 import signal
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from study.grid import GRID, claim, load_study, seeds_of
+from study.grid import GRID, Run, Study, claim, load_study, seeds_of
 from utils.errors import Stopped, UserError, run_as_script
 from utils.parser import Parser, add_settings, given_settings
 
@@ -17,7 +24,7 @@ CONFIG = "configs/studies/digits.yaml"
 OVERRIDES = ("data_dir", "device", "features", "inception_weights", "num_samples", "protocol", "total_steps")
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns (namespace, the typed settings, which go before the study's own)."""
     parser = Parser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--config", default=CONFIG, help=f"the study's YAML (default: {CONFIG})")
@@ -40,7 +47,7 @@ def parse_args(argv=None):
     return namespace, {name: value for name, value in given_settings(namespace).items() if name in OVERRIDES}
 
 
-def run_all(study, runs, jobs, done=0):
+def run_all(study: Study, runs: Sequence[Run], jobs: int, done: int = 0) -> None:
     """Run these, and write beside them why one failed. done: how many were before. Stopped by a signal, all saved."""
     from study.jobs import STOPPED, side_by_side
     from study.runs import DONE, begin, failure_path, outcome
@@ -52,9 +59,9 @@ def run_all(study, runs, jobs, done=0):
     except OSError as error:
         raise UserError(f"cannot write into {study.folder}: {error.strerror}") from error
     by_name, paths = {run.name: run for run in runs}, {run.name: console / f"{run.name}.txt" for run in runs}
-    printed = {}  # how long each run's file was before its start
+    printed: dict[str, int] = {}  # how long each run's file was before its start
 
-    def give(run):
+    def give(run: Run) -> list[str] | None:
         words, why_not = begin(run)
         if why_not:
             bar.write(f"{run.name} is left alone: {why_not}")
@@ -81,10 +88,10 @@ def run_all(study, runs, jobs, done=0):
 
 
 @contextlib.contextmanager
-def interruptible():
+def interruptible() -> Iterator[None]:
     """Within it SIGINT and SIGTERM raise Stopped, also where a shell had this process ignore the first."""
 
-    def interrupt(number, frame):
+    def interrupt(number: int, frame: Any) -> None:
         raise Stopped("stopped; what was running has saved itself. The same command goes on", number)
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -95,7 +102,7 @@ def interruptible():
             signal.signal(number, handler)
 
 
-def _reason(console, start, code):
+def _reason(console: Path, start: int, code: int) -> str:
     """Why a run ended with this exit code: a signal's number, or the last line that it printed, from `start` on."""
     if code < 0:
         return f"killed by signal {-code}" + (" (is there enough memory?)" if code == -9 else "")
@@ -106,7 +113,7 @@ def _reason(console, start, code):
     return f"exit code {code}"
 
 
-def print_commands(runs):
+def print_commands(runs: Iterable[Run]) -> None:
     """A command for each run that is not finished, as for a SLURM array: it starts the run or goes on with it."""
     from study.runs import DONE, outcome
 
@@ -116,12 +123,12 @@ def print_commands(runs):
             print(shlex.join(["python", "compare.py", *typed, "--run", run.name]))
 
 
-def report(study, forced, known=None):
+def report(study: Study, forced: bool, known: Mapping[str, Any] | None = None) -> None:
     """Write results.csv and, where it has changed since, report.html; say where they are and what the runs came to.
 
     known: {name: Outcome} of runs that need not be looked at again.
     """
-    from study.results import collect, write_csv
+    from study.results import collect, tally, write_csv
 
     results = collect(study.runs(), known or {})
     if not results:
@@ -132,13 +139,11 @@ def report(study, forced, known=None):
 
         print("drawing the figures")
         make_report(study.only([result.run for result in results]), results)
-    states = [result.outcome.state for result in results]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    print(f"{study.name}: {counts} of {len(study.runs())} runs")
+    print(f"{study.name}: {tally(result.outcome.state for result in results)} of {len(study.runs())} runs")
     print(f"  {page}\n  {table}")
 
 
-def main():
+def main() -> None:
     namespace, settings = parse_args()
     chosen = {key: getattr(namespace, key) for key in (*GRID, "seeds")}
     study = load_study(namespace.config, namespace.out, namespace.quick, settings, **chosen)

@@ -4,9 +4,13 @@ Distances are Euclidean, in feature space. "Unseen" images are those of the test
 images without themselves.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+
+from .features import Classifier
 
 QUERIES = 5000  # images whose nearest neighbours are sought, at most: the cost grows with it
 CHUNK = 1000  # queries compared at once, to bound the memory
@@ -25,33 +29,34 @@ class Neighbours(NamedTuple):
     The first half are the samples that are nearest to a training image, the second half any, evenly spaced.
     """
 
-    samples: torch.Tensor
-    training: torch.Tensor
-    distances: torch.Tensor
+    samples: Tensor
+    training: Tensor
+    distances: Tensor
 
 
-def nearest(queries, images, k=1, own=None):
+def nearest(queries: Tensor, images: Tensor, k: int = 1, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k nearest images (M, d) of each query (N, d): distances (N, k) and indices (N, k).
 
     own (N,): the numbers that the queries have among the images; then none is its own neighbour.
     """
-    distances, indices = [], []
+    found = []
     for start in range(0, len(queries), CHUNK):
         apart = torch.cdist(queries[start : start + CHUNK], images)
         if own is not None:
             apart.scatter_(1, own[start : start + CHUNK, None], torch.inf)
-        found = apart.topk(min(k, len(images) - (own is not None)), largest=False)
-        distances.append(found.values)
-        indices.append(found.indices)
-    return torch.cat(distances), torch.cat(indices)
+        found.append(apart.topk(min(k, len(images) - (own is not None)), largest=False))
+    distances, indices = map(torch.cat, zip(*found))
+    return distances, indices
 
 
-def spaced(total, count):
+def spaced(total: int, count: int) -> Tensor:
     """The numbers of `count` of `total` images, evenly spaced: a folder's images are sorted by class."""
     return torch.arange(min(count, total)) * total // min(count, total)
 
 
-def memorisation(samples, training, unseen=None, name="training"):
+def memorisation(
+    samples: Tensor, training: Tensor, unseen: Tensor | None = None, name: str = "training"
+) -> tuple[dict[str, Any], Neighbours]:
     """How near samples (N, d) lie to training images (M, d), beside how near unseen images (K, d) lie.
 
     nearer: the probability that a sample is nearer to a training image than an unseen image is (0.5: alike; the effect
@@ -79,17 +84,15 @@ def memorisation(samples, training, unseen=None, name="training"):
     return found, Neighbours(chosen[shown], indices[shown], of_samples[shown])
 
 
-def diversity(samples, training):
+def diversity(samples: Tensor, training: Tensor) -> dict[str, float]:
     """The median distance of a sample (N, d) to the next sample, beside that among as many training images (M, d)."""
     count = min(len(samples), len(training), QUERIES)
-    medians = []
-    for features in (samples, training):
-        part = features[spaced(len(features), count)]
-        medians.append(nearest(part, part, own=torch.arange(count))[0].median().item())
+    parts = [features[spaced(len(features), count)] for features in (samples, training)]
+    medians = [nearest(part, part, own=torch.arange(count))[0].median().item() for part in parts]
     return {"distance_between_samples": medians[0], "distance_between_real": medians[1]}
 
 
-def class_shares(answers, classifier, classes):
+def class_shares(answers: Tensor, classifier: Classifier, classes: Sequence[str]) -> dict[str, dict[str, float]]:
     """The share of samples in each class by the classifier's logits (N, k), and of the real images it was tested on."""
     counts = torch.bincount(answers.argmax(1), minlength=len(classes))
     shares = (counts / len(answers)).tolist()
@@ -99,7 +102,7 @@ def class_shares(answers, classifier, classes):
     }
 
 
-def warnings(result, drawn):
+def warnings(result: dict[str, Any], drawn: int) -> list[str]:
     """Sentences about what is wrong with a generator, from the entries of its result; drawn: the number of samples."""
     from scipy import stats
 

@@ -3,17 +3,22 @@
 import dataclasses
 import importlib.metadata
 import platform
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from datasets import has_test_split, load_split
+from datasets import Images, has_test_split, load_split
+from utils.config import Config
 from utils.distributed import all_cores, broadcast, rank, rank_zero_first
 from utils.errors import UserError
 from utils.precision import without_tf32
 
 from . import diagnostics, features, metrics
-from .reference import load_reference
-from .sampling import extract, images_at
+from .features import Say
+from .reference import Reference, load_reference
+from .sampling import Given, Source, extract, images_at
 
 PACKAGES = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")
 
@@ -26,51 +31,63 @@ class Evaluator:
     train then. UserError where weights or data are missing.
     """
 
-    def __init__(self, config, train, device, say=print, reference=None):
+    def __init__(
+        self, config: Config, train: Images | None, device: torch.device, say: Say = print, reference: str | None = None
+    ) -> None:
         self.device, self.say, self.folder = device, say, reference
         with rank_zero_first():
             self.extractor = features.load_extractor(config, train, device, say)
-            self.classifier = self.extractor if self.extractor.name == "classifier" else None
+            self.classifier = self.extractor if isinstance(self.extractor, features.Classifier) else None
             if train and self.classifier is None and config.dataset != "folder" and features.is_labelled(train):
                 self.classifier = features.load_classifier(config, train, device, say)
         if broadcast(self.extractor.sha256) != self.extractor.sha256:
             raise UserError(f"the ranks have different weights of the {self.extractor.name}: share one data_dir")
         self.classes = train.classes if train else ()
         self.config = dataclasses.replace(config, dataset="folder", data_dir=reference) if reference else config
-        self.splits = {"train": load_split(self.config) if reference else train}
+        self.splits: dict[str, Images | None] = {"train": load_split(self.config) if reference else train}
         if has_test_split(self.config):
             self.splits["test"] = None  # loaded when it is asked for
-        self.references = {}
+        self.references: dict[str, Reference | None] = {}
 
-    def images(self, split):
+    def images(self, split: str) -> Images:
         """The real images of a split, as Images. UserError where the data have no such split or too few images."""
         if split not in self.splits:
             raise UserError(
                 f"{self.config.data_dir} has no test images: a folder's splits are its subfolders train and test"
             )
-        if self.splits[split] is None:
-            with rank_zero_first():
-                self.splits[split] = load_split(self.config, split)
         found = self.splits[split]
+        if found is None:
+            with rank_zero_first():
+                found = self.splits[split] = load_split(self.config, split)
         if len(found.images) < metrics.MIN_IMAGES:
             raise UserError(f"scores need {metrics.MIN_IMAGES} real images or more; the {split} split has fewer")
         return found
 
-    def reference(self, split):
+    def reference(self, split: str) -> Reference | None:
         """The Reference of a split, from memory, its cache or made now; None on ranks other than 0."""
         if split not in self.references:
-            arguments = (self.config, split, self.images(split), self.extractor, self.device, self.say)
-            self.references[split] = load_reference(*arguments)
+            images = self.images(split)
+            self.references[split] = load_reference(self.config, split, images, self.extractor, self.device, self.say)
         return self.references[split]
 
-    def check(self, protocols):
+    def check(self, protocols: Iterable[str]) -> None:
         """Raise UserError where a protocol's real images cannot be had."""
         for name in protocols:
             self.images(metrics.PROTOCOLS[name].split)
 
     @torch.inference_mode()
     @without_tf32()
-    def evaluate(self, source, facts, protocols, num_samples=None, quick=False, kid=True, bootstrap=0, infinity=False):
+    def evaluate(
+        self,
+        source: Source,
+        facts: dict[str, Any],
+        protocols: Iterable[str],
+        num_samples: int | None = None,
+        quick: bool = False,
+        kid: bool = True,
+        bootstrap: int = 0,
+        infinity: bool = False,
+    ) -> tuple[Any, Any]:
         """Score a source's samples under each protocol.
 
         facts: what the protocol says of where they come from. num_samples: see metrics.sample_counts(). quick: leave
@@ -79,25 +96,20 @@ class Evaluator:
         for each protocol as evaluation.json has it, and what plots.plot_neighbours() takes, or None; on ranks other
         than 0, (None, None).
         """
-        protocols = tuple(dict.fromkeys(protocols))
-        self.check(protocols)
-        if source.count is not None and source.count < metrics.MIN_IMAGES:
-            raise UserError(f"scores need {metrics.MIN_IMAGES} samples or more, and there are {source.count}")
-        splits = {name: metrics.PROTOCOLS[name].split for name in protocols}
-        sizes = {name: len(self.images(split).images) for name, split in splits.items()}
-        counts = {name: metrics.sample_counts(name, sizes[name], num_samples, source.count) for name in protocols}
-        if source.count is not None:  # images that exist: a part of them is to be like the whole
-            part = any(counts[name] != (source.count,) * 2 or not metrics.PROTOCOLS[name].shuffle for name in protocols)
+        counts = self.counts(protocols, num_samples, source.count)
+        if isinstance(source, Given) and source.count:  # images that exist: a part of them is to be like the whole
+            whole = source.count, source.count
+            part = any(pair != whole or not metrics.PROTOCOLS[name].shuffle for name, pair in counts.items())
             source, facts = source.shuffled() if part else source, facts | {"samples_shuffled": part}
-        references = {name: self.reference(split) for name, split in splits.items()}
+        references: dict[str, Any] = {name: self.reference(metrics.PROTOCOLS[name].split) for name in counts}
         if infinity and rank() == 0:
             for name, reference in references.items():
                 metrics.check_infinity(counts[name][0], reference.features.size(1))
-        compared = None if quick else self.compared()
+        compared = [] if quick else self.compared()
         networks = list(dict.fromkeys(filter(None, (self.extractor, self.classifier))))
         drawn = max(max(pair) for pair in counts.values())
         found = extract(networks, source, drawn, self.device, "samples")
-        if rank() > 0:
+        if found is None:
             return None, None
         if not all(part.isfinite().all() for part in found):
             raise UserError("the samples' features are not finite: the generator's weights are broken")
@@ -108,20 +120,29 @@ class Evaluator:
             if self.classifier:
                 shared |= diagnostics.class_shares(answers, self.classifier, self.classes)
             results = []
-            for name in protocols:
-                num_samples, is_samples = counts[name]
-                arguments = (samples[:num_samples], references[name], quick, kid, bootstrap, infinity)
-                result = {
-                    "inception_score": metrics.inception_score(logits[:is_samples], metrics.PROTOCOLS[name].shuffle)
-                }
-                result |= scores(*arguments) | shared
+            for name, (num_samples, is_samples) in counts.items():
+                inception_score = metrics.inception_score(logits[:is_samples], metrics.PROTOCOLS[name].shuffle)
+                measured = scores(samples[:num_samples], references[name], quick, kid, bootstrap, infinity)
+                result = {"inception_score": inception_score, **measured, **shared}
                 if not quick:
                     result["warnings"] = diagnostics.warnings(result, drawn)
                 result["protocol"] = self.protocol(name, counts[name]) | facts
                 results.append(result)
         return results, neighbours
 
-    def compared(self):
+    def counts(
+        self, protocols: Iterable[str], num_samples: int | None, available: int | None
+    ) -> dict[str, tuple[int, int]]:
+        """What metrics.sample_counts() gives for each protocol. UserError for too few samples or real images."""
+        found = {}
+        for name in protocols:
+            num_real = len(self.images(metrics.PROTOCOLS[name].split).images)
+            found[name] = metrics.sample_counts(name, num_real, num_samples, available)
+        if available is not None and available < metrics.MIN_IMAGES:
+            raise UserError(f"scores need {metrics.MIN_IMAGES} samples or more, and there are {available}")
+        return found
+
+    def compared(self) -> list[Any]:
         """What samples are compared with: the References of training and, where there are enough, of test images."""
         if "test" in self.splits:
             try:
@@ -131,7 +152,9 @@ class Evaluator:
                 del self.splits["test"]
         return [self.reference(split) for split in self.splits]
 
-    def diagnose(self, source, samples, training, unseen=None):
+    def diagnose(
+        self, source: Source, samples: Tensor, training: Reference, unseen: Reference | None = None
+    ) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
         """Compare the samples' features with the References of training and unseen images.
 
         Returns what a result holds of it, and what plots.plot_neighbours() takes.
@@ -143,7 +166,7 @@ class Evaluator:
         pictures = shown, self.images("train").images[found.training]
         return {"memorisation": memorisation, "diversity": diversity}, (*pictures, found.distances)
 
-    def protocol(self, name, counts):
+    def protocol(self, name: str, counts: tuple[int, int]) -> dict[str, Any]:
         """Everything that a score depends on, but where the samples come from."""
         split = metrics.PROTOCOLS[name].split
         images = self.images(split)
@@ -176,23 +199,20 @@ class Evaluator:
         }
 
 
-def scores(samples, reference, quick, kid, bootstrap, infinity):
+def scores(
+    samples: Tensor, reference: Reference, quick: bool, kid: bool, bootstrap: int, infinity: bool
+) -> dict[str, Any]:
     """The scores of samples' features (N, d) against a Reference, under their names in evaluation.json."""
-
-    def fid(chosen):
-        return metrics.fid(chosen, reference)
-
-    def kid_mean(chosen):
-        return metrics.kid(chosen, reference)["mean"]
-
-    found = {"fid": fid(samples)}
+    found: dict[str, Any] = {"fid": metrics.fid(samples, reference)}
     if kid:
         found["kid"] = metrics.kid(samples, reference)
     if not quick:
         found |= metrics.precision_recall(samples, reference)
     if bootstrap:
-        found["fid_interval"] = metrics.bootstrap(fid, samples, bootstrap, "FID")
-        found["kid_interval"] = metrics.bootstrap(kid_mean, samples, bootstrap, "KID")
+        found["fid_interval"] = metrics.bootstrap(lambda x: metrics.fid(x, reference), samples, bootstrap, "FID")
+        found["kid_interval"] = metrics.bootstrap(
+            lambda x: metrics.kid(x, reference)["mean"], samples, bootstrap, "KID"
+        )
     if infinity:
         found["fid_infinity"] = metrics.fid_infinity(samples, reference)
     return found

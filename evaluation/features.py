@@ -6,13 +6,16 @@ small CNN trained once on the data set's own labels, for images that Inception w
 
 import hashlib
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets import has_test_split, load_split
+from datasets import Images, has_test_split, load_split
+from utils.config import Config
 from utils.distributed import all_cores
 from utils.errors import UserError
 from utils.files import file_sha256, load_tensors, save
@@ -21,6 +24,7 @@ INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
 CLASSIFIER_FORMAT = "sngan-classifier-2"
 CLASSIFIER_FEATURES = 128
 CACHE = ".cache"  # below data_dir; hidden, so that a folder of images does not take it for a class
+Say = Callable[[str], object]  # print(), or what stands in its place
 MAX_LR = 3e-3  # of the classifier's one-cycle schedule
 AUTO = {"digits": "classifier", "mnist": "classifier", "fashion_mnist": "classifier"}
 
@@ -29,10 +33,10 @@ class Inception(nn.Module):
     """torch-fidelity's inception-v3-compat: 2048-d pool features and 1008 unbiased logits."""
 
     name = "inception-v3-compat"
-    warning = None  # what a reader of the scores must know of the weights
+    warning: str | None = None  # what a reader of the scores must know of the weights
     resize = "299x299 bilinear, as TensorFlow 1.x"
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -50,11 +54,11 @@ class Inception(nn.Module):
                 f"{INCEPTION_SHA256}...): these scores compare with no others"
             )
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.network(images.expand(-1, 3, -1, -1))
 
 
-def inception_file(given):
+def inception_file(given: str | Path | None) -> Path:
     """The Inception weights' path: the given file, or torch's cache, downloaded on first use; else UserError."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -66,7 +70,7 @@ def inception_file(given):
     if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, path, hash_prefix=INCEPTION_SHA256)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=INCEPTION_SHA256)
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise UserError(
                 f"the Inception weights are neither in {path} nor could they be downloaded ({error}). Fetch "
@@ -81,44 +85,47 @@ class Classifier(nn.Module):
 
     name = "classifier"
     warning = None
+    sha256: str
+    examined: dict[str, Any]  # what examine() found, and on which split
 
-    def __init__(self, image_size, channels, num_classes):
+    def __init__(self, image_size: int, channels: int, num_classes: int) -> None:
         super().__init__()
         self.resize = f"none ({image_size}x{image_size})"
         stride = 1 if image_size <= 16 else 2
 
-        def stage(fan_in, fan_out, stride):
+        def stage(fan_in: int, fan_out: int, stride: int) -> nn.Sequential:
             return nn.Sequential(
                 nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()
             )
 
         self.layers = nn.Sequential(stage(channels, 32, stride), stage(32, 64, 2), stage(64, 128, 2))
-        self.pool = nn.AdaptiveAvgPool2d(2 if image_size <= 16 else 4)
-        side = self.pool.output_size
+        side = 2 if image_size <= 16 else 4
+        self.pool = nn.AdaptiveAvgPool2d(side)
         self.to_features = nn.Sequential(nn.Linear(128 * side**2, CLASSIFIER_FEATURES), nn.ReLU())
         self.head = nn.Linear(CLASSIFIER_FEATURES, num_classes)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         h = self.pool(self.layers(images.float() / 127.5 - 1)).flatten(1)
         features = self.to_features(h)
         return features, self.head(features)
 
 
-def train_classifier(train, device, epochs):
+Extractor = Inception | Classifier
+
+
+def train_classifier(train: Images, device: torch.device, epochs: int) -> Classifier:
     """Train a Classifier on one split of Images with labels, from a fixed seed. Returns it in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Classifier(train.images.size(-1), train.images.size(1), len(train.classes)).to(device)
         images, labels = train.images.to(device), train.labels.to(device)
         batch_size = min(128, len(images))
-        steps = epochs * (len(images) // batch_size)
+        batches = len(images) // batch_size  # whole ones, in an epoch
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MAX_LR, total_steps=steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MAX_LR, total_steps=epochs * batches)
         for _ in range(epochs):
             order = torch.randperm(len(images)).to(device)
-            for chosen in order.split(batch_size):
-                if len(chosen) < batch_size:
-                    continue
+            for chosen in order.split(batch_size)[:batches]:
                 loss = F.cross_entropy(network(images[chosen])[1], labels[chosen])
                 optimizer.zero_grad()
                 loss.backward()
@@ -128,24 +135,33 @@ def train_classifier(train, device, epochs):
 
 
 @torch.inference_mode()
-def examine(network, split, device):
+def examine(network: nn.Module, split: Images, device: torch.device) -> dict[str, Any]:
     """What the classifier answers on a split: {accuracy, class_share}, shares of the images, a class each."""
     answers = torch.cat([network(images.to(device))[1].argmax(1).cpu() for images in split.images.split(1000)])
     shares = torch.bincount(answers, minlength=len(split.classes)).double() / len(answers)
     return {"accuracy": (answers == split.labels).double().mean().item(), "class_share": shares.tolist()}
 
 
-def is_labelled(images):
+def is_labelled(images: Images) -> bool:
     """Whether a classifier can be trained on these Images."""
     return len(images.classes) > 1 and bool((images.labels >= 0).all())
 
 
-def load_classifier(config, train, device, say):
+def keep(path: Path, content: dict[str, Any], what: str, say: Say) -> None:
+    """Save a file of the cache, and say where it could not be: what is "the classifier is"."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(path, content)
+    except (OSError, UserError) as error:
+        say(f"{what} not kept for the next time: {error}")
+
+
+def load_classifier(config: Config, train: Images | None, device: torch.device, say: Say) -> Classifier:
     """The data set's classifier: from its file in data_dir/.cache, or trained now and kept there.
 
     The file's name holds a hash of the training images and labels, so that other data never meet old weights.
     """
-    if not is_labelled(train):
+    if train is None or not is_labelled(train):
         raise UserError(
             f"--features classifier needs labelled images of two classes or more, which the training split of "
             f"{config.dataset} does not have; use --features inception"
@@ -161,21 +177,16 @@ def load_classifier(config, train, device, say):
         with all_cores():
             network = train_classifier(train, device, epochs)
             network.examined = {"split": where, **examine(network, tested._replace(classes=train.classes), device)}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            weights = {name: value.cpu() for name, value in network.state_dict().items()}
-            save(path, {"format": CLASSIFIER_FORMAT, "weights": weights, "examined": network.examined})
-        except (OSError, UserError) as error:
-            say(f"the classifier is not kept for the next time: {error}")
+        weights = {name: value.cpu() for name, value in network.state_dict().items()}
+        content = {"format": CLASSIFIER_FORMAT, "weights": weights, "examined": network.examined}
+        keep(path, content, "the classifier is", say)
     say(f"classifier of {config.dataset}: {network.examined['split']} accuracy {network.examined['accuracy']:.2%}")
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
-    network.sha256 = digest.hexdigest()
+    parts = [name.encode() + value.cpu().numpy().tobytes() for name, value in sorted(network.state_dict().items())]
+    network.sha256 = hashlib.sha256(b"".join(parts)).hexdigest()
     return network.to(device).requires_grad_(False)
 
 
-def _cached_classifier(path, config, train):
+def _cached_classifier(path: Path, config: Config, train: Images) -> Classifier | None:
     network = Classifier(config.image_size, config.channels, len(train.classes))
     try:
         content = load_tensors(path)
@@ -188,12 +199,12 @@ def _cached_classifier(path, config, train):
     return network.eval()
 
 
-def extractor_name(config):
+def extractor_name(config: Config) -> str:
     """Which extractor --features names for this data set: inception or classifier."""
     return AUTO.get(config.dataset, "inception") if config.features == "auto" else config.features
 
 
-def load_extractor(config, train, device, say=print):
+def load_extractor(config: Config, train: Images | None, device: torch.device, say: Say = print) -> Extractor:
     """That extractor, on the device; train is the training split as Images. UserError where it cannot be had."""
     if extractor_name(config) == "classifier":
         return load_classifier(config, train, device, say)

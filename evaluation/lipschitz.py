@@ -7,9 +7,11 @@ number (Sedghi, Gupta and Long 2019, arXiv 1805.10408), and the product of such 
 import copy
 import functools
 import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
@@ -24,7 +26,7 @@ BATCH = 64  # images whose gradients are taken at once
 
 
 @torch.enable_grad()
-def input_gradient_norms(D, images):
+def input_gradient_norms(D: nn.Module, images: Tensor) -> Tensor:
     """The Euclidean norm of D's gradient at each of the images (N, C, H, W): (N,), detached.
 
     D must treat images independently: in eval mode, where it has batch norms.
@@ -37,12 +39,19 @@ def input_gradient_norms(D, images):
     return torch.cat(found)
 
 
-def singular_values(W):
+def singular_values(W: Tensor) -> Tensor:
     """All singular values of a weight, reshaped to (rows, columns): (min(rows, columns),) float64, descending."""
     return torch.linalg.svdvals(weight_matrix(W.detach()).double())
 
 
-def operator_norm(linear, input_shape, device="cpu", tolerance=1e-6, max_iterations=200, seed=0):
+def operator_norm(
+    linear: Callable[[Tensor], Tensor],
+    input_shape: Sequence[int],
+    device: torch.device | str = "cpu",
+    tolerance: float = 1e-6,
+    max_iterations: int = 200,
+    seed: int = 0,
+) -> float:
     """The largest singular value of a linear map A of float64 tensors (1, *input_shape): a float.
 
     Lanczos's method: power iteration on A^T A from a random start, A^T being autograd's, that keeps the vectors on its
@@ -61,13 +70,14 @@ def operator_norm(linear, input_shape, device="cpu", tolerance=1e-6, max_iterati
         rest = w.norm().item()
         squares, vectors = torch.linalg.eigh(T[: k + 1, : k + 1])
         if rest * vectors[-1, -1].abs() <= tolerance * squares[-1] or k + 1 == max_iterations:
-            return squares[-1].clamp_min(0).sqrt().item()
+            break
         T[k, k + 1] = T[k + 1, k] = rest
         basis[k + 1] = w / rest
+    return squares[-1].clamp_min(0).sqrt().item()
 
 
 @torch.enable_grad()
-def _normal_map(linear, x):
+def _normal_map(linear: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A^T A x."""
     x = x.detach().requires_grad_(True)
     y = linear(x)
@@ -76,8 +86,11 @@ def _normal_map(linear, x):
 
 # ---- What bounds a network -----------------------------------------------------------------------------------------
 
+Norms = dict[nn.Module, float]
+Shapes = dict[nn.Module, tuple[int, ...]]
 
-def lipschitz(module, norms, shapes):
+
+def lipschitz(module: nn.Module, norms: Norms, shapes: Shapes) -> float:
     """An upper bound of a module's Lipschitz constant in eval mode, in Euclidean norms: a float.
 
     norms: {linear layer or convolution: its norm}; shapes: {module: the shape of its input without N}. ValueError for a
@@ -89,36 +102,36 @@ def lipschitz(module, norms, shapes):
     raise ValueError(f"no bound is known of the slope of a {type(module).__name__}")
 
 
-def _of_sequence(modules, norms, shapes):
+def _of_sequence(modules: Iterable[nn.Module], norms: Norms, shapes: Shapes) -> float:
     return math.prod(lipschitz(module, norms, shapes) for module in modules)
 
 
-def _of_batch_norm(module, *_):
+def _of_batch_norm(module: _BatchNorm, *_: Any) -> float:
     if module.running_var is None:
         raise ValueError("no bound is known of the slope of a batch norm without running statistics")
     gain = 1.0 if module.weight is None else module.weight.double()
     return (gain / (module.running_var.double() + module.eps).sqrt()).abs().max().item()
 
 
-def _of_group_norm(module, *_):
+def _of_group_norm(module: nn.GroupNorm, *_: Any) -> float:
     # With c the centred input of n numbers and s^2 = |c|^2 / n + eps, the Jacobian is (I - c c^T / (n s^2)) / s after a
     # projection: at most 1 / s, and that is 1 / sqrt(eps) at c = 0, so that no smaller bound holds for all inputs.
     gain = 1.0 if module.weight is None else module.weight.abs().max().item()
     return gain / math.sqrt(module.eps)
 
 
-def _of_down_block(block, norms, shapes):
+def _of_down_block(block: resnet.DownBlock, norms: Norms, shapes: Shapes) -> float:
     residual = _of_sequence((block.norm1, block.conv1, block.norm2, block.conv2), norms, shapes)  # and ReLUs
     return residual + lipschitz(block.shortcut, norms, shapes) * (POOLING if block.down else 1.0)
 
 
-def _of_resnet(D, norms, shapes):
+def _of_resnet(D: resnet.Discriminator, norms: Norms, shapes: Shapes) -> float:
     _, height, width = shapes[D.norm]
     summing = math.sqrt(height * width)  # each channel's inner product with a vector of ones
     return summing * _of_sequence((D.blocks, D.norm, D.head), norms, shapes)
 
 
-BOUNDS = {
+BOUNDS: dict[type, Callable[..., float]] = {
     nn.Linear: lambda module, norms, shapes: norms[module],
     nn.Conv2d: lambda module, norms, shapes: norms[module],
     nn.Identity: lambda *_: 1.0,
@@ -139,7 +152,7 @@ BOUNDS = {
 
 
 @torch.no_grad()
-def audit(D, real, fake):
+def audit(D: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Any]:
     """Measure how steep D is in eval mode, on real and fake images (N, C, H, W) in [-1, 1]. D itself is not changed.
 
     Returns plain values: `layers` and `normalizations`, in the order of the forward; `upper_bound` of D's Lipschitz
@@ -157,9 +170,9 @@ def audit(D, real, fake):
     names = {module: name for name, module in exact.named_modules()}
     used = [module for module in shapes if isinstance(module, (nn.Linear, nn.Conv2d))]
     layers = [{"name": names[layer], **_spectrum(layer, shapes[layer])} for layer in used]
-    norms = {layer: found["operator_norm"] for layer, found in zip(used, layers)}
+    norms: Norms = {layer: found["operator_norm"] for layer, found in zip(used, layers)}
     pooling = [POOLING if isinstance(layer, ConvAvgPool2d) else 1.0 for layer in used]  # is not in the weight
-    reshaped = {layer: found["sigma_svd"] * factor for layer, found, factor in zip(used, layers, pooling)}
+    reshaped: Norms = {layer: found["sigma_svd"] * factor for layer, found, factor in zip(used, layers, pooling)}
     normalizations = [module for module in shapes if isinstance(module, (_BatchNorm, nn.GroupNorm))]
     gradients = {name: input_gradient_norms(D, images) for name, images in _points(real, fake).items()}
     return {
@@ -177,7 +190,7 @@ def audit(D, real, fake):
     }
 
 
-def _plain(D):
+def _plain(D: nn.Module) -> nn.Module:
     """A copy of D in eval mode and float32, with its effective weights as plain ones."""
     D = copy.deepcopy(D).eval().requires_grad_(False).float()
     for layer in list(D.modules()):
@@ -186,11 +199,11 @@ def _plain(D):
     return D
 
 
-def _input_shapes(D, images):
+def _input_shapes(D: nn.Module, images: Tensor) -> Shapes:
     """{module: the shape of its input without N}, in the order of the forward of images (N, C, H, W)."""
-    shapes = {}
+    shapes: Shapes = {}
 
-    def see(module, inputs):
+    def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         shapes.setdefault(module, tuple(inputs[0].shape[1:]))
 
     hooks = [module.register_forward_pre_hook(see) for module in D.modules()]
@@ -200,14 +213,14 @@ def _input_shapes(D, images):
     return shapes
 
 
-def _points(real, fake):
+def _points(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """Where D's gradient is looked at: the images, and points on the lines between pairs of them."""
     pairs = min(len(real), len(fake), BETWEEN_PAIRS)
     fractions = torch.linspace(0, 1, FRACTIONS + 2, device=real.device)[1:-1].view(-1, 1, 1, 1, 1)
     return {"real": real, "fake": fake, "between": torch.lerp(real[:pairs], fake[:pairs], fractions).flatten(0, 1)}
 
 
-def _spectrum(layer, shape):
+def _spectrum(layer: nn.Linear | nn.Conv2d, shape: Sequence[int]) -> dict[str, Any]:
     """What the audit says of a layer whose input is (1, *shape)."""
     W, values = weight_matrix(layer.weight), singular_values(layer.weight)
     # The library's way of convolving: for a single image, other ways spend more on the weight than they save.
@@ -224,7 +237,7 @@ def _spectrum(layer, shape):
     }
 
 
-def _kind(layer):
+def _kind(layer: nn.Linear | nn.Conv2d) -> str:
     if isinstance(layer, nn.Linear):
         return "Linear"
     kind = f"Conv2d {'x'.join(map(str, layer.kernel_size))}"
@@ -232,10 +245,10 @@ def _kind(layer):
     return kind + (" and pool" if isinstance(layer, ConvAvgPool2d) else "")
 
 
-def _iterated(W, rounds=50, iterations=20, tolerance=1e-8):
+def _iterated(W: Tensor, rounds: int = 50, iterations: int = 20, tolerance: float = 1e-8) -> float:
     """sigma by the paper's power iteration, from a random start until it stands still."""
     u = torch.randn(len(W), dtype=W.dtype, generator=torch.Generator().manual_seed(0)).to(W.device)
-    sigma = 0.0
+    sigma = W.new_zeros(())
     for _ in range(rounds):
         before, (sigma, u, _) = sigma, power_iteration(W, u, iterations)
         if (sigma - before).abs() <= tolerance * sigma:
@@ -243,16 +256,16 @@ def _iterated(W, rounds=50, iterations=20, tolerance=1e-8):
     return sigma.item()
 
 
-def table(found):
+def table(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """The layers of an audit as rows of text, a header first."""
-    rows = [("layer", "kind", "weight", "power iteration", "SVD", "operator norm")]
+    rows: list[tuple[str, ...]] = [("layer", "kind", "weight", "power iteration", "SVD", "operator norm")]
     for layer in found["layers"]:
         sigmas = (f"{layer[name]:.4f}" for name in ("sigma_power_iteration", "sigma_svd", "operator_norm"))
         rows.append((layer["name"], layer["kind"], "x".join(map(str, layer["weight"])), *sigmas))
     return rows
 
 
-def summary(found):
+def summary(found: dict[str, Any]) -> str:
     """An audit for a person: a line for each layer, the gradients, the bounds, and what they mean."""
     rows = table(found)
     widths = [max(map(len, column)) for column in zip(*rows)]

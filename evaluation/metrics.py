@@ -4,10 +4,12 @@ Every formula is torch-fidelity's; what is counted against what, and how sure a 
 libraries are imported where they are used: together they take two seconds, which no training should wait for.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from utils.console import progress
 from utils.errors import UserError
@@ -42,7 +44,9 @@ PROTOCOLS = {
 }
 
 
-def sample_counts(name, num_real, num_samples=None, available=None):
+def sample_counts(
+    name: str, num_real: int, num_samples: int | None = None, available: int | None = None
+) -> tuple[int, int]:
     """How many samples a protocol takes beside num_real images: (of FID, KID, precision and recall; of the IS).
 
     num_samples stands in the place of the 50,000, and all counts change in proportion. Without it, a data set smaller
@@ -50,11 +54,11 @@ def sample_counts(name, num_real, num_samples=None, available=None):
     """
     protocol = PROTOCOLS[name]
     scale = num_samples / FULL if num_samples else min(1, num_real / protocol.num_real)
-    counts = (max(MIN_IMAGES, round(count * scale)) for count in (protocol.num_samples, protocol.is_samples))
-    return tuple(min(count, available or count) for count in counts)
+    counts = [max(MIN_IMAGES, round(count * scale)) for count in (protocol.num_samples, protocol.is_samples)]
+    return min(counts[0], available or counts[0]), min(counts[1], available or counts[1])
 
 
-def departures(name, num_samples, is_samples, num_real):
+def departures(name: str, num_samples: int, is_samples: int, num_real: int) -> list[str]:
     """Where the counts are not the protocol's own, in words: a list, empty where the score can be cited under it."""
     protocol = PROTOCOLS[name]
     pairs = [
@@ -70,7 +74,14 @@ def departures(name, num_samples, is_samples, num_real):
 # ---- Scores, by torch-fidelity -------------------------------------------------------------------------------------
 
 
-def inception_score(logits, shuffle=True):
+class Reference(NamedTuple):
+    """Real images as the scores see them: features (N, d) float32, and their mean and covariance for the FID."""
+
+    features: Tensor
+    statistics: dict[str, np.ndarray]
+
+
+def inception_score(logits: Tensor, shuffle: bool = True) -> dict[str, float]:
     """{mean, std} over 10 splits of the samples' logits (N, k)."""
     from torch_fidelity import metric_isc
 
@@ -78,14 +89,14 @@ def inception_score(logits, shuffle=True):
     return {"mean": found[metric_isc.KEY_METRIC_ISC_MEAN], "std": found[metric_isc.KEY_METRIC_ISC_STD]}
 
 
-def fid_statistics(features):
+def fid_statistics(features: Tensor) -> dict[str, np.ndarray]:
     """The mean and covariance of features (N, d), as {mu, sigma}."""
     from torch_fidelity import metric_fid
 
     return metric_fid.fid_features_to_statistics(features)
 
 
-def fid(features, reference):
+def fid(features: Tensor, reference: Reference) -> float:
     """FID of samples' features (N, d) against a Reference."""
     from torch_fidelity import metric_fid
 
@@ -93,11 +104,11 @@ def fid(features, reference):
     return found[metric_fid.KEY_METRIC_FID]
 
 
-def kid_subset_size(num_samples, num_real):
+def kid_subset_size(num_samples: int, num_real: int) -> int:
     return min(KID_SUBSET_SIZE, num_samples, num_real)
 
 
-def kid(features, reference):
+def kid(features: Tensor, reference: Reference) -> dict[str, float]:
     """KID {mean, std} over 100 subsets of 1,000 images, or of as many as there are."""
     from torch_fidelity import metric_kid
 
@@ -111,7 +122,7 @@ def kid(features, reference):
     return {"mean": found[metric_kid.KEY_METRIC_KID_MEAN], "std": found[metric_kid.KEY_METRIC_KID_STD]}
 
 
-def precision_recall(features, reference):
+def precision_recall(features: Tensor, reference: Reference) -> dict[str, float]:
     """Precision and recall with 3 neighbours. Their cost grows with the square of the number of images."""
     from torch_fidelity import metric_prc
 
@@ -124,7 +135,7 @@ def precision_recall(features, reference):
 # ---- How sure a score is -------------------------------------------------------------------------------------------
 
 
-def bootstrap(score, features, resamples, label):
+def bootstrap(score: Callable[[Tensor], float], features: Tensor, resamples: int, label: str) -> dict[str, Any]:
     """The interval in which score(features (N, d)) lies for other samples of the same generator: {low, high, ...}.
 
     Samples are drawn with replacement; the reference stays. A resample repeats samples, which moves FID and KID up by
@@ -136,7 +147,7 @@ def bootstrap(score, features, resamples, label):
 
     with progress(label=f"bootstrap of the {label}", total=resamples, unit="resample") as bar:
 
-        def of_resample(indices):
+        def of_resample(indices: np.ndarray) -> float:
             bar.update()
             return score(features[torch.from_numpy(indices)])
 
@@ -160,7 +171,7 @@ def bootstrap(score, features, resamples, label):
     }
 
 
-def check_infinity(num_samples, dim):
+def check_infinity(num_samples: int, dim: int) -> None:
     """Raise UserError where features of dim dimensions leave too few samples: FID is not linear in 1/N there."""
     if num_samples < INFINITY_RATIO * dim:
         raise UserError(
@@ -169,7 +180,7 @@ def check_infinity(num_samples, dim):
         )
 
 
-def fid_infinity(features, reference):
+def fid_infinity(features: Tensor, reference: Reference) -> dict[str, Any]:
     """FID extrapolated to infinitely many samples: {value, std, sizes} (Chong and Forsyth 2020).
 
     FID is biased in proportion to 1/N: a line through the FIDs of 15 random subsets of the samples, from 5,000 (or a

@@ -1,11 +1,16 @@
 """Pictures of scores: over the steps of a run, and samples beside the training images nearest to them."""
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from utils.plots import GAP, grid, pyplot
 
 
-def plot_scores(target, results, label):
+def plot_scores(target: Path, results: Sequence[dict[str, Any]], label: Callable[[dict[str, Any]], str]) -> Path:
     """Scores over steps: a line for each protocol, whose label(protocol) is its legend. Returns target's path.
 
     The best FID is marked. results as in evaluation.json, with any number of protocols and steps.
@@ -20,21 +25,20 @@ def plot_scores(target, results, label):
         ("samples nearer to training images\nthan unseen images are", lambda r: r["memorisation"]["nearer"], None),
     ]
     figure, axes = plt.subplots(2, 3, figsize=(12.6, 7.2), layout="constrained")
-    names = list(dict.fromkeys(result["protocol"]["name"] for result in results))
+    names = dict.fromkeys(result["protocol"]["name"] for result in results)
+    groups = [[result for result in results if result["protocol"]["name"] == name] for name in names]
     for axis, (title, value, error) in zip(axes.flat, panels):
-        for name in names[: 1 if error is None else None]:  # what no protocol changes is drawn once
-            own = [result for result in results if result["protocol"]["name"] == name]
+        for own in groups[: 1 if error is None else None]:  # what no protocol changes is drawn once
             steps = [result["protocol"]["step"] for result in own]
-            axis.errorbar(
-                steps, list(map(value, own)), [error(r) for r in own] if error else None, marker="o", ms=3, capsize=2
-            )
+            bars = [error(result) for result in own] if error else None
+            axis.errorbar(steps, list(map(value, own)), bars, marker="o", ms=3, capsize=2)
         axis.set(xlabel="step (updates of G)", ylabel=title)
         axis.grid(alpha=0.3)
-    _mark_best(axes.flat[1], [result for result in results if result["protocol"]["name"] == names[0]])
+    _mark_best(axes.flat[1], groups[0])
     axes.flat[-1].axhline(0.5, color="grey", linestyle=":")
     axes.flat[-1].set_ylim(0, 1)
     handles = axes.flat[0].containers
-    legends = [label(next(r["protocol"] for r in results if r["protocol"]["name"] == name)) for name in names]
+    legends = [label(own[0]["protocol"]) for own in groups]
     figure.legend(handles, legends, loc="outside lower center", frameon=False, fontsize=9)
     figure.suptitle("scores over training (bars: standard deviation over splits, subsets or resamples; star: best FID)")
     figure.savefig(target, dpi=110)
@@ -42,7 +46,7 @@ def plot_scores(target, results, label):
     return target
 
 
-def _mark_best(axis, results):
+def _mark_best(axis: Any, results: Sequence[dict[str, Any]]) -> None:
     """Mark the lowest FID of one protocol's results."""
     best = min(results, key=lambda result: result["fid"])
     at = best["protocol"]["step"], best["fid"]
@@ -51,7 +55,7 @@ def _mark_best(axis, results):
     axis.set_yscale("log")
 
 
-def plot_neighbours(target, samples, training, distances):
+def plot_neighbours(target: Path, samples: Tensor, training: Tensor, distances: Tensor) -> Path:
     """Samples (n, C, H, W), and right of each its nearest training images (n, k, C, H, W) at distances (n, k).
 
     The first half of the samples on the left, the other half on the right, as in diagnostics.Neighbours. Returns
@@ -67,10 +71,9 @@ def plot_neighbours(target, samples, training, distances):
         cell = (picture.width - GAP) / (k + 1)
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
         axis.axvline(GAP / 2 + cell, color="tab:red", linewidth=2)
-        axis.set_xticks([GAP / 2 + (i + 0.5) * cell for i in range(k + 1)], ["sample", *map(str, range(1, k + 1))])
-        axis.set_yticks(
-            [GAP / 2 + (i + 0.5) * cell for i in range(len(far))], [f"{row[0]:.3g}" for row in far.tolist()]
-        )
+        middles = [GAP / 2 + (i + 0.5) * cell for i in range(max(k + 1, len(far)))]  # of columns and rows
+        axis.set_xticks(middles[: k + 1], ["sample", *map(str, range(1, k + 1))])
+        axis.set_yticks(middles[: len(far)], [f"{row[0]:.3g}" for row in far.tolist()])
         axis.xaxis.tick_top()
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)

@@ -1,33 +1,30 @@
 """The real side of the scores: features of a split, taken once and kept in data_dir/.cache."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
+from datasets import Images
+from utils.config import Config
 from utils.distributed import all_cores, broadcast, rank
-from utils.errors import UserError
-from utils.files import load_tensors, save
+from utils.files import load_tensors
 
-from .features import CACHE
-from .metrics import fid_statistics
+from .features import CACHE, Extractor, Say, keep
+from .metrics import Reference, fid_statistics
 from .sampling import Given, extract
 
 FORMAT = "sngan-reference-1"
 
 
-class Reference(NamedTuple):
-    """Real images as the scores see them: features (N, d) float32, and their mean and covariance for the FID."""
-
-    features: torch.Tensor
-    statistics: dict
-
-
-def load_reference(config, split, images, extractor, device, say=print):
+def load_reference(
+    config: Config, split: str, images: Images, extractor: Extractor, device: torch.device, say: Say = print
+) -> Reference | None:
     """The Reference of a split's images, from its cache or made now. On rank 0; None on the others.
 
     The cache holds its key and a checksum: one of other images or another extractor, or a damaged one, is made anew.
@@ -49,36 +46,29 @@ def load_reference(config, split, images, extractor, device, say=print):
     if broadcast(cached is not None):
         return cached
     found = extract([extractor], Given(images.images), len(images.images), device, f"{split} images")
-    if rank() > 0:
+    if found is None:
         return None
     features = found[0]
     with all_cores():
         reference = Reference(features, fid_statistics(features))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        statistics = {name: torch.from_numpy(value) for name, value in reference.statistics.items()}
-        save(path, {"key": key, "features": features, "statistics": statistics, "sha256": _checksum(reference)})
-    except (OSError, UserError) as error:
-        say(f"the features of the {split} images are not kept for the next time: {error}")
+    tensors = {name: torch.from_numpy(value) for name, value in reference.statistics.items()}
+    content = {"key": key, "features": features, "statistics": tensors, "sha256": _checksum(reference)}
+    keep(path, content, f"the features of the {split} images are", say)
     return reference
 
 
-def _cached(path, key):
-    try:
+def _cached(path: Path, key: dict[str, Any]) -> Reference | None:
+    with contextlib.suppress(Exception):  # absent, truncated, or anything else that is no such file: it is made anew
         content = load_tensors(path)
-        if not isinstance(content, dict) or content["key"] != key:
-            return None
-        statistics = {name: content["statistics"][name].numpy() for name in ("mu", "sigma")}
-        reference = Reference(content["features"], statistics)
-        if content["sha256"] != _checksum(reference):
-            return None
-    except Exception:  # absent, truncated, or anything else that is no such file: it is made anew
-        return None
-    return reference
+        if isinstance(content, dict) and content["key"] == key:
+            statistics = {name: content["statistics"][name].numpy() for name in ("mu", "sigma")}
+            reference = Reference(content["features"], statistics)
+            return reference if content["sha256"] == _checksum(reference) else None
+    return None
 
 
-def _checksum(reference):
-    digest = hashlib.sha256(reference.features.contiguous().numpy())
+def _checksum(reference: Reference) -> str:
+    digest = hashlib.sha256(reference.features.contiguous().numpy().data)
     for name in ("mu", "sigma"):
-        digest.update(np.ascontiguousarray(reference.statistics[name]))
+        digest.update(np.ascontiguousarray(reference.statistics[name]).data)
     return digest.hexdigest()

@@ -6,12 +6,18 @@ No score leaves here without the protocol it was measured under.
 import csv
 import io
 import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from utils.errors import UserError
 from utils.files import write_text
 
 from . import plots
 
+Result = dict[str, Any]  # of a generator under a protocol, as evaluation.json has it
 COLUMNS = [
     *("checkpoint", "step", "ema", "protocol", "departures", "dataset", "split", "num_real", "num_samples"),
     *("inception_score_samples", "features", "features_sha256", "seed", "inception_score", "inception_score_std"),
@@ -20,7 +26,7 @@ COLUMNS = [
 ]
 
 
-def label(protocol):
+def label(protocol: dict[str, Any]) -> str:
     """A protocol in a line short enough for a plot: what was counted against what, and by which features."""
     return (
         f"{protocol['name']}: {protocol['num_samples']:,} samples, {protocol['num_real']:,} {protocol['split']} images "
@@ -28,14 +34,14 @@ def label(protocol):
     )
 
 
-def flat(result):
+def flat(result: Result) -> dict[str, Any]:
     """A result's scores as a line of stats.jsonl has them, under the protocol's label."""
-    found = {name: result[name] for name in ("fid", "precision", "recall") if name in result}
+    found: dict[str, Any] = {name: result[name] for name in ("fid", "precision", "recall") if name in result}
     found |= {name: result[name]["mean"] for name in ("inception_score", "kid") if name in result}
     return found | {"protocol": label(result["protocol"])}
 
 
-def summary(results):
+def summary(results: Sequence[Result]) -> str:
     """The scores of one generator for a person: a few lines for each protocol, then what they have in common."""
     lines = [line for result in results for line in _scores(result)]
     result = results[0]
@@ -52,7 +58,7 @@ def summary(results):
     return "\n  ".join(lines)
 
 
-def _scores(result):
+def _scores(result: Result) -> Iterator[str]:
     """The lines of one protocol."""
     score, protocol = result["inception_score"], result["protocol"]
     parts = [f"IS {score['mean']:.2f} +- {score['std']:.2f}", f"FID {result['fid']:.2f}{_interval(result, 'fid')}"]
@@ -71,22 +77,22 @@ def _scores(result):
         yield f"  short of the full protocol {protocol['name']}: {'; '.join(protocol['departures'])}"
 
 
-def _interval(result, name):
+def _interval(result: Result, name: str) -> str:
     interval, digits = result.get(f"{name}_interval"), {"fid": 2, "kid": 4}[name]
     return f" ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})" if interval else ""
 
 
-def choose(results):
+def choose(results: Sequence[Result]) -> tuple[list[Result], Result, Result]:
     """Of results at several steps, those of the first protocol: (all, the one with the best FID, the last step's)."""
     first = [result for result in results if result["protocol"]["name"] == results[0]["protocol"]["name"]]
     return first, min(first, key=lambda result: result["fid"]), max(first, key=lambda result: _step(result) or 0)
 
 
-def _step(result):
+def _step(result: Result) -> int | None:
     return result["protocol"]["step"]
 
 
-def best_and_last(results):
+def best_and_last(results: Sequence[Result]) -> str | None:
     """A sentence that names the best and the last of several checkpoints; None for a single one."""
     first, *chosen = choose(results)
     if len(first) == 1:
@@ -95,7 +101,16 @@ def best_and_last(results):
     return f"of {len(first)}, the best by FID is {best}, the last {last}\n  {label(chosen[0]['protocol'])}"
 
 
-def write(stem, results):
+def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as the text of a CSV file; what a row lacks stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write(stem: Path, results: Sequence[Result]) -> list[Path]:
     """Write STEM.json and STEM.csv of results, in the order of their steps. Returns the paths.
 
     The JSON is the last checkpoint's result under the first protocol; beside it `results` are all, and `best` and
@@ -109,33 +124,23 @@ def write(stem, results):
             content[name] = {"checkpoint": chosen["checkpoint"], "step": _step(chosen), **scores}
     if len(results) > 1:
         content["results"] = results
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(_row, results))
-    texts = {".json": json.dumps(content, indent=2) + "\n", ".csv": table.getvalue()}
-    paths = [stem.with_name(stem.name + suffix) for suffix in texts]
-    for path, text in zip(paths, texts.values()):
-        write_text(path, text)
+    paths = [stem.with_name(stem.name + suffix) for suffix in (".json", ".csv")]
+    write_text(paths[0], json.dumps(content, indent=2) + "\n")
+    write_text(paths[1], csv_text(COLUMNS, map(_row, results)))
     return paths
 
 
-def _row(result):
-    """A result as a line of the CSV; what was not measured stays empty."""
+def _row(result: Result) -> dict[str, Any]:
+    """A result as a line of the CSV."""
     protocol = result["protocol"]
-    row = {name: protocol[name] for name in COLUMNS if name in protocol}
+    row = {name: protocol[name] for name in COLUMNS if name in protocol} | flat(result)
     row |= {
         "checkpoint": result["checkpoint"],
         "protocol": protocol["name"],
         "departures": "; ".join(protocol["departures"]),
-        "inception_score": result["inception_score"]["mean"],
         "inception_score_std": result["inception_score"]["std"],
-        "fid": result["fid"],
         "fid_infinity": result.get("fid_infinity", {}).get("value"),
-        "kid": result["kid"]["mean"],
         "kid_std": result["kid"]["std"],
-        "precision": result.get("precision"),
-        "recall": result.get("recall"),
         "nearer": result.get("memorisation", {}).get("nearer"),
         "warnings": " ".join(result.get("warnings", [])),
     }
@@ -144,7 +149,7 @@ def _row(result):
     return row
 
 
-def draw(stem, results, neighbours=None):
+def draw(stem: Path, results: Sequence[Result], neighbours: tuple[Tensor, ...] | None = None) -> list[Path]:
     """Draw the scores over steps, where there are several, and the nearest neighbours. Returns the pictures' paths.
 
     neighbours: what plots.plot_neighbours() takes. In a run, pictures lie in its plots folder.

@@ -4,7 +4,11 @@ Blocks are always drawn and looked at whole. So sample i and its features are fu
 i alone: not of how many are drawn, by how many processes, or of a batch size.
 """
 
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
 import torch
+from torch import Tensor, nn
 
 from datasets import derived_seed, quantise
 from models import folded
@@ -15,7 +19,7 @@ from utils.errors import UserError
 BLOCK = 64  # images; also torch-fidelity's default batch size
 
 
-def latents(seed, start, count, z_dim):
+def latents(seed: int, start: int, count: int, z_dim: int) -> Tensor:
     """z ~ N(0, I) of the samples start, start + 1, ...: (count, z_dim), each from a seed of its own."""
     z = torch.empty(count, z_dim)
     generator = torch.Generator()
@@ -29,11 +33,11 @@ class Generated:
 
     count = None
 
-    def __init__(self, G, z_dim, seed, device):
+    def __init__(self, G: nn.Module, z_dim: int, seed: int, device: torch.device) -> None:
         self.G, self.z_dim, self.seed, self.device = folded(G), z_dim, seed, device
 
     @torch.inference_mode()
-    def block(self, number):
+    def block(self, number: int) -> Tensor:
         """Samples 64 * number and on: (64, C, H, W) uint8 on the CPU. UserError where G gives no finite numbers."""
         z = latents(self.seed, BLOCK * number, BLOCK, self.z_dim)
         images = self.G(z.to(self.device))
@@ -45,31 +49,33 @@ class Generated:
 class Given:
     """Images that exist: a data set's, or another program's samples, (N, C, H, W) uint8."""
 
-    def __init__(self, images):
+    def __init__(self, images: Tensor) -> None:
         self.images, self.count = images, len(images)
 
-    def shuffled(self):
+    def shuffled(self) -> "Given":
         """The same images in a fixed random order: a folder's are often sorted, and its first ones of one kind."""
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(0))
         return Given(self.images[order])
 
-    def block(self, number):
+    def block(self, number: int) -> Tensor:
         """Images 64 * number and on: (64, C, H, W) uint8, fewer in the last block."""
         return self.images[BLOCK * number : BLOCK * (number + 1)]
 
 
-def images_at(source, indices):
+Source = Generated | Given
+
+
+def images_at(source: Source, indices: Iterable[int]) -> Iterator[Tensor]:
     """Yield the source's images with these numbers, in this order: (C, H, W) uint8 each. Ordered ones come fastest."""
-    number, block = None, None
-    for i in indices:
-        if i // BLOCK != number:
-            number = i // BLOCK
-            block = source.block(number)
-        yield block[i % BLOCK]
+    for number, group in itertools.groupby(indices, lambda i: i // BLOCK):
+        block = source.block(number)
+        yield from (block[i % BLOCK] for i in group)
 
 
 @torch.inference_mode()
-def extract(networks, source, count, device, label):
+def extract(
+    networks: Sequence[nn.Module], source: Source, count: int, device: torch.device, label: str
+) -> list[Tensor] | None:
     """What networks say about a source's first `count` images, in one pass.
 
     Each network gives (features, logits) for a block; returns their (count, d) and (count, k) as float32 on the CPU,
@@ -78,7 +84,7 @@ def extract(networks, source, count, device, label):
     last = (count - 1) // BLOCK
     shares = last // world_size() + 1  # blocks of each rank; the last block is repeated where they do not divide
     at_once = BLOCK // 2 if device.type == "cpu" else BLOCK  # the same features on a CPU, in half the memory
-    found = None
+    found: list[Tensor] = []
     for i in progress(range(shares), label, unit_scale=BLOCK * world_size(), unit="image", disable=rank() > 0):
         images = source.block(min(i * world_size() + rank(), last)).to(device)
         for start, part in zip(range(0, BLOCK, at_once), images.split(at_once)):
@@ -88,5 +94,5 @@ def extract(networks, source, count, device, label):
             found = found or [torch.empty(shares, BLOCK, output.size(1)) for output in outputs]
             for rows, output in zip(found, outputs):
                 rows[i, start : start + at_once] = output
-    gathered = [gather(rows) for rows in found]
+    gathered = [rows for rows in map(gather, found) if rows is not None]
     return None if rank() > 0 else [rows.transpose(0, 1).flatten(0, 2)[:count] for rows in gathered]

@@ -1,53 +1,50 @@
 """The figures of what happens in D: spectra (Miyato et al. 2018, figure 3), outputs, gradients, slope."""
 
+import functools
 import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from .drawing import (
-    COLOURS,
-    HERO,
-    STEPS,
-    Figure,
-    band,
-    extremes,
-    legend_of_methods,
-    name_of,
-    name_rows,
-    number,
-    panels,
-    series,
-    shown_setting,
-    width_of,
-)
-from .results import by, interval
+from .drawing import COLOURS, HERO, Figure, band, extremes, name_of, name_rows, number, panels, shown_setting, width_of
+from .grid import Study
+from .results import Result, by, interval
 
 NO_AUDIT = "No finished run has been audited yet."
 
 
-def stable_rank(values):
+def stable_rank(values: Sequence[float] | np.ndarray) -> float:
     """|W|_F^2 / sigma^2, from 1 to the rank: how many directions a weight uses (Rudelson and Vershynin 2007)."""
     values = np.asarray(values)
     return float((values**2).sum() / values[0] ** 2) if values[0] > 0 else 0.0
 
 
-def _layers(results):
+def _final_audits(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
+    """{method: the audits of its runs at the end of training}, of the methods that have some."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        if audit := result.final_audit:
+            found.setdefault(result.run.method, []).append(audit)
+    return found
+
+
+def _layers(results: Sequence[Result]) -> tuple[list[tuple[int, Any]], list[tuple[int, Any]]]:
     """D's layers as [(number, layer)], and those of them with more than one singular value."""
-    audit = next((audit for result in results for audit in result.audits.values()), {"layers": []})
+    audit: dict[str, Any] = next((audit for result in results for audit in result.audits.values()), {"layers": []})
     layers = list(enumerate(audit["layers"]))
     return layers, [(i, layer) for i, layer in layers if len(layer["singular_values"]) > 1]
 
 
-def singular_values(study, results):
+def singular_values(study: Study, results: Sequence[Result]) -> Figure:
     """The singular values of each layer's weight after training, relative to the largest (the paper's figure 3)."""
     _, matrices = _layers(results)
-    groups = by([result for result in results if result.final_audit], "method")
-    figure, axes = panels(len(matrices), 2, 2.3)
-    shares = {}
+    figure, axes = panels(len(matrices), 2, 2.3, methods=study.methods)
+    shares: dict[str, list[float]] = {}
     for axis, (i, layer) in zip(axes, matrices):
-        for (method,), group in groups.items():
-            found = [np.array(result.final_audit["layers"][i]["singular_values"]) for result in group]
-            found = np.array([values / values[0] for values in found if values[0] > 0])
+        for method, audits in _final_audits(results).items():
+            spectra = [np.array(audit["layers"][i]["singular_values"]) for audit in audits]
+            found = np.array([values / values[0] for values in spectra if values[0] > 0])
             if len(found):
                 x, width = np.arange(1, found.shape[1] + 1), width_of(method)
                 axis.plot(x, found.mean(axis=0), color=COLOURS[method], linewidth=width, zorder=1 + width)
@@ -56,11 +53,10 @@ def singular_values(study, results):
         title = f"{layer['name']}: {layer['kind']}, {' x '.join(map(str, layer['weight']))}"
         axis.set_title(title, fontsize=10)
         axis.set(ylim=(0, 1.03), xlabel="number of the singular value", ylabel="relative to the largest")
-    legend_of_methods(figure, study.methods)
     text = NO_AUDIT
     if shares:
-        found = {method: statistics.fmean(values) for method, values in shares.items()}
-        words = extremes(found, "most for", "least for", lambda share: f"{share:.0%}")
+        means = {method: statistics.fmean(values) for method, values in shares.items()}
+        words = extremes(means, "most for", "least for", lambda share: f"{share:.0%}")
         text = (
             f"How much of its rank D uses (stable rank over full rank, mean over these layers): {words}. The paper "
             "(section 3) expects few directions of weight clipping and weight norm."
@@ -68,25 +64,25 @@ def singular_values(study, results):
     return Figure("singular_values", f"Singular values of D's weights, setting {shown_setting(study)}", figure, text)
 
 
-def spectra_over_training(study, results):
+def spectra_over_training(study: Study, results: Sequence[Result]) -> Figure:
     """The largest singular value of each layer, and the stable rank of those that have one, over training."""
     layers, matrices = _layers(results)
     groups = by(results, "method")
-    shown = [(i, layer, max, "largest singular value") for i, layer in layers]
+    shown: list[tuple[int, Any, Any, str]] = [(i, layer, max, "largest singular value") for i, layer in layers]
     shown += [(i, layer, stable_rank, "stable rank") for i, layer in matrices]
-    figure, axes = panels(len(shown), 2, 2.0, STEPS, sharex=True)
+    figure, axes = panels(len(shown), 2, 2.0, over_training=True, methods=study.methods, sharex=True)
     for axis, (i, layer, measure, words) in zip(axes, shown):
+        values = functools.partial(_of_layer, i=i, measure=measure)
         for (method,), group in groups.items():
-            band(axis, group, lambda r, i=i, f=measure: _of_layer(r, i, f), COLOURS[method], width_of(method))
+            band(axis, group, values, COLOURS[method], width_of(method))
         axis.set_title(f"{layer['name']}: {words}", fontsize=10)
         if measure is max:
             axis.set_yscale("log")
-    legend_of_methods(figure, study.methods)
     ranges = {}
     for (method,), group in groups.items():
-        values = [layer["sigma_svd"] for r in group if r.finished for a in r.audits.values() for layer in a["layers"]]
-        if values:
-            ranges[method] = min(values), max(values)
+        sigmas = [layer["sigma_svd"] for r in group if r.finished for a in r.audits.values() for layer in a["layers"]]
+        if sigmas:
+            ranges[method] = min(sigmas), max(sigmas)
     text = NO_AUDIT
     if ranges:
         tops = {method: top for method, (_, top) in ranges.items()}
@@ -97,7 +93,7 @@ def spectra_over_training(study, results):
     return Figure("singular_values_over_training", title, figure, text)
 
 
-def _of_layer(result, i, measure):
+def _of_layer(result: Result, i: int, measure: Callable[[list[float]], float]) -> dict[int, float]:
     """{step: measure of the singular values of layer i}."""
     return {step: measure(audit["layers"][i]["singular_values"]) for step, audit in result.audits.items()}
 
@@ -105,7 +101,7 @@ def _of_layer(result, i, measure):
 # ---- Outputs and gradients -----------------------------------------------------------------------------------------
 
 
-def _gap(result):
+def _gap(result: Result) -> dict[int, float]:
     """{step: D(real) - D(fake)}."""
     fake = dict(result.values("fake_logits"))
     return {step: real - fake[step] for step, real in result.values("real_logits") if step in fake}
@@ -119,25 +115,23 @@ DYNAMICS = {  # {name: (words, scale, values of a result)}
 }
 
 
-def dynamics(study, results):
+def dynamics(study: Study, results: Sequence[Result]) -> Figure:
     """D(real) - D(fake), D's accuracy and the gradient norms of G and at D's input, over time."""
     groups = by(results, "method")
-    figure, axes = panels(len(DYNAMICS), 2, 2.5, STEPS, sharex=True)
-    ends = {name: {} for name in DYNAMICS}
+    figure, axes = panels(len(DYNAMICS), 2, 2.5, over_training=True, methods=study.methods, sharex=True)
+    ends: dict[str, dict[str, float]] = {name: {} for name in DYNAMICS}
     for axis, (name, (words, scale, values)) in zip(axes, DYNAMICS.items()):
         for (method,), group in groups.items():
-            band(axis, group, values, COLOURS[method], width_of(method))
-            steps, found = series([result for result in group if result.finished], values)
+            steps, found = band(axis, group, values, COLOURS[method], width_of(method))
             if len(steps):
                 ends[name][method] = found[:, steps > 0.8 * steps[-1]].mean()
         axis.set_title(words, fontsize=10)
         axis.set_yscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
-    legend_of_methods(figure, study.methods)
     title = f"D and G during training, setting {shown_setting(study)}"
     return Figure("dynamics", title, figure, _on_dynamics(ends))
 
 
-def _on_dynamics(ends):
+def _on_dynamics(ends: dict[str, dict[str, float]]) -> str:
     if not all(ends.values()):
         return "No run is finished yet."
     text = (
@@ -153,39 +147,35 @@ def _on_dynamics(ends):
 # ---- The slope of D ------------------------------------------------------------------------------------------------
 
 
-def lipschitz(study, results):
+def lipschitz(study: Study, results: Sequence[Result]) -> Figure:
     """For each method what its layers' norms allow of D's slope, and the steepest gradient that was seen."""
-    groups = by([result for result in results if result.final_audit], "method")
     figure, (axis,) = panels(1, 1, 0.3 * len(study.methods) + 1.1)
-    slopes = {}
-    for (method,), group in groups.items():
-        row, pairs = (
-            study.methods.index(method),
-            [(r.final_audit["lower_bound"], r.final_audit["upper_bound"]) for r in group],
-        )
+    slopes, final = {}, _final_audits(results)
+    for method, audits in final.items():
+        row = study.methods.index(method)
+        pairs = [(audit["lower_bound"], audit["upper_bound"]) for audit in audits]
         for lower, upper in pairs:
             axis.plot([lower], [row], "o", ms=4, mew=0, alpha=0.5, color=COLOURS[method])
             axis.plot([upper], [row], "|", ms=9, mew=1.2, alpha=0.7, color=COLOURS[method])
-        slopes[method] = [interval(values, True).mean for values in zip(*pairs)]
+        slopes[method] = [spread.mean for values in zip(*pairs) if (spread := interval(values, True))]
         axis.plot(slopes[method], [row, row], color=COLOURS[method], linewidth=width_of(method))
     axis.set_xscale("log")
     name_rows(axis, study.methods)
     axis.set_xlabel(
         "slope of D in every run: steepest gradient seen (dots), upper bound (strokes)\nlines join the geometric means"
     )
-    text = _on_lipschitz(slopes, [result for group in groups.values() for result in group])
-    return Figure("lipschitz", "What bounds D's slope, and its slope", figure, text)
+    return Figure("lipschitz", "What bounds D's slope, and its slope", figure, _on_lipschitz(slopes, final))
 
 
-def _on_lipschitz(slopes, audited):
+def _on_lipschitz(slopes: dict[str, list[float]], final: dict[str, list[dict[str, Any]]]) -> str:
     if not slopes:
         return NO_AUDIT
-    above = sum(r.final_audit["lower_bound"] <= r.final_audit["upper_bound"] * 1.0001 for r in audited)
-    text = f"The bound lies above the steepest gradient in {above} of {len(audited)} audits."
+    above = [audit["lower_bound"] <= audit["upper_bound"] * 1.0001 for audits in final.values() for audit in audits]
+    text = f"The bound lies above the steepest gradient in {sum(above)} of {len(above)} audits."
     if HERO not in slopes:
         return text
     lower, upper = slopes[HERO]
-    layers = [layer for r in audited if r.run.method == HERO for layer in r.final_audit["layers"]]
+    layers = [layer for audit in final[HERO] for layer in audit["layers"]]
     # A single row has one singular value, which is divided out exactly.
     off = [abs(layer["sigma_svd"] - 1) for layer in layers if len(layer["singular_values"]) > 1] or [0.0]
     text += (

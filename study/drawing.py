@@ -1,17 +1,21 @@
 """What the figures of a study have in common: panels, colours, bands over seeds, and how numbers are written."""
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from utils.plots import pyplot
 
-from .grid import METHODS
+from .grid import METHODS, Study
+from .results import Result
 
 WIDTH = 7.4  # inches: so narrow that a telephone, too, shows the text
 HERO = "spectral"
-STEPS = "step (updates of G)"
 PALETTE = ("tab:grey", "tab:blue", "tab:cyan", "tab:green", "tab:brown", "tab:purple", "tab:pink", "tab:olive")
 COLOURS = dict(zip(METHODS, (*PALETTE, "goldenrod", "crimson", "darkorange")))
 
@@ -21,11 +25,11 @@ class Figure(NamedTuple):
 
     name: str
     title: str
-    drawn: object
+    drawn: Any
     sentence: str
 
 
-def save_figure(figure, folder):
+def save_figure(figure: Figure, folder: str | Path) -> Path:
     """Save a Figure into a folder as PNG, and close it. Returns the path."""
     path = Path(folder) / f"{figure.name}.png"
     figure.drawn.savefig(path, dpi=130)
@@ -33,7 +37,7 @@ def save_figure(figure, folder):
     return path
 
 
-def shown_setting(study):
+def shown_setting(study: Study) -> str:
     """The setting of figures that can show only one: C, which the paper itself takes for its CNN, where it is there."""
     return "C" if "C" in study.settings else study.settings[0]
 
@@ -41,18 +45,18 @@ def shown_setting(study):
 # ---- Words ---------------------------------------------------------------------------------------------------------
 
 
-def name_of(method):
+def name_of(method: str) -> str:
     return METHODS[method].label
 
 
-def number(value):
+def number(value: float) -> str:
     """Three significant digits, all of those before the point up to a million."""
     return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def extremes(values, most, least, show=number):
+def extremes(values: dict[str, float], most: str, least: str, show: Callable[[float], str] = number) -> str:
     """Who has the most and the least of {method: value}, and spectral norm where it is between them, in words."""
-    order = sorted(values, key=values.get, reverse=True)
+    order = sorted(values, key=lambda method: values[method], reverse=True)
     if values[order[0]] == values[order[-1]]:
         return f"{show(values[order[0]])} for " + ("every method" if len(order) > 1 else name_of(order[0]))
     text = f"{most} {name_of(order[0])} ({show(values[order[0]])}), {least} {name_of(order[-1])}"
@@ -63,8 +67,13 @@ def extremes(values, most, least, show=number):
 # ---- Axes ----------------------------------------------------------------------------------------------------------
 
 
-def panels(count, columns, height, xlabel="", **options):
-    """A figure with so many panels, and these; the axes that are not needed are removed."""
+def panels(
+    count: int, columns: int, height: float, over_training: bool = False, methods: Sequence[str] = (), **options: Any
+) -> tuple[Any, list[Axes]]:
+    """A figure with so many panels, and these; the axes that are not needed are removed.
+
+    over_training: x is the step. methods: those of the legend, where there is one.
+    """
     rows = -(-max(1, count) // columns)
     size = (WIDTH, height * rows + 0.5)
     figure, axes = pyplot().subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
@@ -72,44 +81,38 @@ def panels(count, columns, height, xlabel="", **options):
         axis.remove()
     for axis in axes.flat[max(0, count - columns) : count]:  # the lowest of each column, where it ends early too
         axis.xaxis.set_tick_params(labelbottom=True)
-        axis.set_xlabel(xlabel, fontsize=10)
+        axis.set_xlabel("step (updates of G)" if over_training else "", fontsize=10)
     for axis in axes.flat[:count]:
         axis.grid(alpha=0.3)
+    if methods:
+        legend(figure, [COLOURS[method] for method in methods], map(name_of, methods))
     return figure, list(axes.flat[:count])
 
 
-def name_rows(axis, methods):
+def name_rows(axis: Axes, methods: Sequence[str]) -> None:
     """Methods as the rows of a panel, from the top."""
-    axis.set_yticks(range(len(methods)), map(name_of, methods))
+    axis.set_yticks(range(len(methods)), list(map(name_of, methods)))
     axis.invert_yaxis()
     for label, method in zip(axis.get_yticklabels(), methods):
         label.set_fontweight("bold" if method == HERO else "normal")
 
 
-def legend(figure, colours, labels, columns=4):
+def legend(figure: Any, colours: Iterable[Any], labels: Iterable[str], columns: int = 4) -> None:
     """A legend below the panels."""
-    from matplotlib.lines import Line2D
-
     handles = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours]
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=1.5, columnspacing=1.2
     )
 
 
-def legend_of_methods(figure, methods):
-    legend(figure, [COLOURS[method] for method in methods], map(name_of, methods))
-
-
-def plain_ticks(axis):
+def plain_ticks(axis: Any) -> None:
     """Numbers such as 30 and 100 on a logarithmic axis."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
     axis.set_major_locator(LogLocator(subs=(1, 3)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter("")
 
 
-def width_of(method):
+def width_of(method: str) -> float:
     """Of a method's line."""
     return 2.8 if method == HERO else 1.3
 
@@ -117,15 +120,23 @@ def width_of(method):
 # ---- Lines over training -------------------------------------------------------------------------------------------
 
 
-def series(results, values):
+Values = Callable[[Result], dict[int, float]]  # of a result, by step
+
+
+def series(results: Iterable[Result], values: Values) -> tuple[np.ndarray, np.ndarray]:
     """The steps that all of these have a value at, and the values (results, steps). values(result): {step: value}."""
     found = [line for line in map(values, results) if line]
     steps = sorted(set.intersection(*map(set, found))) if found else []
     return np.array(steps), np.array([[line[step] for step in steps] for line in found]).reshape(len(found), len(steps))
 
 
-def band(axis, results, values, colour, width=1.5):
-    """Draw the mean over the finished runs and a band from the lowest to the highest; the others as dotted lines."""
+def band(
+    axis: Axes, results: Sequence[Result], values: Values, colour: Any, width: float = 1.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the mean over the finished runs and a band from the lowest to the highest; the others as dotted lines.
+
+    Returns the series() of the finished ones.
+    """
     steps, found = series([result for result in results if result.finished], values)
     if len(steps):
         axis.plot(steps, found.mean(axis=0), color=colour, linewidth=width)
@@ -133,3 +144,4 @@ def band(axis, results, values, colour, width=1.5):
     for result in results:
         if not result.finished and (line := values(result)):
             axis.plot(*zip(*sorted(line.items())), color=colour, linewidth=1, linestyle=":")
+    return steps, found

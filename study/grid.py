@@ -2,12 +2,13 @@
 
 import difflib
 import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
-from utils.config import FIELDS, Config
+from utils.config import FIELDS, Config, default_run_dir
 from utils.errors import UserError
 from utils.settings import check_settings, load_yaml, resolve
 
@@ -16,7 +17,7 @@ class Method(NamedTuple):
     """What constrains D: its name in words, and the settings that it consists of, which go before a study's own."""
 
     label: str
-    settings: dict
+    settings: dict[str, Any]
 
 
 # The paper's comparison (section 4.1), and beside it R1 and spectral norm under batch norm.
@@ -37,7 +38,7 @@ METHODS = {
 }
 
 
-def _table_1(lr, beta1, beta2, n_dis):
+def _table_1(lr: float, beta1: float, beta2: float, n_dis: int) -> dict[str, Any]:
     return {"lr_G": lr, "lr_D": lr, "betas": (beta1, beta2), "n_dis": n_dis}
 
 
@@ -54,7 +55,7 @@ METRICS = {  # scores: name in words, and whether more is better
     "fid": ("FID", False),
     "kid": ("KID", False),
 }
-GRID = {"methods": METHODS, "settings": SETTINGS, "metrics": METRICS}
+GRID: dict[str, Mapping[str, Any]] = {"methods": METHODS, "settings": SETTINGS, "metrics": METRICS}
 KEYS = ("base", "methods", "settings", "seeds", "metrics", "quick")
 # What base cannot set: it differs between runs, or follows from something else in the study's file.
 RESERVED = ("run_dir", "seed", *_table_1(1, 1, 1, 1), "d_norm", "regularizer", "eval_kid", "num_epochs")
@@ -71,16 +72,16 @@ class Run(NamedTuple):
     method: str
     setting: str
     seed: int
-    flags: dict
+    flags: dict[str, Any]
     config: Config
 
     @property
-    def name(self):
+    def name(self) -> str:
         return f"{self.method}_{self.setting}_seed{self.seed}"
 
     @property
-    def run_dir(self):
-        return Path(self.config.run_dir)
+    def run_dir(self) -> Path:
+        return Path(self.config.run_dir or default_run_dir(self.config))
 
 
 class Study(NamedTuple):
@@ -88,18 +89,18 @@ class Study(NamedTuple):
 
     name: str
     folder: Path
-    base: dict
+    base: dict[str, Any]
     methods: tuple[str, ...]
     settings: tuple[str, ...]
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
 
-    def runs(self):
+    def runs(self) -> list[Run]:
         """All runs, seed by seed, so that what is cut short has whole comparisons."""
         grid = [(seed, setting, method) for seed in self.seeds for setting in self.settings for method in self.methods]
         return [self.run(method, setting, seed) for seed, setting, method in grid]
 
-    def run(self, method, setting, seed):
+    def run(self, method: str, setting: str, seed: int) -> Run:
         flags = self.base | SETTINGS[setting] | METHODS[method].settings | {"seed": seed}
         flags["eval_kid"] = "kid" in self.metrics
         flags["run_dir"] = str(self.folder / f"{method}_{setting}_seed{seed}")
@@ -109,7 +110,7 @@ class Study(NamedTuple):
             raise UserError(f"{self.name}, method {method}, setting {setting}: {error}") from error
         return Run(method, setting, seed, flags, config)
 
-    def with_all_of(self, other):
+    def with_all_of(self, other: "Study") -> "Study":
         """This study with the methods, settings and seeds of another one too, and its metrics."""
         return self._replace(
             metrics=other.metrics,
@@ -118,7 +119,7 @@ class Study(NamedTuple):
             seeds=tuple(sorted({*self.seeds, *other.seeds})),
         )
 
-    def only(self, runs):
+    def only(self, runs: Sequence[Run]) -> "Study":
         """This study without the methods, settings and seeds that none of these runs has."""
         return self._replace(
             methods=tuple(name for name in self.methods if any(run.method == name for run in runs)),
@@ -127,7 +128,13 @@ class Study(NamedTuple):
         )
 
 
-def load_study(path, folder=None, quick=False, overrides=None, **chosen):
+def load_study(
+    path: str | Path,
+    folder: str | Path | None = None,
+    quick: bool = False,
+    overrides: dict[str, Any] | None = None,
+    **chosen: Sequence[Any] | None,
+) -> Study:
     """Read a study's YAML. UserError names the file, the key and the choices.
 
     folder: where its runs are kept (default: runs/studies/NAME). quick: the part of the grid under `quick`.
@@ -140,7 +147,7 @@ def load_study(path, folder=None, quick=False, overrides=None, **chosen):
             raise ValueError("a study has the keys " + ", ".join(KEYS))
         for key in content:
             _one_of(key, KEYS, "key")
-        grid = {key: content.get(key) for key in ("methods", "settings", "seeds", "metrics")}
+        grid: dict[str, Any] = {key: content.get(key) for key in ("methods", "settings", "seeds", "metrics")}
         if quick:
             part = content.get("quick")
             if not isinstance(part, dict):
@@ -163,15 +170,14 @@ def load_study(path, folder=None, quick=False, overrides=None, **chosen):
     return Study(name, Path(folder or Path("runs") / "studies" / name), base, **grid)
 
 
-def _one_of(value, choices, what):
+def _one_of(value: Any, choices: Collection[str], what: str) -> None:
     if value not in choices:
         close = difflib.get_close_matches(str(value)[:100], map(str, choices), 1)
         hint = f"did you mean {close[0]}?" if close else "choices: " + ", ".join(map(str, choices))
         raise ValueError(f"unknown {what} {str(value)[:100]!r}; {hint}")
-    return value
 
 
-def _checked(key, values):
+def _checked(key: str, values: Any) -> tuple[Any, ...]:
     """The values of one side of the grid as a tuple, checked."""
     if not isinstance(values, (list, tuple)) or not values:
         raise ValueError(f"{key} must be a list of one or more")
@@ -188,7 +194,7 @@ def _checked(key, values):
     return tuple(values)
 
 
-def claim(study, write=True):
+def claim(study: Study, write: bool = True) -> None:
     """Keep what all runs share in the folder's study.yaml. UserError where that is another study's.
 
     write: False where it is only to be compared. A file that is damaged is written anew.
@@ -208,7 +214,7 @@ def claim(study, write=True):
         os.replace(temporary, path)
 
 
-def refuse_other(folder, changes):
+def refuse_other(folder: Path, changes: dict[str, tuple[Any, Any]]) -> None:
     """Raise UserError where {setting: (its value there, its value here)} make a folder another study's."""
     for name, (there, here) in changes.items():
         if name in COMPARED or not FIELDS[name].metadata["resumable"]:
@@ -218,7 +224,7 @@ def refuse_other(folder, changes):
             )
 
 
-def seeds_of(folder):
+def seeds_of(folder: Path) -> tuple[int, ...]:
     """The seeds that the runs in a study's folder have."""
     names = [path.name.rpartition("_seed")[2] for path in folder.glob("*_seed*") if path.is_dir()]
     return tuple(int(name) for name in names if name.isdecimal())

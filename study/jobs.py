@@ -5,7 +5,11 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
 
 from utils.distributed import cores
 
@@ -17,7 +21,9 @@ PRELOADED = [
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a run that was told to stop, and saved itself
 
 
-def side_by_side(calls, jobs):
+def side_by_side(
+    calls: Sequence[tuple[str, Callable[[], list[str] | None], Path]], jobs: int
+) -> Generator[tuple[str, int | None], None, None]:
     """Run main.py with each of the arguments, at most `jobs` at once; yields (key, exit code) as they end.
 
     calls: [(key, function that gives the arguments when it is time, or None to pass over it, path of the file for what
@@ -26,17 +32,18 @@ def side_by_side(calls, jobs):
     is killed (on Windows they are ended at once, and go on from their last checkpoint).
     """
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(PRELOADED)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // max(1, min(jobs, len(calls))))))
-    waiting, running, fetched = list(reversed(calls)), {}, False
+    running: dict[Any, tuple[str, BaseProcess]] = {}  # by what says that it has ended
+    waiting, fetched = list(reversed(calls)), False
 
-    def start(target, key, arguments, console):
+    def start(target: Callable[[list[str]], None], key: str, arguments: list[str], console: Path) -> None:
         process = context.Process(target=_as_script, args=(target, arguments, str(console)))
         process.start()
         running[process.sentinel] = key, process
 
-    def ended():
+    def ended() -> Iterator[tuple[str, int | None]]:
         for sentinel in wait(list(running)):
             key, process = running.pop(sentinel)
             process.join()
@@ -64,7 +71,7 @@ def side_by_side(calls, jobs):
             process.join()
 
 
-def _as_script(target, arguments, console):
+def _as_script(target: Callable[[list[str]], None], arguments: list[str], console: str) -> None:
     """In a new process: call target(arguments) as a script is called, printing to a file."""
     threading.Thread(target=_stop_without, args=(multiprocessing.parent_process(),), daemon=True).start()
     with open(console, "a", encoding="utf-8") as file:
@@ -75,7 +82,7 @@ def _as_script(target, arguments, console):
     run_as_script(lambda: target(arguments))
 
 
-def _run(arguments):
+def _run(arguments: list[str]) -> None:
     """Be `python main.py ARGUMENTS`."""
     import main
 
@@ -83,7 +90,7 @@ def _run(arguments):
     main.main()
 
 
-def _fetch(arguments):
+def _fetch(arguments: list[str]) -> None:
     """Have the data set, the extractor and the real images' features at hand, as the runs will want them."""
     from datasets.sources import load_split
     from evaluation.evaluator import Evaluator
@@ -98,7 +105,7 @@ def _fetch(arguments):
         evaluator.reference(PROTOCOLS[name].split)
 
 
-def _stop_without(parent):
+def _stop_without(parent: Any) -> None:
     """Stop this process, as by a signal, when the one that started it is gone: nobody would wait for it."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)

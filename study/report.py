@@ -2,15 +2,18 @@
 
 import base64
 import html
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from evaluation.lipschitz import table
 from utils.files import write_text
 
 from . import drawing
 from .discriminator import dynamics, lipschitz, singular_values, spectra_over_training
-from .drawing import HERO, number, shown_setting
-from .grid import METHODS, METRICS
-from .results import means, worst_cases
+from .drawing import HERO, Figure, number, shown_setting
+from .grid import METHODS, METRICS, Study
+from .results import Result, means, tally, worst_cases
 from .samples import overview, samples, seconds
 from .scores import curves, scores
 
@@ -48,7 +51,7 @@ PAGE = """<!doctype html>
 """
 
 
-def make_report(study, results):
+def make_report(study: Study, results: Sequence[Result]) -> Path:
     """Draw the figures of a study's Results, of which there are some, and write report.html. Returns its path."""
     folder = study.folder / "figures"
     folder.mkdir(exist_ok=True)
@@ -63,7 +66,7 @@ def make_report(study, results):
     return path
 
 
-def figures(study, results):
+def figures(study: Study, results: Sequence[Result]) -> Iterator[Figure]:
     """Draw all figures; yields them in the order of the report."""
     for draw in (scores, curves):
         for metric in study.metrics:
@@ -78,25 +81,24 @@ def figures(study, results):
     yield seconds(study, results)
 
 
-def _paragraph(text):
+def _paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
 
 
-def _introduction(study, results):
+def _introduction(study: Study, results: Sequence[Result]) -> str:
     """What was compared, on what, under which protocol, and what must be known of it."""
     config = results[0].run.config
-    states = [result.outcome.state for result in results]
-    said = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    said = tally(result.outcome.state for result in results)
     losses = " or, where a method has its own, ".join(sorted({r.run.config.loss for r in results}))
     evaluations = [r.outcome.evaluation["protocol"] for r in results if r.outcome.evaluation]
     protocols = sorted({r.last["protocol"] for r in results if r.finished})
     text = (
         f"{len(study.methods)} methods in D, {len(study.settings)} of the optimizer settings of Miyato et al. 2018 "
         f"(table 1) and {len(study.seeds)} seed{'s' * (len(study.seeds) > 1)} on {config.dataset}: {len(results)} runs "
-        f"({said}) of {config.total_steps:,} steps of G with the {config.model} pair. The loss is {losses}. Scores are "
-        f"of {'the moving average of its weights' if config.ema_decay else 'G itself'}. Intervals are Student's, of "
-        "the mean over seeds, at 95 %; for FID, of its geometric mean. In the figures of scores a hollow dot is a run "
-        "that is not finished, a cross one that diverged."
+        f"({said}) of {config.total_steps:,} steps of G with the {config.model} pair. The loss is {losses}. "
+        f"Scores are of {'the moving average of its weights' if config.ema_decay else 'G itself'}. Intervals are "
+        "Student's, of the mean over seeds, at 95 %; for FID, of its geometric mean. In the figures of scores a hollow "
+        "dot is a run that is not finished, a cross one that diverged."
     )
     if protocols:
         text += f" Protocol: {'; '.join(protocols)}. Scores under another one do not compare with these."
@@ -105,7 +107,7 @@ def _introduction(study, results):
     return _paragraph(text)
 
 
-def _table(header, rows, heroes=()):
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]], heroes: Collection[int] = ()) -> str:
     """An HTML table of text; a cell (text, text) has the second one smaller. heroes: the numbers of rows in bold."""
     lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>"]
     for i, row in enumerate(rows):
@@ -119,7 +121,7 @@ def _table(header, rows, heroes=()):
     return "<table>\n" + "\n".join(lines) + "\n</table>"
 
 
-def _summary(study, results):
+def _summary(study: Study, results: Sequence[Result]) -> str:
     """A row a method: the mean in every setting, the worst of them, and what is not finished."""
     metric = "fid" if "fid" in study.metrics else study.metrics[0]
     found = means(results, metric)
@@ -132,8 +134,7 @@ def _summary(study, results):
             spread = found.get((setting, method))
             wide = f"{number(spread.low)} to {number(spread.high)}" if spread and spread.count > 1 else None
             cells.append((number(spread.mean) if spread else "-", wide))
-        states = [result.outcome.state for result in results if result.run.method == method and not result.finished]
-        rest = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        rest = tally(r.outcome.state for r in results if r.run.method == method and not r.finished)
         rows.append([METHODS[method].label, *cells, number(worst[method]) if method in worst else "-", rest or "-"])
     header = ["method", *(f"setting {setting}" for setting in study.settings), "worst", "not finished"]
     table = _table(header, rows, [place for place, method in enumerate(order) if method == HERO])
@@ -143,7 +144,7 @@ def _summary(study, results):
     return f"<h2>Every method in every setting</h2>\n{table}\n{_paragraph(text)}"
 
 
-def _figure(figure, path):
+def _figure(figure: Figure, path: Path) -> str:
     picture = base64.b64encode(path.read_bytes()).decode("ascii")
     words, title = html.escape(figure.sentence), html.escape(figure.title)
     return (
@@ -152,7 +153,7 @@ def _figure(figure, path):
     )
 
 
-def _audits(study, results):
+def _audits(study: Study, results: Sequence[Result]) -> str:
     """The layers of a D under spectral norm and of one without, as evaluate.py --audit shows them."""
     setting, seed = shown_setting(study), study.seeds[0]
     parts = []
@@ -172,7 +173,7 @@ def _audits(study, results):
     return "\n".join(["<h2>Discriminators, layer by layer</h2>", *parts] if parts else [])
 
 
-def _runs(results):
+def _runs(results: Sequence[Result]) -> str:
     """The runs that are not finished, with the reason; where the numbers are."""
     text = "<h2>The runs</h2>\n<p>Every number is in <code>results.csv</code>, a line a run.</p>\n"
     rest = [r for r in results if not r.finished]

@@ -1,18 +1,19 @@
 """What the runs of a study came to, read from their directories: results.csv, and what the figures are drawn of."""
 
-import csv
-import io
 import json
 import math
 import statistics
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from evaluation.report import flat
+from evaluation.report import csv_text, flat
 from training.logger import read_stats
 from utils.errors import UserError
 from utils.files import write_text
 
-from .grid import METRICS, Run
+from .grid import METRICS, Run, Study
 from .runs import Outcome, outcome
 
 COLUMNS = [
@@ -32,47 +33,47 @@ class Result(NamedTuple):
 
     run: Run
     outcome: Outcome
-    stats: list
-    audits: dict
+    stats: list[dict[str, Any]]
+    audits: dict[int, dict[str, Any]]
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         return self.outcome.state == "finished"
 
     @property
-    def scored(self):
+    def scored(self) -> list[dict[str, Any]]:
         """The lines with scores, in the order of their steps."""
         return [line for line in self.stats if line.get("fid") is not None]
 
     @property
-    def last(self):
+    def last(self) -> dict[str, Any]:
         """The scores at the last step that was scored; {} where none was."""
         if self.outcome.evaluation:
             return {"step": self.outcome.step, **flat(self.outcome.evaluation)}
         return self.scored[-1] if self.scored else {}
 
     @property
-    def best(self):
+    def best(self) -> dict[str, Any]:
         """The scores at the step with the lowest FID; {} where none was scored."""
         return min([*self.scored, *filter(None, [self.last])], key=lambda line: line["fid"], default={})
 
     @property
-    def final_audit(self):
+    def final_audit(self) -> dict[str, Any] | None:
         """The audit at the end of training; None before that."""
         return self.audits.get(self.run.config.total_steps)
 
-    def values(self, name):
+    def values(self, name: str) -> list[tuple[int, float]]:
         """[(step, value)] of a statistic, where it has one."""
         return [(line["step"], line[name]) for line in self.stats if line.get(name) is not None]
 
     @property
-    def seconds_per_step(self):
+    def seconds_per_step(self) -> float | None:
         """The median over the log's intervals, which leave out scoring and audits."""
         found = [seconds for _, seconds in self.values("seconds_per_step")]
         return statistics.median(found) if found else None
 
 
-def read(run, found):
+def read(run: Run, found: Outcome) -> Result:
     """The Result of a run with this Outcome. One whose files are damaged has failed, with what could be read of it."""
     stats, audits, damage = [], {}, []
     try:
@@ -92,31 +93,32 @@ def read(run, found):
     return Result(run, found, stats, dict(sorted(audits.items())))
 
 
-def collect(runs, known):
+def collect(runs: Iterable[Run], known: Mapping[str, Outcome]) -> list[Result]:
     """The Results of those of the runs that were started. known: {name: Outcome} where it is known already."""
     found = [(run, known.get(run.name) or outcome(run)) for run in runs]
     return [read(run, came_to) for run, came_to in found if came_to.state != "missing"]
 
 
+def tally(words: Iterable[str]) -> str:
+    """How often each is among them: "3 finished, 1 diverged"."""
+    return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
+
+
 # ---- results.csv ---------------------------------------------------------------------------------------------------
 
 
-def write_csv(folder, results):
+def write_csv(folder: Path, results: Iterable[Result]) -> Path:
     """Write results.csv, a line a run, where it says something else than is there. Returns its path."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(_row, results))
-    path, text = folder / "results.csv", table.getvalue()
+    path, text = folder / "results.csv", csv_text(COLUMNS, map(_row, results))
     if not (path.is_file() and path.read_bytes() == text.encode()):
         write_text(path, text)
     return path
 
 
-def _row(result):
+def _row(result: Result) -> dict[str, Any]:
     """What was not measured stays empty. The last step is the last that was scored; the best is that of the FID."""
     run, found, last, best = result.run, result.outcome, result.last, result.best
-    row = {"run": run.name, "method": run.method, "setting": run.setting, "seed": run.seed}
+    row: dict[str, Any] = {"run": run.name, "method": run.method, "setting": run.setting, "seed": run.seed}
     row |= {"outcome": found.state, "message": found.message, "reached": found.step, "last_step": last.get("step")}
     row |= {name: last.get(name) for name in ("inception_score", "fid", "kid", "precision", "recall", "protocol")}
     row |= {"best_step": best.get("step")} | {f"{name}_at_best": best.get(name) for name in METRICS}
@@ -142,10 +144,10 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count()
 
 
-def interval(values, logarithmic=False):
+def interval(values: Iterable[float], logarithmic: bool = False) -> Interval | None:
     """Student's t interval of the mean of values, or of their geometric mean; None without values."""
     from scipy import stats
 
@@ -156,24 +158,26 @@ def interval(values, logarithmic=False):
     low = high = mean
     if len(values) > 1 and (spread := stats.sem(values)) > 0:
         low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=spread)
-    return Interval(*(math.exp(x) if logarithmic else float(x) for x in (mean, low, high)), len(values))
+    mean, low, high = (math.exp(x) if logarithmic else float(x) for x in (mean, low, high))
+    return Interval(mean, low, high, len(values))
 
 
-def by(results, *names):
+def by(results: Iterable[Result], *names: str) -> dict[tuple[Any, ...], list[Result]]:
     """Results in groups: {(value of each name): [results]}, names being those of a Run."""
-    groups = {}
+    groups: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
         groups.setdefault(tuple(getattr(result.run, name) for name in names), []).append(result)
     return groups
 
 
-def means(results, metric):
+def means(results: Iterable[Result], metric: str) -> dict[tuple[Any, ...], Interval]:
     """{(setting, method): Interval} of the last scores of the finished runs; for FID of their geometric mean."""
     groups = by([r for r in results if r.finished and metric in r.last], "setting", "method")
-    return {key: interval([r.last[metric] for r in group], metric == "fid") for key, group in groups.items()}
+    found = {key: interval([r.last[metric] for r in group], metric == "fid") for key, group in groups.items()}
+    return {key: spread for key, spread in found.items() if spread}
 
 
-def worst_cases(study, found, metric):
+def worst_cases(study: Study, found: dict[tuple[Any, ...], Interval], metric: str) -> dict[str, float]:
     """The worst mean over the settings of each method that has one in all of them: {method: mean}, best first.
 
     found: what means() gave.

@@ -5,17 +5,18 @@ What a run came to is read from its directory alone, so it does not matter which
 
 import json
 import shutil
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from evaluation.features import extractor_name
 from evaluation.metrics import sample_counts
 from evaluation.report import flat
-from training.run_dir import locked
+from training.run_dir import checkpoints, locked
 from utils.config import FIELDS, Config, differences
 from utils.errors import UserError
 from utils.settings import check_settings, load_yaml
 
-from .grid import refuse_other
+from .grid import Run, refuse_other
 
 
 class Outcome(NamedTuple):
@@ -24,8 +25,8 @@ class Outcome(NamedTuple):
     state: str
     step: int = 0
     message: str = ""
-    evaluation: dict | None = None
-    record: tuple[dict, ...] = ()
+    evaluation: dict[str, Any] | None = None
+    record: tuple[dict[str, Any], ...] = ()
 
 
 DONE = ("finished", "diverged")
@@ -33,7 +34,7 @@ DONE = ("finished", "diverged")
 LEFT = ("config.yaml", "log.txt", "stats.jsonl", "samples", "checkpoints", "plots", "audits", ".lock")
 
 
-def outcome(run):
+def outcome(run: Run) -> Outcome:
     """What a run came to, by its directory. UserError where that holds another run than the study asks for."""
     path = run.run_dir / "config.yaml"
     failure = failure_path(run)
@@ -48,7 +49,9 @@ def outcome(run):
         return Outcome("failed", 0, f"{path} is damaged: {error}")
     record = tuple(entry for entry in record if isinstance(entry, dict)) if isinstance(record, list) else ()
     step = max([entry["to_step"] for entry in record if type(entry.get("to_step")) is int], default=0)
-    _check_same(run, before, step)
+    refuse_other(run.run_dir, differences(before, run.config))
+    if step > run.config.total_steps:
+        raise UserError(f"{run.run_dir} is at step {step:,}, beyond total_steps {run.config.total_steps:,}")
     if record and "diverged" in record[-1]:
         return Outcome("diverged", step, str(record[-1]["diverged"]), record=record)
     if evaluation := _evaluation(run):
@@ -56,19 +59,12 @@ def outcome(run):
     return Outcome("failed" if failed else "unfinished", step, failed, record=record)
 
 
-def failure_path(run):
+def failure_path(run: Run) -> Path:
     """Where it is written why a run failed, till it is started again."""
     return run.run_dir.parent / "console" / f"{run.name}.failed"
 
 
-def _check_same(run, before, step):
-    """Raise UserError where the run in this directory is another one: with settings that no resume may change."""
-    refuse_other(run.run_dir, differences(before, run.config))
-    if step > run.config.total_steps:
-        raise UserError(f"{run.run_dir} is at step {step:,}, beyond total_steps {run.config.total_steps:,}")
-
-
-def _evaluation(run):
+def _evaluation(run: Run) -> dict[str, Any] | None:
     """The run's evaluation.json; None where there is none of its last step that is whole and under its protocol."""
     config = run.config
     try:
@@ -90,7 +86,7 @@ def _evaluation(run):
 # ---- Starting it ---------------------------------------------------------------------------------------------------
 
 
-def begin(run):
+def begin(run: Run) -> tuple[list[str] | None, str | None]:
     """Make a run ready to be started, or to go on. Returns (the arguments of main.py, None), or (None, why not)."""
     if (state := outcome(run).state) in DONE:
         return None, f"it is {state} meanwhile"
@@ -101,10 +97,10 @@ def begin(run):
     return arguments(run), None
 
 
-def arguments(run):
+def arguments(run: Run) -> list[str]:
     """The arguments of main.py that start a run or, where it was cut off, go on with it."""
     flags = run.flags
-    if _has_checkpoints(run):
+    if checkpoints(run.run_dir):
         flags = {"resume": run.flags["run_dir"]}
         flags |= {name: value for name, value in run.flags.items() if FIELDS[name].metadata["resumable"]}
     words = []
@@ -116,11 +112,7 @@ def arguments(run):
     return words
 
 
-def _has_checkpoints(run):
-    return any((run.run_dir / "checkpoints").glob("step_*.pt"))
-
-
-def in_use(run):
+def in_use(run: Run) -> str | None:
     """Who trains in a run's directory now, as a sentence; None where nobody does."""
     if not run.run_dir.is_dir():
         return None
@@ -131,7 +123,7 @@ def in_use(run):
         return str(error)
 
 
-def clear(run):
+def clear(run: Run) -> None:
     """Delete what is left of a run that ended before its first checkpoint: there is nothing in it to go on with."""
     kept = [*run.run_dir.glob("checkpoints/*.pt"), *run.run_dir.glob("checkpoints/*.damaged")]
     kept += run.run_dir.glob("evaluation.json")

@@ -1,17 +1,21 @@
 """The figures of a study's samples and of the time of its steps (after Miyato et al. 2018, figure 10)."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from matplotlib.axes import Axes
 
 from utils.plots import pyplot, read_grid
 
 from .drawing import COLOURS, HERO, WIDTH, Figure, extremes, name_of, name_rows, number, panels, shown_setting
-from .results import by, interval
+from .grid import Study
+from .results import Result, interval, tally
 
 COLLAPSED = "the generator has collapsed"  # as diagnostics.warnings() says it
 SAMPLES, OVERVIEW = 36, 9  # samples of a method's grid, and of a cell in the overview
 
 
-def images_of(result, count):
+def images_of(result: Result, count: int) -> np.ndarray | None:
     """The first samples of a run's last grid: (n, H, W[, C]) uint8; None where there is none that can be read."""
     paths = sorted((result.run.run_dir / "samples").glob("step_*.png"), key=lambda path: int(path.stem.split("_")[1]))
     try:
@@ -20,7 +24,7 @@ def images_of(result, count):
         return None
 
 
-def _tile(images, columns, gap):
+def _tile(images: np.ndarray, columns: int, gap: int) -> np.ndarray:
     """Images (n, H, W[, C]) in rows, white between them."""
     rows = -(-len(images) // columns)
     height, width = images.shape[1:3]
@@ -31,7 +35,7 @@ def _tile(images, columns, gap):
     return canvas
 
 
-def _show(axis, result, count, columns):
+def _show(axis: Axes, result: Result | None, count: int, columns: int) -> None:
     images = images_of(result, count) if result else None
     axis.set_xticks([])
     axis.set_yticks([])
@@ -44,7 +48,7 @@ def _show(axis, result, count, columns):
         axis.imshow(_tile(images, columns, gap), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
 
 
-def samples(study, results):
+def samples(study: Study, results: Sequence[Result]) -> Figure:
     """A grid of samples a method, drawn from the same z, of the first seed."""
     chosen = {r.run.method: r for r in results if r.run.seed == study.seeds[0]}
     figure, axes = panels(len(study.methods), 3, 2.45)
@@ -60,7 +64,7 @@ def samples(study, results):
     return Figure("samples", title, figure, text)
 
 
-def overview(study, results):
+def overview(study: Study, results: Sequence[Result]) -> Figure:
     """Nine samples of each method in each setting, drawn from the same z, of the first seed."""
     chosen = {(r.run.method, r.run.setting): r for r in results if r.run.seed == study.seeds[0]}
     size = (WIDTH, 0.93 * len(study.methods) + 0.4)
@@ -73,32 +77,26 @@ def overview(study, results):
         row[0].set_ylabel(words, rotation=0, ha="right", va="center", fontsize=9)
     for axis, setting in zip(axes[0], study.settings):
         axis.set_title(setting, fontsize=10)
-    return Figure(
-        "samples_by_setting", f"Samples in every setting, seed {study.seeds[0]}", figure, _on_overview(results)
-    )
+    title = f"Samples in every setting, seed {study.seeds[0]}"
+    return Figure("samples_by_setting", title, figure, _on_overview(results))
 
 
-def _on_overview(results):
+def _on_overview(results: Sequence[Result]) -> str:
     """How many runs collapsed, and how many diverged."""
-    finished = [r for r in results if r.finished]
-    gone = [r for r in finished if any(COLLAPSED in words for words in r.outcome.evaluation.get("warnings", []))]
-    text = f"Of {len(finished)} runs that are finished, {len(gone)} collapsed to nearly one image"
-    if gone:
-        text += ": " + ", ".join(
-            f"{len(group)} of {name_of(method)}" for (method,), group in by(gone, "method").items()
-        )
-    diverged = by([r for r in results if r.outcome.state == "diverged"], "method")
-    if not diverged:
-        return text + ". None diverged to NaN or infinity."
-    return text + ". Diverged: " + ", ".join(f"{len(group)} of {name_of(m)}" for (m,), group in diverged.items()) + "."
+    warned = [(r, (r.outcome.evaluation or {}).get("warnings", [])) for r in results if r.finished]
+    gone = [f"of {name_of(r.run.method)}" for r, warnings in warned if any(COLLAPSED in words for words in warnings)]
+    diverged = [f"of {name_of(r.run.method)}" for r in results if r.outcome.state == "diverged"]
+    text = f"Of {len(warned)} runs that are finished, {len(gone)} collapsed to nearly one image"
+    text += f": {tally(gone)}. " if gone else ". "
+    return text + (f"Diverged: {tally(diverged)}." if diverged else "None diverged to NaN or infinity.")
 
 
-def seconds(study, results):
+def seconds(study: Study, results: Sequence[Result]) -> Figure:
     """The measured time of a step of G, with its n_dis updates of D, by method."""
     timed = [(r.run.config.n_dis, r.run.method, r.seconds_per_step) for r in results if r.seconds_per_step]
     counts = sorted({n_dis for n_dis, *_ in timed})
     figure, axes = panels(max(1, len(counts)), 2, 0.24 * len(study.methods) + 1, sharey=True)
-    found = {}
+    found: dict[int, dict[str, float]] = {}
     for axis, n_dis in zip(axes, counts):
         for row, method in enumerate(study.methods):
             spread = interval([s for n, m, s in timed if (n, m) == (n_dis, method)])
@@ -112,14 +110,13 @@ def seconds(study, results):
     return Figure("seconds_per_step", "Time of a step of G", figure, _on_seconds(results, found))
 
 
-def _on_seconds(results, found):
+def _on_seconds(results: Sequence[Result], found: dict[int, dict[str, float]]) -> str:
     if not found:
         return "No step has been timed yet."
     n_dis = max(found)
     own = found[n_dis]
-    text = (
-        f"With n_dis {n_dis}: {extremes(own, 'longest for', 'shortest for', lambda value: f'{1000 * value:.1f} ms')}."
-    )
+    words = extremes(own, "longest for", "shortest for", lambda value: f"{1000 * value:.1f} ms")
+    text = f"With n_dis {n_dis}: {words}."
     if "none" in own:
         ratios = [f"{name_of(m)} {own[m] / own['none']:.2f}" for m in (HERO, "wgan_gp", "batch") if m in own]
         text += f" In units of no normalization: {', '.join(ratios)}." if ratios else ""

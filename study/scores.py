@@ -1,30 +1,19 @@
 """The figures of a study's scores, with a computed sentence to each (after Miyato et al. 2018, figures 1 and 2)."""
 
 import statistics
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from utils.plots import pyplot
 
-from .drawing import (
-    COLOURS,
-    HERO,
-    STEPS,
-    Figure,
-    band,
-    extremes,
-    legend,
-    name_of,
-    name_rows,
-    number,
-    panels,
-    plain_ticks,
-)
-from .grid import METRICS, SETTINGS
-from .results import by, means, worst_cases
+from .drawing import COLOURS, HERO, Figure, band, extremes, legend, name_of, name_rows, number, panels, plain_ticks
+from .grid import METRICS, SETTINGS, Study
+from .results import Interval, Result, by, means, worst_cases
 
 
-def scores(study, results, metric):
+def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
     """The last step's score of every run: a panel a setting, a row a method; dots are seeds, bars 95 % intervals."""
     words, more_is_better = METRICS[metric]
     scored = [result for result in results if metric in result.last]
@@ -48,7 +37,7 @@ def scores(study, results, metric):
     return Figure(f"{metric}_by_setting", f"{words} by setting and method", figure, _on_scores(study, results, metric))
 
 
-def _dot(axis, value, row, colour, state):
+def _dot(axis: Axes, value: float, row: int, colour: str, state: str) -> None:
     """One run: a dot; hollow, where it is not finished, and a cross, where it diverged."""
     if state == "diverged":
         axis.plot([value], [row], "x", ms=6, color=colour)
@@ -57,29 +46,29 @@ def _dot(axis, value, row, colour, state):
         axis.plot([value], [row], "o", ms=4, alpha=0.6, color=colour, **filled)
 
 
-def _scale(axes, values, spreads, logarithmic):
+def _scale(axes: list[Axes], values: Sequence[float], spreads: Iterable[Interval], logarithmic: bool) -> None:
     """Limits that show every value, and the intervals as far as those do not make them a quarter wider."""
-    map_to, map_back = (np.log, np.exp) if logarithmic else (np.asarray, np.asarray)
-    values = map_to(np.maximum(list(values), 1e-3) if logarithmic else list(values)) if values else np.zeros(1)
-    room = max(np.ptp(values), 0.1)
-    ends = [map_to(max(end, 1e-3) if logarithmic else end) for s in spreads for end in (s.low, s.high)]
-    low = max(min([*values, *ends]), values.min() - room / 8) - 0.05 * room
-    high = min(max([*values, *ends]), values.max() + room / 8) + 0.05 * room
-    axes[0].set_xlim(map_back(low), map_back(high))
+    points = np.array(values or [float(logarithmic)])  # 0 on the axis, where there are none
+    ends = np.array([end for spread in spreads for end in (spread.low, spread.high)])
+    if logarithmic:
+        points, ends = np.log(np.maximum(points, 1e-3)), np.log(np.maximum(ends, 1e-3))
+    room = max(np.ptp(points), 0.1)
+    low = max(min([*points, *ends]), points.min() - room / 8) - 0.05 * room
+    high = min(max([*points, *ends]), points.max() + room / 8) + 0.05 * room
+    axes[0].set_xlim(*(np.exp([low, high]) if logarithmic else (low, high)))
     if logarithmic:
         axes[0].set_xscale("log")
         for axis in axes:
             plain_ticks(axis.xaxis)
 
 
-def _setting_title(setting):
+def _setting_title(setting: str) -> str:
     found = SETTINGS[setting]
-    return (
-        f"{setting}: lr {found['lr_G']:g}, betas {found['betas'][0]:g}, {found['betas'][1]:g}, n_dis {found['n_dis']}"
-    )
+    beta1, beta2 = found["betas"]
+    return f"{setting}: lr {found['lr_G']:g}, betas {beta1:g}, {beta2:g}, n_dis {found['n_dis']}"
 
 
-def _on_scores(study, results, metric):
+def _on_scores(study: Study, results: Sequence[Result], metric: str) -> str:
     """Who is best where, in how many settings surely so, and who has the best worst setting."""
     found = means(results, metric)
     words, more_is_better = METRICS[metric]
@@ -89,7 +78,7 @@ def _on_scores(study, results, metric):
         own = {method: spread for (where, method), spread in found.items() if where == setting}
         if own:
             best = winners[setting] = min(own, key=lambda method: sign * own[method].mean)
-            sure += len(own) > 1 and _apart(own, best, more_is_better)
+            sure += len(own) > 1 and _apart(own, best)
     if not winners:
         return "No run is finished yet."
     each = ", ".join(f"{setting} {name_of(m)} ({number(found[setting, m].mean)})" for setting, m in winners.items())
@@ -111,19 +100,17 @@ def _on_scores(study, results, metric):
     return text + (f" Left out of the means: {left_out} of {len(results)} runs, not finished." if left_out else "")
 
 
-def _apart(own, best, more_is_better):
+def _apart(own: dict[str, Interval], best: str) -> bool:
     """Whether the best method's interval lies apart from those of all others."""
-    others = [spread for method, spread in own.items() if method != best]
-    if more_is_better:
-        return all(spread.high < own[best].low for spread in others)
-    return all(spread.low > own[best].high for spread in others)
+    low, high = own[best].low, own[best].high
+    return all(spread.high < low or spread.low > high for method, spread in own.items() if method != best)
 
 
-def curves(study, results, metric):
+def curves(study: Study, results: Sequence[Result], metric: str) -> Figure:
     """A score over training: a panel a method, a line a setting, a band from the lowest to the highest seed."""
     words, _ = METRICS[metric]
     groups = by(results, "method", "setting")
-    figure, axes = panels(len(study.methods), 3, 1.6, STEPS, sharex=True, sharey=True)
+    figure, axes = panels(len(study.methods), 3, 1.6, over_training=True, sharex=True, sharey=True)
     colours = dict(zip(study.settings, pyplot().get_cmap("viridis")(np.linspace(0, 0.92, len(study.settings)))))
     for axis, method in zip(axes, study.methods):
         for setting in study.settings:
@@ -137,14 +124,14 @@ def curves(study, results, metric):
     return Figure(f"{metric}_curves", f"{words} over training", figure, _on_curves(study, results, metric))
 
 
-def _on_curves(study, results, metric):
+def _on_curves(study: Study, results: Sequence[Result], metric: str) -> str:
     """How much of the best step's score is lost at the last one."""
     words, more_is_better = METRICS[metric]
     lost = {}
     for method in study.methods:
         found = [result for result in results if result.run.method == method and result.finished]
-        pairs = [(result.last.get(metric), [value for _, value in result.values(metric)]) for result in found]
-        pairs = [(last, (max if more_is_better else min)([*values, last])) for last, values in pairs if values and last]
+        lines = [(result.last.get(metric), [value for _, value in result.values(metric)]) for result in found]
+        pairs = [(last, (max if more_is_better else min)([*values, last])) for last, values in lines if values and last]
         ratios = [best / last if more_is_better else last / best for last, best in pairs if best > 0 and last > 0]
         if ratios:
             lost[method] = statistics.median(ratios)
