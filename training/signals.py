@@ -1,8 +1,9 @@
 """Signals to a run: to stop, and to save."""
 
-import os
 import signal
 from types import FrameType
+
+from utils.launcher import launched
 
 
 class Signals:
@@ -25,7 +26,7 @@ class Signals:
         if signal.Signals(number).name == "SIGUSR1":
             self.save = 1
             return
-        if self.stop and number == signal.SIGINT and "LOCAL_RANK" not in os.environ:
+        if self.stop and number == signal.SIGINT and not launched():
             raise KeyboardInterrupt
         self.stop = number
 

@@ -5,6 +5,9 @@ import datetime
 import gc
 import inspect
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -16,11 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .config import Config
 from .errors import UserError
+from .launcher import VARIABLES, launched, number, several
 
 T = TypeVar("T")
 # The argument's name since torch 2.14, and before.
 NAMES = inspect.signature(DistributedDataParallel).parameters
 BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in NAMES else "broadcast_buffers"
+JOINING = 5  # seconds until it is said what a process waits for
 PATIENCE = datetime.timedelta(days=1)  # ranks wait this long for rank 0, which trains the classifier and scores
 
 
@@ -30,15 +35,15 @@ def select_device(name: str) -> torch.device:
     auto is CUDA where there is one. Under torchrun, auto and cuda are the GPU of this process's local rank.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    local = os.environ.get("LOCAL_RANK")
-    if count and name != "cpu" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > count:
+    local = number("LOCAL_RANK", 0) if launched() else None
+    if count and name != "cpu" and launched() and number("LOCAL_WORLD_SIZE", 1) > count:
         raise UserError(f"there are more processes than CUDA devices, {count}: one each, or --device cpu")
     if local is not None and name.startswith("cuda:"):
         raise UserError(
             f"--device {name} is one device, and there are several processes: --device cuda gives each its own"
         )
     if name == "auto" or (name == "cuda" and count):
-        return torch.device(("cuda" if local is None else f"cuda:{int(local) % count}") if count else "cpu")
+        return torch.device(("cuda" if local is None else f"cuda:{local % count}") if count else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -51,6 +56,11 @@ def select_device(name: str) -> torch.device:
     elif device.type != "cpu":
         raise UserError(f"--device takes auto, cpu, cuda or cuda:N, not {name!r}")
     return device
+
+
+def has_cuda(config: Config) -> bool:
+    """Whether a run with --device auto, or as its configuration has it, would compute on CUDA here."""
+    return config.device != "cpu" and torch.cuda.is_available()
 
 
 def rank() -> int:
@@ -69,18 +79,41 @@ def world_size() -> int:
 
 @contextlib.contextmanager
 def processes() -> Iterator[None]:
-    """Join the other processes that torchrun started, for as long as the context lasts."""
-    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        backend = "cpu:gloo"  # for what lies on the CPU: objects, features, signals
-        if torch.cuda.is_available():
-            torch.cuda.set_device(select_device("auto"))
-            backend += ",cuda:nccl"
-        dist.init_process_group(backend, timeout=PATIENCE)
+    """Join the other processes that torchrun started, for as long as the context lasts.
+
+    Says what is waited for where they do not come. UserError where it is known that they cannot meet.
+    """
+    if several():
+        _join()
     yield
     if dist.is_initialized():  # after an error the others may be gone already, and would be waited for
         gc.collect()  # networks hold threads of the group, which must not outlive it
         dist.barrier()
         dist.destroy_process_group()
+
+
+def _join() -> None:
+    size, place = os.environ["WORLD_SIZE"], f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    advice = "start them with torchrun or, for one process alone, unset WORLD_SIZE and RANK"
+    if missing := [name for name in VARIABLES if not os.environ.get(name)]:
+        raise UserError(f"WORLD_SIZE is {size}, but {' and '.join(missing)} are missing to meet the others: {advice}")
+    backend = "cpu:gloo"  # for what lies on the CPU: objects, features, signals
+    if torch.cuda.is_available():
+        torch.cuda.set_device(select_device("auto"))
+        backend += ",cuda:nccl"
+    waiting = f"rank {os.environ['RANK']} waits at {place} for the others of WORLD_SIZE {size}; if there are none, "
+    timer = threading.Timer(JOINING, lambda: print(waiting + advice, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # the wait is not Python's, and would not see Ctrl-C
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise UserError(f"{size} processes cannot meet at {place} ({reason}): {advice}") from error
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

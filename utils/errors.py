@@ -1,11 +1,11 @@
 """The errors that a user can cause or must know of: shown as one message, without a traceback."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 
 from .console import Outlet
+from .launcher import launched, own_rank
 
 
 class UserError(Exception):
@@ -46,11 +46,20 @@ def explaining_memory(what: str, advice: str) -> Iterator[None]:
     """Turn torch's error where memory ran out into a UserError that says what to do."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        ran_out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        if not ran_out and "can't allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not memory_ran_out(error):
             raise
-        raise UserError(f"out of memory with {what}: {advice} ({error})") from error
+        raise UserError(f"out of memory with {what}: {advice} ({_first_line(error)})") from error
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether an error is numpy's, torch's on a CPU, or torch's on CUDA (which is a RuntimeError) for that."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
 
 
 def run_as_script(main: Callable[[], object]) -> None:
@@ -63,7 +72,7 @@ def run_as_script(main: Callable[[], object]) -> None:
 
 
 def _run(main: Callable[[], object]) -> None:
-    rank = int(os.environ.get("RANK", 0))
+    rank = own_rank()
     name = f"process {rank}: " if rank else ""
     try:
         main()
@@ -74,16 +83,20 @@ def _run(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print(f"\n{name}interrupted", file=sys.stderr)
         sys.exit(130)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if memory_ran_out(error):
+            print(f"{name}error: out of memory; ask for less at once ({_first_line(error)})", file=sys.stderr)
+            sys.exit(UserError.exit_code)
         if not _lost_another(error):
             raise
-        first = str(error).strip().split("\n")[0][:200]
-        print(f"{name}stops, since another process has ended, or cannot be reached: {first}", file=sys.stderr)
+        why = f"another process has ended, or cannot be reached: {_first_line(error)}"
+        print(f"{name}stops, since {why}", file=sys.stderr)
         sys.exit(1)
 
 
-def _lost_another(error: RuntimeError) -> bool:
+def _lost_another(error: BaseException) -> bool:
     """Whether an error is what gloo or NCCL raise where another process of the group is gone."""
-    among = int(os.environ.get("WORLD_SIZE", 1)) > 1
     text = str(error).lower()
-    return among and (type(error).__name__.startswith("Dist") or any(word in text for word in ("gloo", "nccl", "peer")))
+    return launched() and (
+        type(error).__name__.startswith("Dist") or any(word in text for word in ("gloo", "nccl", "peer"))
+    )
