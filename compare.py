@@ -18,7 +18,7 @@ from typing import Any
 
 from study.grid import GRID, Run, Study, claim, load_study, seeds_of
 from utils.errors import Stopped, UserError, run_as_script
-from utils.parser import Parser, add_settings, given_settings
+from utils.parser import Parser, a_path, add_settings, given_settings
 
 CONFIG = "configs/studies/digits.yaml"
 OVERRIDES = ("data_dir", "device", "features", "inception_weights", "num_samples", "protocol", "total_steps")
@@ -27,8 +27,8 @@ OVERRIDES = ("data_dir", "device", "features", "inception_weights", "num_samples
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns (namespace, the typed settings, which go before the study's own)."""
     parser = Parser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", default=CONFIG, help=f"the study's YAML (default: {CONFIG})")
-    parser.add_argument("--out", metavar="DIR", help="its folder (default: runs/studies/NAME)")
+    parser.add_argument("--config", type=a_path, default=CONFIG, help=f"the study's YAML (default: {CONFIG})")
+    parser.add_argument("--out", type=a_path, metavar="DIR", help="its folder (default: runs/studies/NAME)")
     parser.add_argument("--quick", action="store_true", help="a small part of the grid; its runs count for all of it")
     for key, choices in GRID.items():
         parser.add_argument(f"--{key}", nargs="+", metavar=key.upper(), help=f"only these of: {', '.join(choices)}")

@@ -3,6 +3,9 @@
 Also scores the images of any other generator, and audits a discriminator: how steep it is, and what bounds that.
 """
 
+import utils  # noqa: F401, first, since it says which package is missing
+
+# isort: split
 import argparse
 import json
 from collections.abc import Sequence
@@ -17,12 +20,13 @@ from datasets.image_files import check_npz, load_samples, save_samples
 from evaluation import Evaluator, features, lipschitz, report
 from evaluation.sampling import BLOCK, Generated, Given, images_at, latents
 from training.checkpoint import load_discriminator, load_trained
+from training.logger import append
 from training.run_dir import by_run, latest, stem_of
 from utils.config import comparison
 from utils.distributed import processes, rank, rank_zero_first, say_once, select_device
 from utils.errors import UserError, refuse_if, run_as_script
 from utils.files import check_target, write_text
-from utils.parser import Parser, add_settings, given_settings
+from utils.parser import Parser, a_path, add_settings, given_settings
 from utils.precision import keep_memory
 from utils.settings import resolve
 
@@ -35,17 +39,33 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
     """Returns (namespace, the typed settings). Settings that are not typed are the checkpoint's own."""
     parser = Parser(description=__doc__, allow_abbrev=False)
     add = parser.add_argument
-    add("checkpoints", nargs="*", metavar="RUN_DIR_OR_CHECKPOINT", help="every checkpoint of a run, or these")
-    add("--samples", metavar="DIR_OR_NPZ", help="score these images instead, against --dataset")
-    add("--reference", metavar="DIR", help="a folder of images in the place of the data set's real ones")
+    add(
+        "checkpoints",
+        nargs="*",
+        type=a_path,
+        metavar="RUN_DIR_OR_CHECKPOINT",
+        help="every checkpoint of a run, or these",
+    )
+    add("--samples", type=a_path, metavar="DIR_OR_NPZ", help="score these images instead, against --dataset")
+    add(
+        "--reference",
+        type=a_path,
+        metavar="DIR",
+        help="a folder of images in the place of the data set's real ones",
+    )
     add_settings(parser, OVERRIDES)
     add("--bootstrap", metavar="N", type=int, default=0, help="intervals of FID and KID, by N resamples")
     add("--fid_infinity", action="store_true", help="FID extrapolated to infinitely many samples")
     add("--no_ema", action="store_true", help="score G itself, not the moving average of its weights")
-    add("--save_samples", metavar="FILE.npz", help="keep the scored images: samples, uint8, N x H x W x C")
+    add(
+        "--save_samples",
+        type=a_path,
+        metavar="FILE.npz",
+        help="keep the scored images: samples, uint8, N x H x W x C",
+    )
     add("--audit", action="store_true", help="bound the slope of D, and measure it: the run's audit.json")
     add_settings(parser.add_argument_group("what --samples show"), OF_SAMPLES)
-    add("--export", help=argparse.SUPPRESS)  # these two are handed to generate.py
+    add("--export", type=a_path, help=argparse.SUPPRESS)  # these two are handed to generate.py
     add("--interpolate", action="store_true", help=argparse.SUPPRESS)
     namespace = parser.parse_args(argv)
     check_flags(namespace)
@@ -105,6 +125,8 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
         )
         if rank() == 0:
             results += say_results(path, found)
+            if path.parent.name == "checkpoints":
+                append(path.parent.parent, f"scores of {path}:\n  {report.summary(found)}")
             written = report.write(stem_of(paths, ema, evaluator.folder), results)
     if rank() > 0:
         return []

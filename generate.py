@@ -1,5 +1,8 @@
 """Draw from a trained generator: a picture for each seed and a grid of them, latent interpolations; or export it."""
 
+import utils  # noqa: F401, first, since it says which package is missing
+
+# isort: split
 import argparse
 import itertools
 from collections.abc import Iterable, Sequence
@@ -16,7 +19,7 @@ from utils.console import progress
 from utils.distributed import select_device
 from utils.errors import UserError, explaining_memory, refuse_if, run_as_script
 from utils.files import check_target, write_atomically
-from utils.parser import Parser, add_settings, given_settings
+from utils.parser import Parser, a_path, add_settings, given_settings
 
 OVERRIDES = ("seed", "device")
 LARGEST_SEED = 2**32
@@ -39,15 +42,35 @@ def seed_range(text: str) -> range:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, allow_abbrev=False)
     add = parser.add_argument
-    add("path", metavar="RUN_DIR_OR_FILE", help="a run, one of its checkpoints, or an exported file")
+    add(
+        "path",
+        type=a_path,
+        metavar="RUN_DIR_OR_FILE",
+        help="a run, one of its checkpoints, or an exported file",
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--num", type=int, help="how many images: those of the seeds 0, 1, ... (default: 64)")
     seeds = "numbers and ranges such as 0-63: the image of seed K is the one that evaluate.py scores as number K"
     which.add_argument("--seeds", nargs="+", type=seed_range, metavar="SEED", help=seeds)
-    add("--out", metavar="DIR", help="write a PNG for each seed there, and grid.png of them all")
-    add("--npz", metavar="FILE.npz", help="keep the images in one file: samples, uint8, N x H x W x C")
+    add(
+        "--out",
+        type=a_path,
+        metavar="DIR",
+        help="write a PNG for each seed there, and grid.png of them all",
+    )
+    add(
+        "--npz",
+        type=a_path,
+        metavar="FILE.npz",
+        help="keep the images in one file: samples, uint8, N x H x W x C",
+    )
     add("--interpolate", action="store_true", help="draw a latent interpolation into the run's plots")
-    add("--export", metavar="FILE", help="save the generator for inference, spectral norm folded in")
+    add(
+        "--export",
+        type=a_path,
+        metavar="FILE",
+        help="save the generator for inference, spectral norm folded in",
+    )
     add("--no_ema", action="store_true", help="draw from G itself, not the moving average of its weights")
     add_settings(parser, OVERRIDES)
     given = parser.parse_args(argv)

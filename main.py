@@ -1,5 +1,8 @@
 """The whole job: train a GAN, then score what was trained. `python main.py` alone trains SN-DCGAN on 8x8 digits."""
 
+import utils  # noqa: F401, first, since it says which package is missing
+
+# isort: split
 from utils.errors import run_as_script
 from utils.parser import parse_args
 

@@ -1,5 +1,8 @@
 """Train a GAN: the mathematics of the two updates, and the loop around them (Miyato et al. 2018, section 4)."""
 
+import utils  # noqa: F401, first, since it says which package is missing
+
+# isort: split
 import contextlib
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from training.run import Run, opened
 from training.schedule import set_learning_rates
 from training.state import State
 from utils.config import Config
+from utils.console import command
 from utils.distributed import gradients_stay_local, processes, rank
 from utils.errors import Diverged, run_as_script
 from utils.parser import parse_args
@@ -163,7 +167,7 @@ def main() -> None:
         config = prepare(flags, dry_run)
         path = train(config)
         if rank() == 0:
-            print(f"\ndone. Score it: python evaluate.py {config.run_dir}   (last checkpoint: {path})")
+            print(f"\ndone. Score it: {command('python', 'evaluate.py', config.run_dir)}   (last checkpoint: {path})")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ from typing import Any, NoReturn
 
 from .config import FIELDS, to_flag
 from .errors import UserError
+from .launcher import own_rank
 from .settings import checked, element_type
+
+a_path = os.path.expanduser  # the type of a flag that names a file or folder, where ~ is the user's home
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,8 +25,8 @@ class Parser(argparse.ArgumentParser):
             given = message.split(": ", 1)[1].split()[0]
             close = difflib.get_close_matches(given.split("=")[0], self._option_string_actions, 1)
             message += f"; did you mean {close[0]}?" if close else ""
-        first = os.environ.get("RANK", "0") == "0"  # one of the processes of a torchrun is enough
-        self.exit(2, f"error: {message} (--help lists every flag)\n" if first else None)
+        # One of the processes of a torchrun is enough.
+        self.exit(2, None if own_rank() else f"error: {message} (--help lists every flag)\n")
 
 
 def add_settings(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:

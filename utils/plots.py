@@ -1,6 +1,7 @@
 """Pictures: grids of images, and matplotlib. Images are (N, C, H, W) uint8."""
 
 import math
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -47,6 +48,7 @@ def read_grid(path: str | Path, columns: int = 10) -> np.ndarray:
 
 def pyplot() -> ModuleType:
     """matplotlib.pyplot, imported late and drawing into files alone."""
+    os.environ["MPLBACKEND"] = "Agg"  # whatever is inherited: a notebook's backend does not exist elsewhere
     import matplotlib
 
     matplotlib.use("Agg")
