@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import UserError, refuse_if
+from utils.errors import UserError, memory_ran_out, refuse_if
 from utils.files import check_target, write_atomically
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -70,6 +70,8 @@ def read_images(paths: Sequence[str | Path], image_size: int, channels: int, res
         except UserError:
             raise
         except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+            if memory_ran_out(error):
+                raise
             reason = str(error) or type(error).__name__
             raise UserError(f"cannot read the image {path}: {reason}. Remove or replace it") from error
         out.copy_(torch.from_numpy(np.array(image)).view(image_size, image_size, channels).permute(2, 0, 1))
@@ -103,6 +105,8 @@ def load_samples(path: str | Path, image_size: int, channels: int) -> Tensor:
             names = [name for name in NPZ_KEYS if name in content]
             array = content[names[0]] if names else None
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a file that is damaged or something else
+        if memory_ran_out(error):
+            raise
         raise UserError(f"--samples {path} is neither a folder nor an .npz of numbers: {error}") from error
     if array is None:
         raise UserError(f"--samples {path} has no array named {' or '.join(NPZ_KEYS)}")

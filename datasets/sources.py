@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from utils.config import Config
-from utils.errors import UserError
+from utils.errors import UserError, explaining_memory, memory_ran_out
 
 from .image_files import list_images, read_images
 from .images import Images, fit
@@ -55,31 +55,28 @@ def _load_stl10(data_dir: str, split: str) -> RawSplit:
 
 
 class Source(NamedTuple):
-    """A named data set: its loader (data_dir, split) -> raw split, the side of its images, and where to find it."""
+    """A named data set: its loader (data_dir, split) -> raw split, its class in torchvision, and where to find it."""
 
     load: Callable[[str, str], RawSplit]
-    side: int
+    kind: str = ""
     home: str = ""
     files: str = ""
 
 
-def _torchvision(name: str) -> Callable[[str, str], RawSplit]:
-    return lambda data_dir, split: _load_torchvision(name, data_dir, split)
+def _torchvision(name: str, home: str, files: str) -> Source:
+    return Source(lambda data_dir, split: _load_torchvision(name, data_dir, split), name, home, files)
 
 
 _MNIST_FILES = "the four files {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz (or unpacked) in"
 SOURCES = {
-    "digits": Source(_load_digits, 8),
-    "mnist": Source(_torchvision("MNIST"), 28, "ossci-datasets.s3.amazonaws.com/mnist", f"{_MNIST_FILES} MNIST/raw/"),
-    "fashion_mnist": Source(
-        _torchvision("FashionMNIST"),
-        28,
-        "github.com/zalandoresearch/fashion-mnist",
-        f"{_MNIST_FILES} FashionMNIST/raw/",
+    "digits": Source(_load_digits),
+    "mnist": _torchvision("MNIST", "ossci-datasets.s3.amazonaws.com/mnist", f"{_MNIST_FILES} MNIST/raw/"),
+    "fashion_mnist": _torchvision(
+        "FashionMNIST", "github.com/zalandoresearch/fashion-mnist", f"{_MNIST_FILES} FashionMNIST/raw/"
     ),
-    "cifar10": Source(_torchvision("CIFAR10"), 32, "www.cs.toronto.edu/~kriz/cifar.html", "cifar-10-python.tar.gz"),
-    "cifar100": Source(_torchvision("CIFAR100"), 32, "www.cs.toronto.edu/~kriz/cifar.html", "cifar-100-python.tar.gz"),
-    "stl10": Source(_load_stl10, 96, "cs.stanford.edu/~acoates/stl10", "stl10_binary.tar.gz"),
+    "cifar10": _torchvision("CIFAR10", "www.cs.toronto.edu/~kriz/cifar.html", "cifar-10-python.tar.gz"),
+    "cifar100": _torchvision("CIFAR100", "www.cs.toronto.edu/~kriz/cifar.html", "cifar-100-python.tar.gz"),
+    "stl10": Source(_load_stl10, "STL10", "cs.stanford.edu/~acoates/stl10", "stl10_binary.tar.gz"),
 }
 
 
@@ -90,19 +87,23 @@ def load_split(config: Config, split: str = "train") -> Images:
     """Load the "train" or "test" split of config.dataset as Images at config.image_size with config.channels.
 
     STL-10 trains on its 100,000 unlabelled images, as the paper does. A folder's splits are its subfolders train and
-    test where it has them; otherwise every image is in both. Raises UserError where there is no such data.
+    test where it has them; otherwise every image is in both. Raises UserError where there is no such data, or no room
+    for it in memory.
     """
-    if config.dataset == "folder":
-        return load_folder(config.data_dir, split, config.image_size, config.channels)
-    source = SOURCES[config.dataset]
-    try:
-        with _download_timeout():
-            images, labels, classes = source.load(config.data_dir, split)
-        if len(images) != len(labels):
-            raise ValueError(f"{len(images)} images but {len(labels)} labels")
-    except Exception as error:  # torchvision asserts, unpickles and unpacks: what it raises for a bad file is open
-        raise UserError(_absent(config, source, error)) from error
-    return Images(fit(images, config.image_size, config.channels), labels, classes)
+    with explaining_memory(f"the images of {config.dataset}", "choose a smaller --image_size, or fewer images"):
+        if config.dataset == "folder":
+            return load_folder(config.data_dir, split, config.image_size, config.channels)
+        source = SOURCES[config.dataset]
+        try:
+            with _download_timeout():
+                images, labels, classes = source.load(config.data_dir, split)
+            if len(images) != len(labels):
+                raise ValueError(f"{len(images)} images but {len(labels)} labels")
+        except Exception as error:  # torchvision asserts, unpickles and unpacks: what it raises for a bad file is open
+            if memory_ran_out(error):
+                raise
+            raise UserError(_why_not(config, source, error)) from error
+        return Images(fit(images, config.image_size, config.channels), labels, classes)
 
 
 @contextlib.contextmanager
@@ -115,14 +116,46 @@ def _download_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _absent(config: Config, source: Source, error: Exception) -> str:
-    reason = " ".join(str(error).split()) or type(error).__name__
+def _why_not(config: Config, source: Source, error: Exception) -> str:
+    """What is wrong with a data set that cannot be loaded, and what to do."""
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    if damaged := [str(path) for path in damaged_files(source.kind, Path(config.data_dir))]:
+        them = "them" if len(damaged) > 1 else "it"
+        return (
+            f"{' and '.join(damaged)} cannot be used, damaged or not the published one ({reason}): delete {them}, so "
+            f"that {them} will be downloaded again, or fetch {them} from {source.home}"
+        )
+    if isinstance(error, ValueError) or not source.kind:
+        return f"the data set {config.dataset} in {Path(config.data_dir).resolve()} does not fit together: {reason}"
     return (
         f"the data set {config.dataset} is not complete in {Path(config.data_dir).resolve()}, and it could not be "
         f"downloaded ({reason}). To put it there by hand, fetch it from {source.home} and place {source.files} under "
         f"that folder, or name the folder that has it with --data_dir. Without a network, --dataset digits needs no "
         "download."
     )
+
+
+def damaged_files(kind: str, root: Path) -> Iterator[Path]:
+    """The files of torchvision's data set `kind` below root that are there, but not as they were published."""
+    from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity
+
+    published: Any = getattr(datasets, kind, None)
+    if hasattr(published, "resources"):  # MNIST and its kin, whose unpacked files have no published checksum
+        for name, md5 in published.resources:
+            packed = root / kind / "raw" / name
+            unpacked = packed.with_suffix("")
+            try:
+                if unpacked.is_file():
+                    datasets.mnist.read_sn3_pascalvincent_tensor(str(unpacked))
+                elif packed.is_file() and not check_integrity(str(packed), md5):
+                    yield packed
+            except Exception:  # whatever its numbers lead to
+                yield unpacked
+    elif published:
+        files = {root / published.filename: published.tgz_md5}
+        files |= {root / published.base_folder / name: md5 for name, md5 in published.train_list + published.test_list}
+        yield from (path for path, md5 in files.items() if path.is_file() and not check_integrity(str(path), md5))
 
 
 def folder_root(data_dir: str | Path, split: str) -> Path:

@@ -1,0 +1,137 @@
+"""Data that are there but cannot be used: damaged files by their names, and memory that runs out."""
+
+import gzip
+import struct
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from helpers import fails
+
+from datasets import load_split
+from datasets.image_files import load_samples, read_images
+from training import checkpoint
+from utils.config import Config
+from utils.errors import Damaged, UserError
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def urlopen(*args, **kwargs):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+
+
+def idx(array):
+    """An array in the format of MNIST's files."""
+    return struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """The four unpacked files of a small MNIST."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 20), ("t10k", 10)):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(np.zeros((count, 28, 28), np.uint8)))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(count, dtype=np.uint8) % 10))
+    return raw
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
+@pytest.mark.parametrize("damage", ["cut off", "empty", "something else"])
+def test_a_damaged_file_of_mnist_is_named(mnist, tmp_path, name, damage):
+    whole = (mnist / name).read_bytes()
+    (mnist / name).write_bytes({"cut off": whole[:-5], "empty": b"", "something else": b"PK" + whole}[damage])
+    with pytest.raises(UserError, match=rf"{name} cannot be used, damaged .*: delete it, so that it"):
+        load_split(Config(dataset="mnist", data_dir=str(tmp_path), channels=1))
+
+
+def test_a_damaged_archive_is_named(mnist, tmp_path):
+    for path in list(mnist.iterdir()):
+        path.unlink()
+    (mnist / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"no images"))
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"no archive")
+    (tmp_path / "stl10_binary").mkdir()
+    (tmp_path / "stl10_binary" / "unlabeled_X.bin").write_bytes(b"")
+    for dataset, name in (
+        ("mnist", "train-images-idx3-ubyte.gz"),
+        ("cifar10", "cifar-10-python.tar.gz"),
+        ("stl10", "unlabeled_X.bin"),
+    ):
+        with pytest.raises(UserError, match=f"{name} cannot be used, damaged or not the published one"):
+            load_split(Config(dataset=dataset, data_dir=str(tmp_path)))
+
+
+def test_files_that_do_not_fit_together_are_no_failed_download(mnist, tmp_path):
+    (mnist / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(19, np.uint8)))
+    with pytest.raises(UserError, match=r"mnist in .* does not fit together: 20 images but 19 labels"):
+        load_split(Config(dataset="mnist", data_dir=str(tmp_path), channels=1))
+
+
+def test_data_that_are_absent_are_still_said_to_be(tmp_path):
+    with pytest.raises(UserError, match=r"is not complete in .* could not be downloaded .*Name or service not known"):
+        load_split(Config(dataset="mnist", data_dir=str(tmp_path), channels=1))
+
+
+# ---- Memory --------------------------------------------------------------------------------------------------------
+
+
+def no_memory(*args, **kwargs):
+    torch.empty(2**55)
+
+
+def no_memory_of_numpy(*args, **kwargs):
+    np.empty(2**55)
+
+
+@pytest.mark.parametrize("runs_out", [no_memory, no_memory_of_numpy])
+def test_memory_that_runs_out_while_data_are_loaded_says_what_to_do(mnist, tmp_path, monkeypatch, runs_out):
+    advice = "out of memory with the images of {}: choose a smaller --image_size, or fewer images"
+    with monkeypatch.context() as patch:
+        patch.setattr("datasets.sources.fit", runs_out)
+        with pytest.raises(UserError, match=advice.format("mnist")):
+            load_split(Config(dataset="mnist", data_dir=str(tmp_path), channels=1))
+    with monkeypatch.context() as patch:
+        patch.setattr("datasets.sources._load_torchvision", runs_out)
+        with pytest.raises(UserError, match=advice.format("mnist")):
+            load_split(Config(dataset="mnist", data_dir=str(tmp_path), channels=1))
+    monkeypatch.setattr("PIL.Image.open", runs_out)
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(UserError, match=advice.format("folder")):
+        load_split(Config(dataset="folder", data_dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize("runs_out", [no_memory, no_memory_of_numpy])
+def test_memory_that_runs_out_is_not_taken_for_damage(tmp_path, monkeypatch, runs_out):
+    np.savez(tmp_path / "a.npz", samples=np.zeros((12, 8, 8, 1), np.uint8))
+    torch.save({"format": checkpoint.FORMAT}, tmp_path / "a.pt")
+    monkeypatch.setattr(np, "load", runs_out)
+    monkeypatch.setattr("PIL.Image.open", runs_out)
+    monkeypatch.setattr(checkpoint, "load_tensors", runs_out)
+    for read in (
+        lambda: load_samples(tmp_path / "a.npz", 8, 1),
+        lambda: read_images([tmp_path / "a.png"], 8, 1),
+        lambda: checkpoint.load_weights(torch.nn.Linear(1, 1), Loads(runs_out), "a.pt", "generator"),
+    ):
+        with pytest.raises((MemoryError, RuntimeError)):
+            read()
+    with pytest.raises(UserError, match=r"cannot read .*a.pt: out of memory") as refused:
+        checkpoint.load(tmp_path / "a.pt")
+    assert not isinstance(refused.value, Damaged)  # which would set it aside
+
+
+class Loads(dict):
+    """A state dict that runs out of memory when it is looked at."""
+
+    def __init__(self, runs_out):
+        self.items = self.copy = self.keys = self.__iter__ = runs_out
+
+
+@pytest.mark.parametrize("runs_out", [no_memory, no_memory_of_numpy])
+def test_memory_that_runs_out_anywhere_else_is_one_line(monkeypatch, call, runs_out):
+    monkeypatch.setattr("train.prepare", runs_out)
+    fails(call("train.py"), "out of memory; ask for less at once (")
