@@ -13,7 +13,7 @@ from torch import nn
 from models import build_models, remove_spectral_norm
 from utils.combinations import check_combinations
 from utils.config import Config, stored
-from utils.errors import Damaged, UserError
+from utils.errors import Damaged, UserError, memory_ran_out
 from utils.files import load_tensors, save
 from utils.settings import check_settings, short
 
@@ -39,9 +39,13 @@ def load(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         content = load_tensors(path)
-    except (OSError, MemoryError) as error:
+    except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from error
     except Exception as error:  # torch raises a dozen kinds here: a zip cut short, a pickle with code in it, ...
+        if memory_ran_out(error):
+            raise UserError(f"cannot read {path}: out of memory ({error})") from error
+        if memory_ran_out(error):
+            raise UserError(f"cannot read {path}: out of memory ({error})") from error
         refused = magic[:1] == b"\x80" or (magic == b"PK" and "weights_only" in str(error).lower())
         what = "holds code or objects, which are never loaded" if refused else "is damaged, or no such file at all"
         raise Damaged(f"{path} is not a checkpoint of this project: it {what}") from error
@@ -89,6 +93,10 @@ def fitting(path: str | Path, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of torch, for whatever the file holds in that place
+        if memory_ran_out(error):
+            raise
+        if memory_ran_out(error):
+            raise
         first = " ".join(" ".join(str(error).split("\n")[:2]).split()) or type(error).__name__
         raise UserError(f"{path}: its {what} does not fit its configuration: {first[:300]}") from error
 

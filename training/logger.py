@@ -55,7 +55,7 @@ class Logger:
         self._stats: Any = None
         self._writer: Any = None
         try:
-            self._text = open(self.run_dir / "log.txt", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+            self._text = open(self.run_dir / "log.txt", "a", 1, "utf-8", "backslashreplace")  # noqa: SIM115
         except OSError as error:
             raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
         self.rewind(step)
@@ -73,10 +73,14 @@ class Logger:
                 self._writer.close()
             self._writer = _summary_writer(self.run_dir, step)
 
+    def note(self, text: str) -> None:
+        """Keep a line in log.txt alone: what is printed anyway."""
+        self._text.write(text + "\n")
+
     def say(self, text: str) -> None:
         """Print a line, above a progress bar where there is one, and keep it in log.txt."""
         tqdm.write(text)
-        self._text.write(text + "\n")
+        self.note(text)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append {"step": step, **values}, numbers and text, to stats.jsonl; NaN and infinity become null."""
@@ -102,6 +106,12 @@ class Logger:
             with contextlib.suppress(OSError):  # a full disk has been told of
                 if file:
                     file.close()
+
+
+def append(run_dir: str | Path, text: str) -> None:
+    """Keep a line in a run's log.txt after the run, where that can be written."""
+    with contextlib.suppress(OSError), open(Path(run_dir) / "log.txt", "a", 1, "utf-8", "backslashreplace") as file:
+        file.write(text + "\n")
 
 
 def check_tensorboard() -> None:

@@ -152,10 +152,7 @@ def announce(run: "Run", images: Images, changes: Iterable[str]) -> None:
     logger.say(
         f"run         {run.run_dir}: up to {size:,.0f} MiB of checkpoints (--keep {config.keep}), beside pictures"
     )
-    ignored = [f"--{name}" for name in ("amp", "tf32", "compile") if getattr(config, name) not in (False, "none")]
-    if ignored and state.device.type != "cuda":
-        logger.say(f"warning     without effect on {state.device}: {' and '.join(ignored)} speed up CUDA alone")
-    for sentence in warnings(config):
+    for sentence in warnings(config, state.device.type == "cuda"):
         logger.say(f"warning     {sentence}")
 
 

@@ -34,7 +34,7 @@ class Record:
         self.now = {
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-            "commit": git_commit(),
+            **git_commit(),
             "host": socket.gethostname(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {platform.machine()}",
             "processes": world_size(),
@@ -73,10 +73,12 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def git_commit() -> str | None:
-    """The commit of this project's code, with -dirty where files were changed since; None where git cannot say."""
+def git_commit() -> dict[str, str | None]:
+    """{commit}: that of this project's code, with -dirty where files were changed since; or None, and why not."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return {"commit": done.stdout.strip()}
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().split("\n")[0]
+        return {"commit": None, "commit_unknown": said[:300]}

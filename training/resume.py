@@ -4,13 +4,16 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.combinations import warnings
 from utils.config import FIELDS, Config, default_run_dir, differences, to_yaml
-from utils.distributed import agree, broadcast, on_rank_zero, rank
+from utils.console import command
+from utils.distributed import agree, broadcast, has_cuda, on_rank_zero, say_once
 from utils.errors import Damaged, Diverged, UserError
 from utils.settings import resolve
 
 from . import checkpoint
-from .run_dir import checkpoints, latest, refuse_existing, set_aside
+from .run_dir import checkpoints, free_run_dir, latest, refuse_existing, set_aside
+from .schedule import images_seen, learning_rates
 from .state import State, save_checkpoint
 
 if TYPE_CHECKING:
@@ -25,15 +28,23 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
     Says which preset was taken. dry_run: print the settings and exit instead. UserError for what cannot be.
     """
     config, preset = (broadcast(on_rank_zero(_resumed, flags)), None) if "resume" in flags else resolve(flags)
-    config = dataclasses.replace(config, run_dir=config.resume or config.run_dir or str(default_run_dir(config)))
+    run_dir = config.resume or config.run_dir or str(broadcast(on_rank_zero(free_run_dir, config)))
+    named, config = bool(config.run_dir), dataclasses.replace(config, run_dir=run_dir)
     if dry_run:
-        if rank() == 0:
-            print(f"# preset: {preset or 'none'}\n# run_dir: {config.run_dir}\n{to_yaml(config)}", end="")
+        notes = [
+            f"preset: {preset or 'none'}",
+            f"run_dir: {run_dir}",
+            *(f"warning: {w}" for w in warnings(config, has_cuda(config))),
+        ]
+        say_once("\n".join([*(f"# {note}" for note in notes), to_yaml(config).rstrip("\n")]))
         raise SystemExit
     if not config.resume:
-        on_rank_zero(refuse_existing, config.run_dir)
-    if preset and rank() == 0:
-        print(f"preset      {preset.parent.name}/{preset.name}")
+        on_rank_zero(refuse_existing, run_dir)
+        if not named and (taken := str(default_run_dir(config))) != run_dir:
+            again = command("--resume", taken)
+            say_once(f"run_dir     {run_dir}, since {taken} has a run already, which {again} goes on with")
+    if preset:
+        say_once(f"preset      {preset.parent.name}/{preset.name}")
     return config
 
 
@@ -79,6 +90,11 @@ def take_over(run_dir: Path, state: State, config: Config) -> list[str]:
     if missing := checkpoint.missing_settings(content):
         changes.append(f"{path} is of a version without {', '.join(missing)}: their defaults are taken")
     before = checkpoint.config_of(content, path)
+    seen, now = images_seen(before, state.step), images_seen(config, state.step)
+    rates = learning_rates(before, seen), learning_rates(config, now)
+    if rates[0] != rates[1]:
+        shown = " -> ".join(" and ".join(f"{lr:.3g}" for lr in pair) for pair in rates)
+        changes.append(f"the learning rates of G and D at this step {shown}, as they fall to 0 by the last one")
     return changes + [f"{name} {old} -> {new}" for name, (old, new) in differences(before, config).items()]
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from datasets import Images, load_split, steps_of
 from evaluation import Evaluator
 from utils.config import Config, default_run_dir
-from utils.console import progress
+from utils.console import command, progress
 from utils.distributed import agree, check_shares, on_rank_zero, rank, rank_zero_first, say_once, select_device
 from utils.errors import Diverged, Stopped, UserError, explaining_memory
 from utils.precision import keep_memory, set_deterministic, set_tf32
@@ -99,7 +99,8 @@ class Run:
         """The last checkpoint's path; Stopped where a signal ended the run before its last step, or in it."""
         (stopped,) = agree(self.signals.stop)
         if stopped:
-            where = f"stopped after step {self.state.step:,} and saved {self.path}. Go on with: --resume {self.run_dir}"
+            again = command("--resume", self.run_dir)
+            where = f"stopped after step {self.state.step:,} and saved {self.path}. Go on with: {again}"
             raise Stopped(f"{signal.Signals(stopped).name}: {where}", stopped)
         return self.path
 
@@ -161,15 +162,21 @@ def set_up(config: Config) -> torch.device:
 
 @contextlib.contextmanager
 def recorded(run: Run) -> Iterator[None]:
-    """Within it, a run that diverges has it in its record, and what cannot be written is said. Then its pictures."""
+    """Within it, how a run ends is kept in its log, and its record where it diverges. Then its pictures are made."""
+    ended = "finished"
     try:
         yield
     except Diverged as error:
-        run.record.now["diverged"] = str(error)
+        ended = run.record.now["diverged"] = str(error)
         on_rank_zero(run.record.save, run.state.step)
         raise
     except OSError as error:
-        where = run.run_dir
-        raise UserError(f"cannot write into {where}: {error}; --resume {where} goes on when it can") from error
+        again = f"{command('--resume', run.run_dir)} goes on when it can"
+        raise UserError(f"cannot write into {run.run_dir}: {error}; {again}") from error
+    except BaseException as error:
+        ended = str(error) or type(error).__name__
+        raise
     finally:
+        with contextlib.suppress(OSError):  # a full disk has been told of
+            run.logger.note(f"ended       at step {run.state.step:,}: {ended}")
         monitor.finish_pictures(run)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from utils.config import Config, default_run_dir
+from utils.console import command
 from utils.distributed import rank
 from utils.errors import UserError
 
@@ -18,6 +21,8 @@ try:
 except ImportError:  # not on Windows: two processes on one run directory are not found out there
     fcntl = None  # type: ignore[assignment]
 
+# Files that a run which ended before its first checkpoint can have left.
+LEFT = r"(config\.yaml|log\.txt|stats\.jsonl|\.lock|(samples|audits)/step_0+\.(png|json)|plots/.*|checkpoints/.*\.tmp)"
 DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
 
 
@@ -96,8 +101,8 @@ def refuse_existing(run_dir: str | Path) -> None:
     path = Path(run_dir)
     if path.exists() and not path.is_dir():
         raise UserError(f"{run_dir} is a file; choose another --run_dir")
-    if path.exists() and any(path.iterdir()):
-        resume = f"Go on with --resume {run_dir}, or choose" if checkpoints(run_dir) else "Choose"
+    if not is_free(path):
+        resume = f"Go on with {command('--resume', run_dir)}, or choose" if checkpoints(run_dir) else "Choose"
         raise UserError(
             f"{run_dir} exists, and a run never overwrites another. {resume} another --run_dir or --seed, or delete it"
         )
@@ -106,10 +111,28 @@ def refuse_existing(run_dir: str | Path) -> None:
         raise UserError(f"{run_dir} cannot be made: {parent} is not a folder that can be written to")
 
 
+def is_free(path: Path) -> bool:
+    """Whether there is nothing at a path, or only what a run leaves that ended before its first checkpoint."""
+    if not path.is_dir():
+        return not path.exists()
+    files = [file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()]
+    if not files or ("stats.jsonl" in files and (path / "stats.jsonl").stat().st_size):
+        return not any(path.iterdir())
+    return "log.txt" in files and all(re.fullmatch(LEFT, name) for name in files)
+
+
+def free_run_dir(config: Config) -> Path:
+    """The default directory of a run or, where that has one already, the next name that is free: ..._seed0-2."""
+    first = default_run_dir(config)
+    names = itertools.chain([first], (Path(f"{first}-{n}") for n in itertools.count(2)))
+    return next(path for path in names if is_free(path))
+
+
 def refuse_started(run_dir: str | Path) -> None:
     """Raise UserError where another process has trained here since refuse_existing() looked."""
     if checkpoints(run_dir):
-        raise UserError(f"{run_dir} was started by another process meanwhile. Go on with --resume {run_dir}")
+        again = command("--resume", run_dir)
+        raise UserError(f"{run_dir} was started by another process meanwhile. Go on with {again}")
 
 
 def existing_parent(path: Path) -> Path:
@@ -118,11 +141,16 @@ def existing_parent(path: Path) -> Path:
 
 
 def check_disk(run_dir: Path, checkpoint_bytes: int) -> None:
-    """Raise UserError where the checkpoints that will be kept, of so many bytes together, would not fit on the disk."""
-    needed, free = checkpoint_bytes + DISK_RESERVE, shutil.disk_usage(existing_parent(run_dir)).free
+    """Raise UserError where the checkpoints that will be kept, of so many bytes together, would not fit on the disk.
+
+    Those of them that are there already take no more room.
+    """
+    there = sum(path.stat().st_size for _, path in checkpoints(run_dir))
+    needed = max(0, checkpoint_bytes - there) + DISK_RESERVE
+    free = shutil.disk_usage(existing_parent(run_dir)).free
     if needed > free:
         raise UserError(
-            f"{run_dir} may need {needed / 2**20:,.0f} MiB for its checkpoints and pictures, and "
+            f"{run_dir} may need {needed / 2**20:,.0f} MiB more for its checkpoints and pictures, and "
             f"{free / 2**20:,.0f} MiB are free there; choose another --run_dir or a smaller --keep"
         )
 

@@ -38,8 +38,11 @@ def check_combinations(config: Config) -> None:
     refuse_if(unused, "regularizer_weight needs a regularizer")
 
 
-def warnings(config: Config) -> Iterator[str]:
-    """Sentences about settings that can be combined but rarely should be."""
+def warnings(config: Config, cuda: bool) -> Iterator[str]:
+    """Sentences about settings that can be combined but rarely should be, and what has no effect without CUDA."""
+    ignored = [f"--{name}" for name in ("amp", "tf32", "compile") if getattr(config, name) not in (False, "none")]
+    if ignored and not cuda:
+        yield f"without effect on a CPU: {' and '.join(ignored)} speed up CUDA alone"
     bounded = {"spectral", "weight"} & set(config.d_norm) or config.regularizer != "none"
     if config.loss == "wasserstein" and not bounded:
         yield "the wasserstein loss has no minimum without a bound on D's slope: expect the run to diverge"

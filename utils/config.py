@@ -22,10 +22,12 @@ def setting(
     below: float | None = None,
     resumable: bool = False,
     stored: bool = True,
+    path: bool = False,
 ) -> Any:
     """A field of Config. low and high include the bound, above and below exclude it; they hold for each of a tuple.
 
     resumable: --resume may change it. stored: it says what a run is; the others say where, and stay out of config.yaml.
+    path: of a file or folder, where ~ stands for the user's home.
     """
     return field(default=default, metadata={key: value for key, value in locals().items() if key != "default"})
 
@@ -41,7 +43,7 @@ class Config:
         choices=("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "stl10", "folder"),
     )
     data_dir: str = setting(
-        "data", "where data sets are kept; for --dataset folder, the images' folder", resumable=True
+        "data", "where data sets are kept; for --dataset folder, the images' folder", resumable=True, path=True
     )
     image_size: int = setting(32, "pixels a side", choices=(8, 16, 32, 48, 64, 128))
     channels: int = setting(3, "1 for grey, 3 for colour", choices=(1, 3))
@@ -136,12 +138,14 @@ class Config:
         choices=("auto", "inception", "classifier"),
         resumable=True,
     )
-    inception_weights: str | None = setting(None, "a local copy of torch-fidelity's Inception weights", resumable=True)
+    inception_weights: str | None = setting(
+        None, "a local copy of torch-fidelity's Inception weights", resumable=True, path=True
+    )
 
     # Where
-    run_dir: str | None = setting(None, "default: runs/DATASET_MODEL_LOSS_NORM_seedK", stored=False)
-    config: str | None = setting(None, "YAML file of settings, over the preset", stored=False)
-    resume: str | None = setting(None, "go on with the run in this directory", stored=False)
+    run_dir: str | None = setting(None, "default: runs/DATASET_MODEL_LOSS_NORM_seedK", stored=False, path=True)
+    config: str | None = setting(None, "YAML file of settings, over the preset", stored=False, path=True)
+    resume: str | None = setting(None, "go on with the run in this directory", stored=False, path=True)
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}

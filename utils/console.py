@@ -3,6 +3,7 @@
 import contextlib
 import os
 import select
+import shlex
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,7 @@ class Outlet:
     def write(self, text: str) -> int:
         with self._forgiven():
             if not self._blocked():
-                self.stream.write(text)
+                self.stream.write(self._encodable(text))
                 self.stream.flush()
         return len(text)
 
@@ -32,6 +33,11 @@ class Outlet:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+    def _encodable(self, text: str) -> str:
+        """The text with what the terminal does not know, or what is no text in a file's name, written as codes."""
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def _blocked(self) -> bool:
         """Whether this is a pipe too full for another line."""
@@ -51,6 +57,11 @@ class Outlet:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
         except ValueError:  # it is closed
             pass
+
+
+def command(*words: object) -> str:
+    """Words of a command line so that they can be pasted into a shell."""
+    return shlex.join(map(str, words))
 
 
 def progress(

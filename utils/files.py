@@ -37,8 +37,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file atomically; what is no text in a file's name stands there as a code."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace"))
 
 
 def check_target(path: str | Path | None) -> None:
@@ -59,7 +59,12 @@ def _sync_folder(folder: Path) -> None:
 
 def save(path: str | Path, content: dict[str, Any]) -> None:
     """Save a dict of tensors and plain values atomically."""
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:  # torch itself cannot open a name that is no UTF-8
+            torch.save(content, file)
+
+    write_atomically(path, write)
 
 
 def load_tensors(path: str | Path) -> Any:

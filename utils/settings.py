@@ -4,6 +4,7 @@ Precedence: default < preset (configs/DATASET_MODEL.yaml) < --config < flag. Imp
 """
 
 import difflib
+import os
 import reprlib
 import types
 import typing
@@ -83,7 +84,7 @@ def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
             raise ValueError(f"{name} must be {words} {bound}, not {short(value)}")
     if kind is float and value in (float("inf"), float("-inf")):
         raise ValueError(f"{name} must be finite")
-    return value
+    return os.path.expanduser(value) if meta["path"] else value
 
 
 def _is_number(text: str) -> bool:
@@ -107,7 +108,8 @@ def load_yaml(path: str | Path) -> Any:
     """The content of a YAML file of plain values, which may come from anyone. UserError where it cannot be read."""
     try:
         if not Path(path).is_file():
-            raise UserError(f"cannot read the configuration {path}: No such file")
+            what = "it is a folder; name a YAML file" if Path(path).is_dir() else "No such file"
+            raise UserError(f"cannot read the configuration {path}: {what}")
         with open(path, encoding="utf-8") as file:
             text = file.read(YAML_LIMIT + 1)
         if len(text) > YAML_LIMIT:
@@ -124,7 +126,7 @@ def load_yaml(path: str | Path) -> Any:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file of settings into a dict of checked values. UserError names the file, the key and the choices.
 
-    What a run's config.yaml says under `record` (utils/record.py) is left out.
+    What a run's config.yaml says under `record` (training/record.py) is left out.
     """
     content = load_yaml(path)
     if isinstance(content, dict):
