@@ -12,7 +12,7 @@ from torch import Tensor
 from datasets import Images, has_test_split, load_split
 from utils.config import Config
 from utils.distributed import all_cores, broadcast, rank, rank_zero_first
-from utils.errors import UserError
+from utils.errors import UserError, explaining_memory
 from utils.precision import without_tf32
 
 from . import diagnostics, features, metrics
@@ -108,7 +108,8 @@ class Evaluator:
         compared = [] if quick else self.compared()
         networks = list(dict.fromkeys(filter(None, (self.extractor, self.classifier))))
         drawn = max(max(pair) for pair in counts.values())
-        found = extract(networks, source, drawn, self.device, "samples")
+        with explaining_memory(f"the features of {drawn:,} samples", "choose a smaller --num_samples"):
+            found = extract(networks, source, drawn, self.device, "samples")
         if found is None:
             return None, None
         if not all(part.isfinite().all() for part in found):

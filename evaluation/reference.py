@@ -52,7 +52,7 @@ def load_reference(
     with all_cores():
         reference = Reference(features, fid_statistics(features))
     tensors = {name: torch.from_numpy(value) for name, value in reference.statistics.items()}
-    content = {"key": key, "features": features, "statistics": tensors, "sha256": _checksum(reference)}
+    content = {"key": key, "features": features.clone(), "statistics": tensors, "sha256": _checksum(reference)}
     keep(path, content, f"the features of the {split} images are", say)
     return reference
 

@@ -61,13 +61,13 @@ def summary(results: Sequence[Result]) -> str:
 def _scores(result: Result) -> Iterator[str]:
     """The lines of one protocol."""
     score, protocol = result["inception_score"], result["protocol"]
-    parts = [f"IS {score['mean']:.2f} +- {score['std']:.2f}", f"FID {result['fid']:.2f}{_interval(result, 'fid')}"]
+    parts = [f"IS {score['mean']:z.2f} +- {score['std']:z.2f}", f"FID {result['fid']:z.2f}{_interval(result, 'fid')}"]
     if "fid_infinity" in result:
-        parts.append(f"FID infinity {result['fid_infinity']['value']:.2f} +- {result['fid_infinity']['std']:.2f}")
+        parts.append(f"FID infinity {result['fid_infinity']['value']:z.2f} +- {result['fid_infinity']['std']:z.2f}")
     if "kid" in result:
-        parts.append(f"KID {result['kid']['mean']:.4f} +- {result['kid']['std']:.4f}{_interval(result, 'kid')}")
+        parts.append(f"KID {result['kid']['mean']:z.4f} +- {result['kid']['std']:z.4f}{_interval(result, 'kid')}")
     if "precision" in result:
-        parts.append(f"precision {result['precision']:.2f}, recall {result['recall']:.2f}")
+        parts.append(f"precision {result['precision']:z.2f}, recall {result['recall']:z.2f}")
     drawn = "as given"
     if protocol["step"] is not None:
         drawn = f"drawn from {'the EMA of G' if protocol['ema'] else 'G'} at step {protocol['step']:,}"
@@ -79,7 +79,7 @@ def _scores(result: Result) -> Iterator[str]:
 
 def _interval(result: Result, name: str) -> str:
     interval, digits = result.get(f"{name}_interval"), {"fid": 2, "kid": 4}[name]
-    return f" ({interval['low']:.{digits}f} to {interval['high']:.{digits}f})" if interval else ""
+    return f" ({interval['low']:z.{digits}f} to {interval['high']:z.{digits}f})" if interval else ""
 
 
 def choose(results: Sequence[Result]) -> tuple[list[Result], Result, Result]:
@@ -97,7 +97,7 @@ def best_and_last(results: Sequence[Result]) -> str | None:
     first, *chosen = choose(results)
     if len(first) == 1:
         return None
-    best, last = (f"step {_step(r):,} (FID {r['fid']:.2f}, IS {r['inception_score']['mean']:.2f})" for r in chosen)
+    best, last = (f"step {_step(r):,} (FID {r['fid']:z.2f}, IS {r['inception_score']['mean']:z.2f})" for r in chosen)
     return f"of {len(first)}, the best by FID is {best}, the last {last}\n  {label(chosen[0]['protocol'])}"
 
 

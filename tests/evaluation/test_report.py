@@ -125,3 +125,17 @@ def test_pictures_lie_in_a_runs_plots_or_beside_what_was_scored(tmp_path, in_run
     (path,) = report.draw(tmp_path / "evaluation", STEPS)
     assert path == tmp_path / ("plots" if in_run else "") / "evaluation_scores.png" and path.exists()
     assert report.draw(tmp_path / "evaluation", STEPS[:1]) == []  # no curve through a single point
+
+
+def test_a_score_that_rounds_to_zero_has_no_sign():
+    result = {
+        **{"fid": -1e-9, "inception_score": {"mean": 1.0, "std": 0.0}, "kid": {"mean": -1e-7, "std": 0.0}},
+        "fid_interval": {"low": -0.004, "high": 0.1},
+        "protocol": {
+            **{"name": "modern", "num_samples": 10, "num_real": 10, "split": "train", "dataset": "digits"},
+            **{"features": "classifier", "features_sha256": "0" * 64, "departures": [], "step": None},
+            "features_warning": None,
+        },
+    }
+    said = report.summary([result])
+    assert "FID 0.00 (0.00 to 0.10)" in said and "KID 0.0000 +- 0.0000" in said and "-0.0" not in said
