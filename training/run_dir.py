@@ -143,10 +143,10 @@ def existing_parent(path: Path) -> Path:
 def check_disk(run_dir: Path, checkpoint_bytes: int) -> None:
     """Raise UserError where the checkpoints that will be kept, of so many bytes together, would not fit on the disk.
 
-    Those of them that are there already take no more room.
+    Those of them that are there already take no more room, nor do pictures beside them.
     """
     there = sum(path.stat().st_size for _, path in checkpoints(run_dir))
-    needed = max(0, checkpoint_bytes - there) + DISK_RESERVE
+    needed = max(0, checkpoint_bytes - there) + (DISK_RESERVE // 10 if there else DISK_RESERVE)
     free = shutil.disk_usage(existing_parent(run_dir)).free
     if needed > free:
         raise UserError(

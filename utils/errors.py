@@ -1,6 +1,7 @@
 """The errors that a user can cause or must know of: shown as one message, without a traceback."""
 
 import contextlib
+import errno
 import sys
 from collections.abc import Callable, Iterator
 
@@ -46,16 +47,18 @@ def explaining_memory(what: str, advice: str) -> Iterator[None]:
     """Turn torch's error where memory ran out into a UserError that says what to do."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         if not memory_ran_out(error):
             raise
         raise UserError(f"out of memory with {what}: {advice} ({_first_line(error)})") from error
 
 
 def memory_ran_out(error: BaseException) -> bool:
-    """Whether an error is numpy's, torch's on a CPU, or torch's on CUDA (which is a RuntimeError) for that."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or "can't allocate memory" in str(error)
+    """Whether an error is that of numpy, torch or the system for it: on CUDA and a CPU torch's are RuntimeErrors."""
+    said = str(error).lower()
+    words = ("can't allocate memory", "bad_alloc", "out of memory", "alloc_failed")
+    of_torch = isinstance(error, RuntimeError) and any(word in said for word in words)
+    return isinstance(error, MemoryError) or of_torch or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def _first_line(error: BaseException) -> str:
@@ -83,7 +86,7 @@ def _run(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print(f"\n{name}interrupted", file=sys.stderr)
         sys.exit(130)
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, OSError) as error:
         if memory_ran_out(error):
             print(f"{name}error: out of memory; ask for less at once ({_first_line(error)})", file=sys.stderr)
             sys.exit(UserError.exit_code)
