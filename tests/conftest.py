@@ -1,7 +1,9 @@
 """What several tests share: small settings, one cache of the digits classifier, and pictures on disk."""
 
+import fcntl
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,16 +14,62 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
+from forks import Forks
+from helpers import ROOT, start
 from PIL import Image
 
+import train
+from datasets import load_split
+from evaluation.features import load_classifier
+from training import monitor
+from utils.config import Config
 from utils.errors import run_as_script
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """One data_dir for all tests, so that the digits classifier is trained once."""
-    return str(tmp_path_factory.mktemp("data"))
+    """One data_dir for all tests of this process. The digits classifier in it is trained once for all processes."""
+    folder = tmp_path_factory.mktemp("data")
+    shared = tmp_path_factory.getbasetemp()
+    if workers:
+        shared = shared.parent  # theirs
+    config = Config(image_size=8, channels=1, data_dir=str(shared / "classifier"))
+    with open(shared / "classifier.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        load_classifier(config, load_split(config), torch.device("cpu"), print)
+    shutil.copytree(config.data_dir, folder, dirs_exist_ok=True)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """What runs Python in forks of a process that has imported torch."""
+    made = Forks()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Curves and animation are most of the time of a run of a few steps."""
+    monkeypatch.setattr(monitor, "finish_pictures", lambda run: None)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The directory of a run of helpers.start() that nothing disturbed, to compare with. It stays as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(monitor, "finish_pictures", lambda run: None)
+        return train.train(start(tmp_path_factory.mktemp("whole"))).parent.parent
+
+
+@pytest.fixture(scope="session")
+def unscored(tmp_path_factory):
+    """The directory of a run of digits with checkpoints at the steps 0, 2 and 4, to be scored. It stays as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(monitor, "finish_pictures", lambda run: None)
+        config = start(tmp_path_factory.mktemp("unscored"), total_steps=4, save_every=2)
+        return train.train(config).parent.parent
 
 
 @pytest.fixture
@@ -53,6 +101,15 @@ def call(monkeypatch, capsys):
 
 
 @pytest.fixture
+def presets(tmp_path, monkeypatch):
+    """An empty folder in the place of configs/."""
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    monkeypatch.setattr("utils.settings.CONFIGS_DIR", folder)
+    return folder
+
+
+@pytest.fixture
 def image_folder(tmp_path):
     """Forty colour images of 40x36 pixels in two folders a class, each class of its own brightness."""
     generator = np.random.default_rng(0)
@@ -78,6 +135,18 @@ def inception_weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     torch.save(network.state_dict(), path)
     return path
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that matplotlib draws, in order, which are not closed until the test is over."""
+    from matplotlib import pyplot
+
+    drawn = []
+    with monkeypatch.context() as patch:
+        patch.setattr(pyplot, "close", drawn.append)
+        yield drawn
+    pyplot.close("all")
 
 
 @pytest.fixture(autouse=True)

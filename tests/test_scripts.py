@@ -92,9 +92,9 @@ def test_an_exported_generator_gives_the_same_images_and_can_be_scored(digits_ru
     assert torch.allclose(original(z), folded(z), rtol=0, atol=1e-6)
 
 
-def test_interpolations_start_at_one_latent_and_end_at_another(digits_run, run_script):
+def test_interpolations_start_at_one_latent_and_end_at_another(digits_run, forks):
     run_dir, _ = digits_run
-    done = run_script("evaluate.py", run_dir, "--interpolate", "--seed", 5)
+    done = forks.run("evaluate.py", run_dir, "--interpolate", "--seed", 5)
     assert done.stdout.split() == [str(run_dir / "plots" / "interpolation.png")]
     G = checkpoint.load_generator(latest(run_dir))
     ends = torch.randn(2, 8, 1, 8, generator=torch.Generator().manual_seed(5)).squeeze(2)
@@ -107,14 +107,14 @@ def test_interpolations_start_at_one_latent_and_end_at_another(digits_run, run_s
             assert np.abs(shown.astype(int) - expected[row].numpy()).max() <= 1
 
 
-def test_train_alone_says_how_to_score(run_script, tmp_path):
-    done = run_script("train.py", *TINY, "--run_dir", tmp_path / "run", "--tensorboard", "--model", "mlp")
+def test_train_alone_says_how_to_score(forks, tmp_path):
+    done = forks.run("train.py", *TINY, "--run_dir", tmp_path / "run", "--tensorboard", "--model", "mlp")
     assert done.returncode == 0, done.stderr
     assert f"python evaluate.py {tmp_path / 'run'}" in done.stdout
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-def write_mnist(root, count=64):
+def write_mnist(root, count=20):
     """The four files of MNIST in the real format, with random pixels."""
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True)
@@ -216,7 +216,7 @@ def test_a_cut_off_data_file_is_explained(call, tmp_path):
     file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:1000])
     flags = ["--dataset", "mnist", "--data_dir", tmp_path, "--run_dir", tmp_path / "run", *TINY]
-    fails(call("main.py", *flags), "data set mnist", tmp_path)
+    fails(call("main.py", *flags), f"{file} cannot be used, damaged or not the published one", "delete it")
 
 
 def test_bad_image_folders_are_named(call, image_folder, tmp_path):

@@ -1,53 +1,71 @@
 """evaluate.py as it is used: every checkpoint of a run, other programs' images, any number of processes."""
 
+import contextlib
 import csv
+import io
 import json
-import shutil
 import sys
+from pathlib import Path
+from shutil import copytree, rmtree
 
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL, TINY, fails
+from helpers import TINY, fails, random_images, start
 from PIL import Image
+from torch_fidelity import calculate_metrics
 
+import evaluate
+import train
 from datasets.sources import load_split
+from evaluation import features, metrics, reference
 from training import checkpoint
 from training.run_dir import by_run, checkpoint_path, latest, stem_of
+from utils.config import Config
 from utils.errors import UserError
+from utils.plots import picture
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory, data_dir):
-    """A run of digits with checkpoints at the steps 0, 2 and 4, not scored yet."""
-    from train import train
-    from utils.settings import resolve
-
-    settings = SMALL | {"total_steps": 4, "save_every": 2, "data_dir": data_dir, "device": "cpu"}
-    config, _ = resolve(settings | {"run_dir": str(tmp_path_factory.mktemp("runs") / "run")})
-    train(config)
-    return config.run_dir
+def evaluated(unscored, data_dir, tmp_path_factory):
+    """A copy of the run, scored at every checkpoint under every protocol: (its directory, what was said)."""
+    run = Path(copytree(unscored, tmp_path_factory.mktemp("evaluated") / "run"))
+    flags = ["--data_dir", data_dir, "--protocol", "modern", "paper", "test"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        patch.setattr(sys, "argv", ["evaluate.py", str(run), *flags])
+        evaluate.main()
+    return run, said.getvalue()
 
 
 @pytest.fixture
-def scored(run_dir, call, data_dir, tmp_path):
+def scored(unscored, call, data_dir, tmp_path):
     """Score a copy of the run with flags; returns (the copy, the process)."""
-    from pathlib import Path
-    from shutil import copytree
 
     def scored(*flags, what=lambda run: [run]):
-        run = Path(copytree(run_dir, tmp_path / "run", dirs_exist_ok=True))
+        run = Path(copytree(unscored, tmp_path / "run", dirs_exist_ok=True))
         return run, call("evaluate.py", *what(run), "--data_dir", data_dir, *flags)
 
     return scored
 
 
-def test_a_run_directory_is_scored_at_every_checkpoint_with_json_csv_and_pictures(scored):
-    run, done = scored("--protocol", "modern", "test")
-    assert done.returncode == 0, done.stderr
+def at(*steps):
+    """What scores a run's checkpoints of these steps."""
+    return lambda run: [checkpoint_path(run, step) for step in steps]
+
+
+def save_pictures(folder, images, classes=None):
+    """Images (N, C, H, W) as files of a folder, or of one folder a class."""
+    for i, image in enumerate(images):
+        path = folder / (classes[i] if classes else "") / f"{i:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(image).save(path)
+
+
+def test_a_run_directory_is_scored_at_every_checkpoint_with_json_csv_and_pictures(evaluated):
+    run, said = evaluated
     content = json.loads((run / "evaluation.json").read_text())
     order = [(r["protocol"]["step"], r["protocol"]["name"]) for r in content["results"]]
-    assert order == [(step, name) for step in (0, 2, 4) for name in ("modern", "test")]
+    assert order == [(step, name) for step in (0, 2, 4) for name in ("modern", "paper", "test")]
     assert (content["protocol"]["step"], content["protocol"]["name"]) == (4, "modern")
     assert content["last"]["step"] == 4 and content["best"]["fid"] == min(
         r["fid"] for r in content["results"] if r["protocol"]["name"] == "modern"
@@ -55,15 +73,14 @@ def test_a_run_directory_is_scored_at_every_checkpoint_with_json_csv_and_picture
     with open(run / "evaluation.csv", newline="") as file:
         assert [float(row["fid"]) for row in csv.DictReader(file)] == [r["fid"] for r in content["results"]]
     for name in ("plots/evaluation_scores.png", "plots/evaluation_neighbours.png"):
-        assert f"written to {run / name}" in done.stdout
+        assert f"written to {run / name}" in said
         with Image.open(run / name) as picture:
             assert picture.width > 600
-    assert "of 3, the best by FID is step" in done.stdout
+    assert "of 3, the best by FID is step" in said
 
 
 def test_checkpoints_are_scored_together_with_the_run_they_belong_to(scored):
-    steps = [f"checkpoints/step_{step:06d}.pt" for step in (2, 0)]
-    run, done = scored(what=lambda run: [run / name for name in steps])
+    run, done = scored(what=at(2, 0))
     assert done.returncode == 0, done.stderr
     assert not (run / "evaluation.json").exists()  # that is of the last checkpoint
     content = json.loads((run / "evaluation_step_000002.json").read_text())
@@ -71,21 +88,19 @@ def test_checkpoints_are_scored_together_with_the_run_they_belong_to(scored):
     assert (run / "plots" / "evaluation_step_000002_scores.png").exists()
 
 
-def test_scores_do_not_depend_on_what_is_scored_beside_them(scored):
-    run, _ = scored("--protocol", "modern", "paper")
-    together = json.loads((run / "evaluation.json").read_text())["results"]
-    run, _ = scored("--protocol", "paper", what=lambda run: [run / "checkpoints" / "step_000002.pt"])
-    assert json.loads((run / "evaluation_step_000002.json").read_text()) == together[3]
+def test_scores_do_not_depend_on_what_is_scored_beside_them(evaluated, scored):
+    together = json.loads((evaluated[0] / "evaluation.json").read_text())["results"][4]
+    run, _ = scored("--protocol", "paper", what=at(2))
+    alone = json.loads((run / "evaluation_step_000002.json").read_text())
+    assert alone == together | {"checkpoint": str(checkpoint_path(run, 2))}
 
 
 def test_saved_samples_have_the_same_scores_as_a_folder_or_an_npz(scored, call, data_dir, tmp_path):
     kept = tmp_path / "kept.npz"
-    run, done = scored("--save_samples", kept, what=lambda run: [run / "checkpoints" / "step_000004.pt"])
+    run, done = scored("--save_samples", kept, what=at(4))
     assert done.returncode == 0, done.stderr
     expected = json.loads((run / "evaluation.json").read_text())
-    (tmp_path / "pictures").mkdir()
-    for i, image in enumerate(np.load(kept)["samples"]):
-        Image.fromarray(image[:, :, 0]).save(tmp_path / "pictures" / f"{i:03d}.png")
+    save_pictures(tmp_path / "pictures", torch.from_numpy(np.load(kept)["samples"]).permute(0, 3, 1, 2))
     for path, name in ((kept, "kept"), (tmp_path / "pictures", "pictures")):
         done = call("evaluate.py", "--samples", path, "--dataset", "digits", "--data_dir", data_dir)
         assert done.returncode == 0, done.stderr
@@ -98,25 +113,60 @@ def test_saved_samples_have_the_same_scores_as_a_folder_or_an_npz(scored, call, 
         assert (tmp_path / f"{name}_evaluation_neighbours.png").exists()
 
 
-def test_images_are_scored_against_a_folder_without_any_data_set(call, image_folder, inception_weights, tmp_path):
-    (image_folder / "dark").rename(tmp_path / "samples")
-    for path in [*(tmp_path / "samples").iterdir(), *image_folder.glob("*/*")]:
-        Image.open(path).crop((0, 0, 32, 32)).save(path)
-    flags = ["--image_size", 32, "--inception_weights", inception_weights]
-    done = call("evaluate.py", "--samples", tmp_path / "samples", "--reference", image_folder, *flags)
+class Tensors(torch.utils.data.Dataset):
+    """Images as torch_fidelity.calculate_metrics() takes them."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+def torch_fidelitys_scores(samples, real, weights):
+    """What torch-fidelity says of images, by the names in evaluation.json."""
+    scores = dict.fromkeys(("isc", "fid", "kid", "prc"), True)
+    quick = {"kid_subsets": metrics.KID_SUBSETS, "kid_subset_size": len(samples)}
+    quiet = {"cuda": False, "cache": False, "save_cpu_ram": True, "verbose": False}
+    inception = {"feature_extractor": "inception-v3-compat", "feature_extractor_weights_path": str(weights)}
+    found = calculate_metrics(input1=Tensors(samples), input2=Tensors(real), **scores, **quick, **quiet, **inception)
+    return {
+        "inception_score": {"mean": found["inception_score_mean"], "std": found["inception_score_std"]},
+        "fid": found["frechet_inception_distance"],
+        "kid": {
+            "mean": found["kernel_inception_distance_mean"],
+            "std": found["kernel_inception_distance_std"],
+        },
+        "precision": found["precision"],
+        "recall": found["recall"],
+    }
+
+
+def test_images_are_scored_against_a_folder_without_any_data_set_and_as_torch_fidelity_scores_them(
+    call, inception_weights, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(metrics, "KID_SUBSETS", 2)  # for time
+    samples, real = random_images(20, 3, 8, 8).clamp_min(30), random_images(30, 3, 8, 8, seed=1)
+    save_pictures(tmp_path / "samples", samples)
+    save_pictures(tmp_path / "real", real)
+    flags = ["--image_size", 8, "--inception_weights", inception_weights]
+    done = call("evaluate.py", "--samples", tmp_path / "samples", "--reference", tmp_path / "real", *flags)
     assert done.returncode == 0, done.stderr
-    protocol = json.loads((tmp_path / "samples_evaluation.json").read_text())["protocol"]
-    assert (protocol["num_samples"], protocol["num_real"], protocol["features"]) == (20, 20, "inception-v3-compat")
+    result = json.loads((tmp_path / "samples_evaluation.json").read_text())
+    protocol = result["protocol"]
+    assert (protocol["num_samples"], protocol["num_real"], protocol["features"]) == (20, 30, "inception-v3-compat")
     assert "not the published ones" in protocol["features_warning"] and "not the published ones" in done.stdout
+    for name, expected in torch_fidelitys_scores(samples, real, inception_weights).items():
+        assert result[name] == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_run_is_scored_against_a_folder_in_its_data_sets_place(scored, tmp_path):
-    digits = load_split(data_config())
-    for i in range(100):
-        folder = tmp_path / "reference" / str(digits.labels[i].item())
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(digits.images[i, 0].numpy()).save(folder / f"{i}.png")
-    run, done = scored("--reference", tmp_path / "reference", what=lambda run: [run / "checkpoints/step_000004.pt"])
+    digits = load_split(Config(image_size=8, channels=1))
+    save_pictures(tmp_path / "reference", digits.images[:100], [str(label) for label in digits.labels.tolist()])
+    run, done = scored("--reference", tmp_path / "reference", what=at(4))
     assert done.returncode == 0, done.stderr
     assert not (run / "evaluation.json").exists()  # that is against the data set
     result = json.loads((run / "evaluation_step_000004_reference.json").read_text())
@@ -126,49 +176,45 @@ def test_a_run_is_scored_against_a_folder_in_its_data_sets_place(scored, tmp_pat
     assert "nearest of the reference images" in done.stdout
 
 
-def data_config():
-    from utils.config import Config
-
-    return Config(image_size=8, channels=1)
-
-
-def test_two_processes_give_exactly_the_scores_of_one(run_dir, run_script, tmp_path, monkeypatch):
+def test_two_processes_give_exactly_the_scores_of_one(run_script, no_pictures, tmp_path, monkeypatch):
     def results(run):
         content = json.loads((run / "evaluation.json").read_text())
         return [{key: value for key, value in result.items() if key != "checkpoint"} for result in content["results"]]
 
-    def paths(run):
-        return [run / "checkpoints" / f"step_{step:06d}.pt" for step in (2, 4)]
-
-    flags = ["--protocol", "modern", "paper", "--num_samples", 300]
-    run = shutil.copytree(run_dir, tmp_path / "run")
+    data = tmp_path / "data"  # so few images that a classifier is trained in no time
+    for split, count in (("train", 130), ("test", 30)):
+        save_pictures(data / split, random_images(count, 1, 8, 8, seed=count), ["a", "b"] * 65)
+    settings = {"dataset": "folder", "data_dir": str(data), "image_size": 8, "channels": 1, "features": "classifier"}
+    settings |= {"model": "resnet", "ema_decay": 0.0}  # whose samples differ from the first step on
+    train.train(start(tmp_path, total_steps=4, save_every=2, **settings))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--standalone", "evaluate.py"]
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # one process takes all cores, as it does for a user
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # and waits for others' work on them without taking them
-    found = []
-    for command in (["evaluate.py"], torchrun):  # empty caches: both train the classifier and take the real features
-        done = run_script(*command, *paths(run), "--data_dir", tmp_path / f"empty{len(found)}", *flags)
+    found, run = [], tmp_path / "run"
+    for command in (["evaluate.py"], torchrun):  # both train the classifier and take the real features
+        done = run_script(*command, *at(2, 4)(run), "--protocol", "modern", "paper", "--num_samples", 300)
         assert done.returncode == 0, done.stderr
+        assert "training the classifier" in done.stdout
         found.append(results(run))
         (run / "evaluation.json").unlink()
+        rmtree(data / ".cache")
     assert found[0] == found[1]
+    scores = [result["inception_score"]["mean"] for result in found[0]]
+    assert all(1.1 < score < 1.9 for score in scores)  # of samples that are not all alike
     assert done.stdout.count("best by FID") == 1  # one process speaks
 
 
-def test_a_second_evaluation_takes_classifier_and_real_features_from_the_cache(scored, monkeypatch):
-    scored()
-    from evaluation import features, reference
-
+def test_a_second_evaluation_takes_classifier_and_real_features_from_the_cache(evaluated, scored, monkeypatch):
     monkeypatch.setattr(features, "train_classifier", None)
     monkeypatch.setattr(reference, "extract", None)
-    _, done = scored()
+    _, done = scored(what=at(4))
     assert done.returncode == 0, done.stderr
 
 
 def test_a_file_that_fails_leaves_the_scores_before_it(scored):
     def damaged_last(run):
-        (run / "checkpoints" / "step_000004.pt").write_bytes(b"damage")
-        return [run / "checkpoints" / f"step_{step:06d}.pt" for step in (0, 2, 4)]
+        checkpoint_path(run, 4).write_bytes(b"damage")
+        return at(0, 2, 4)(run)
 
     run, done = scored(what=damaged_last)
     fails(done, "step_000004.pt", "is damaged")
@@ -200,7 +246,7 @@ def test_flags_that_make_no_sense_are_answered_in_words(call, flags, words):
 
 def test_the_paper_protocol_needs_test_images_and_says_so_before_training(call, image_folder, tmp_path):
     flags = ["--dataset", "folder", "--data_dir", image_folder, "--features", "classifier", "--protocol", "paper"]
-    fails(call("main.py", *TINY, *flags, "--run_dir", tmp_path / "run"), "has no test images")
+    fails(call("main.py", *TINY, *flags, "--image_size", 8, "--run_dir", tmp_path / "run"), "has no test images")
     assert not (tmp_path / "run").exists()
 
 
@@ -209,8 +255,8 @@ def test_fid_infinity_says_how_many_samples_it_needs(scored):
     fails(done, "FID infinity needs 2,560 samples or more with features of 128 dimensions, not 100")
 
 
-def test_the_name_of_an_evaluation_says_what_it_is_of(run_dir, tmp_path):
-    first, last = (checkpoint_path(run_dir, step) for step in (0, 4))
+def test_the_name_of_an_evaluation_says_what_it_is_of(unscored, tmp_path):
+    first, last = at(0, 4)(unscored)
     folder = last.parent.parent
     assert stem_of([first, last]) == folder / "evaluation"
     assert stem_of([first]) == folder / "evaluation_step_000000"
@@ -219,8 +265,8 @@ def test_the_name_of_an_evaluation_says_what_it_is_of(run_dir, tmp_path):
     assert stem_of([tmp_path / "G.pt"]) == tmp_path / "G_evaluation"
 
 
-def test_exported_generators_are_scored_each_by_itself(run_dir, tmp_path):
-    groups = by_run([run_dir, tmp_path / "a.pt", tmp_path / "b.pt", latest(run_dir)])
+def test_exported_generators_are_scored_each_by_itself(unscored, tmp_path):
+    groups = by_run([unscored, tmp_path / "a.pt", tmp_path / "b.pt", latest(unscored)])
     assert [len(paths) for paths in groups.values()] == [3, 1, 1]
     long = [tmp_path / "checkpoints" / f"step_{step}.pt" for step in (1000000, 999999)]
     assert by_run(long)[long[0].parent] == long[::-1]

@@ -1,11 +1,10 @@
 """The evaluator: one pass, every protocol, and a result that holds everything it depends on."""
 
-import dataclasses
 import json
 
 import pytest
 import torch
-import torch_fidelity
+from helpers import Pixels, random_images
 from torch import nn
 
 from datasets.images import Images
@@ -21,17 +20,6 @@ CPU = torch.device("cpu")
 FACTS = {"step": 5, "ema": True, "seed": 3}
 
 
-class Pixels(nn.Module):
-    """An extractor whose features and logits are known: the pixels, and the brightness as two classes."""
-
-    name, resize, sha256, warning = "pixels", "none", "0" * 64, None
-
-    def forward(self, images):
-        values = images.flatten(1).float() / 255
-        bright = values.mean(1)
-        return values, torch.stack([bright, 1 - bright], dim=1)
-
-
 @pytest.fixture(autouse=True)
 def few_subsets(monkeypatch):
     monkeypatch.setattr(metrics, "KID_SUBSETS", 2)  # for time
@@ -43,9 +31,7 @@ def pixels(monkeypatch):
 
 
 def noise_images(count, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (count, 1, 2, 2), generator=generator).to(torch.uint8)
-    return Images(images, torch.full((count,), -1), ())
+    return Images(random_images(count, 1, 2, 2, seed=seed), torch.full((count,), -1), ())
 
 
 class Endless(Given):
@@ -126,7 +112,7 @@ def test_the_paper_scores_its_ten_sets_in_the_order_of_the_samples(pixels, folde
     evaluator = Evaluator(folder_with_test, noise_images(150), CPU)
     samples = noise_images(200, seed=3).images
     results, _ = evaluator.evaluate(Endless(samples), FACTS, ("modern", "paper"), num_samples=200)
-    _, logits = Pixels()(samples)
+    logits = Pixels()(samples)[1].float()
     for result, shuffle in zip(results, (True, False)):
         assert result["inception_score"] == pytest.approx(metrics.inception_score(logits, shuffle), rel=1e-6)
         assert result["protocol"]["inception_score_shuffled"] is shuffle
@@ -261,51 +247,3 @@ def test_real_digits_have_the_scores_of_real_digits(data_dir):
     assert noise["inception_score"]["mean"] == pytest.approx(1, abs=1e-6)
     assert noise["fid"] > 1
     assert "collapsed" in noise["warnings"][0] and "drops modes" in noise["warnings"][1]
-
-
-class Tensors(torch.utils.data.Dataset):
-    """Images as torch_fidelity.calculate_metrics() takes them."""
-
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        return self.images[index]
-
-
-def test_all_scores_equal_torch_fidelitys_of_the_same_images_and_weights(folder, inception_weights):
-    generator = torch.Generator().manual_seed(0)
-    real = torch.randint(0, 256, (30, 3, 8, 8), generator=generator).to(torch.uint8)
-    samples = torch.randint(30, 256, (20, 3, 8, 8), generator=generator).to(torch.uint8)
-    config = dataclasses.replace(folder, channels=3, inception_weights=str(inception_weights))
-    evaluator = Evaluator(config, Images(real, torch.full((30,), -1), ()), CPU, say=lambda text: None)
-    (result,), _ = evaluator.evaluate(Given(samples), FACTS, ("modern",), num_samples=50_000)
-    expected = torch_fidelity.calculate_metrics(
-        input1=Tensors(samples),
-        input2=Tensors(real),
-        cuda=False,
-        isc=True,
-        fid=True,
-        kid=True,
-        prc=True,
-        kid_subsets=metrics.KID_SUBSETS,
-        kid_subset_size=20,
-        feature_extractor="inception-v3-compat",
-        feature_extractor_weights_path=str(inception_weights),
-        cache=False,
-        save_cpu_ram=True,
-        verbose=False,
-    )
-    found = {
-        "inception_score_mean": result["inception_score"]["mean"],
-        "inception_score_std": result["inception_score"]["std"],
-        "frechet_inception_distance": result["fid"],
-        "kernel_inception_distance_mean": result["kid"]["mean"],
-        "kernel_inception_distance_std": result["kid"]["std"],
-        "precision": result["precision"],
-        "recall": result["recall"],
-    }
-    assert {name: expected[name] for name in found} == pytest.approx(found, rel=1e-6)

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from helpers import random_images
 
 from datasets.images import Images
 from datasets.sources import load_split
@@ -69,7 +70,7 @@ def test_the_classifier_is_the_same_whatever_was_drawn_before_and_draws_nothing_
 
 @pytest.mark.parametrize(("image_size", "channels"), [(8, 1), (16, 3), (32, 1), (48, 3), (64, 1), (128, 3)])
 def test_the_classifier_takes_every_image_size_and_gives_features_and_logits(image_size, channels):
-    images = torch.randint(0, 256, (2, channels, image_size, image_size)).to(torch.uint8)
+    images = random_images(2, channels, image_size, image_size)
     found, logits = features.Classifier(image_size, channels, 7).eval()(images)
     assert (found.shape, logits.shape) == ((2, 128), (2, 7))
 
@@ -147,16 +148,11 @@ def inception(inception_weights):
     return features.load_extractor(config, None, CPU, quiet)
 
 
-def colour_images(count):
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 3, 32, 32), generator=generator).to(torch.uint8)
-
-
 def test_inception_gives_the_features_of_torch_fidelity(inception, inception_weights):
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     reference = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(inception_weights))
-    images = colour_images(2)
+    images = random_images(2, 3, 32, 32)
     found, logits = inception(images)
     expected, expected_logits = reference(images)
     assert (found.shape, logits.shape) == ((2, 2048), (2, 1008))
@@ -185,20 +181,18 @@ def test_the_published_weights_need_no_warning(inception_weights, monkeypatch):
 
 
 def test_a_grey_image_has_the_features_of_the_same_image_in_colour(inception):
-    grey = colour_images(1)[:, :1]
+    grey = random_images(1, 1, 32, 32)
     assert torch.equal(inception(grey)[0], inception(grey.expand(-1, 3, -1, -1))[0])
 
 
-def test_a_file_of_other_weights_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "write",
+    [lambda path: torch.save({"weight": torch.zeros(3)}, path), lambda path: path.write_text("<html>404</html>")],
+    ids=["other weights", "text"],
+)
+def test_a_file_of_anything_else_is_refused_in_the_place_of_the_weights(tmp_path, write):
     path = tmp_path / "weights.pth"
-    torch.save({"weight": torch.zeros(3)}, path)
-    with pytest.raises(UserError, match=f"{path} does not hold the weights of torch-fidelity's Inception"):
-        features.Inception(path)
-
-
-def test_a_text_file_in_the_place_of_the_weights_is_refused(tmp_path):
-    path = tmp_path / "weights.pth"
-    path.write_text("<html>404</html>")
+    write(path)
     with pytest.raises(UserError, match=f"{path} does not hold the weights of torch-fidelity's Inception"):
         features.Inception(path)
 

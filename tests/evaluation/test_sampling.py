@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import Pixels, random_images
 from torch import nn
 
 from evaluation import sampling
@@ -14,20 +15,6 @@ CPU = torch.device("cpu")
 def small_generator(model="dcgan", image_size=8):
     torch.manual_seed(0)
     return build_models(model, image_size=image_size, channels=1, z_dim=4, base_channels=4)[0]
-
-
-def images(count, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 1, 2, 2), generator=generator).to(torch.uint8)
-
-
-class Pixels(nn.Module):
-    """An extractor whose features and logits are known: the pixels, and the brightness as two classes."""
-
-    def forward(self, images):
-        values = images.flatten(1).double() / 255
-        bright = values.mean(1)
-        return values, torch.stack([bright, 1 - bright], dim=1)
 
 
 def test_a_latent_depends_on_the_seed_and_its_number_alone():
@@ -76,7 +63,7 @@ def test_samples_are_quantised_by_rounding_and_clamping():
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 250])
 def test_features_are_extracted_in_order_as_float32(count):
-    given = images(250)
+    given = random_images(250, 1, 2, 2)
     found, logits = extract([Pixels()], Given(given), count, CPU, "images")
     assert found.dtype == logits.dtype == torch.float32
     assert torch.equal(found, given[:count].flatten(1).double().div(255).float())
@@ -91,15 +78,16 @@ def test_several_networks_see_the_same_pass():
             Counting.blocks += 1
             return super().block(number)
 
-    once = extract([Pixels()], Given(images(130)), 130, CPU, "images")
-    twice = extract([Pixels(), Pixels()], Counting(images(130)), 130, CPU, "images")
+    given = random_images(130, 1, 2, 2)
+    once = extract([Pixels()], Given(given), 130, CPU, "images")
+    twice = extract([Pixels(), Pixels()], Counting(given), 130, CPU, "images")
     assert Counting.blocks == 3
     assert len(twice) == 4 and all(torch.equal(a, b) for a, b in zip(twice, once * 2))
 
 
 @pytest.mark.parametrize(("count", "ranks"), [(250, 2), (250, 3), (64, 2), (65, 4), (1, 3)])
 def test_any_number_of_ranks_share_the_blocks_and_put_them_in_order(monkeypatch, count, ranks):
-    given = images(250)
+    given = random_images(250, 1, 2, 2)
     alone = extract([Pixels()], Given(given), count, CPU, "images")
     monkeypatch.setattr(sampling, "world_size", lambda: ranks)
     others = []

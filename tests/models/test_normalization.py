@@ -1,14 +1,14 @@
-"""Weight, layer and batch normalization of D: row norms, torch's own functions, and where the layers stand."""
+"""Weight, layer and batch normalization of D: row norms, torch's own functions, and what may stand together."""
 
 import pytest
 import torch
+from helpers import LAYERS, layers_of, output_rows
 from torch import nn
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from models import MODELS, build_models
-from models.convolution import Conv2d
 from models.normalization import (
     D_NORMS,
     BatchNorm,
@@ -19,40 +19,15 @@ from models.normalization import (
     feature_norm,
     weight_norm,
 )
-from models.spectral_norm import SUPPORTED, SpectralNorm
-
-LAYERS = {
-    "linear": lambda: nn.Linear(6, 4),
-    "tall linear": lambda: nn.Linear(3, 7),
-    "embedding": lambda: nn.Embedding(7, 3),
-    "conv1d": lambda: nn.Conv1d(4, 6, 3, groups=2),
-    "conv2d": lambda: nn.Conv2d(4, 6, 3),
-    "conv3d": lambda: nn.Conv3d(2, 4, 2, groups=2),
-    "transposed conv1d": lambda: nn.ConvTranspose1d(4, 6, 3),
-    "transposed conv2d": lambda: nn.ConvTranspose2d(4, 6, 3),
-    "transposed conv3d": lambda: nn.ConvTranspose3d(2, 3, 2),
-    "grouped transposed conv1d": lambda: nn.ConvTranspose1d(4, 6, 3, groups=2),
-    "grouped transposed conv2d": lambda: nn.ConvTranspose2d(6, 4, 3, groups=2),
-    "grouped transposed conv3d": lambda: nn.ConvTranspose3d(4, 4, 2, groups=2),
-}
-
-
-def output_rows(layer):
-    """The weight of each output channel, one row each; transposed layers store (d_in, d_out / groups, ...)."""
-    weight = layer.weight
-    if "Transpose" not in type(layer).__name__:
-        return torch.stack([row.flatten() for row in weight])
-    size = layer.in_channels // layer.groups
-    groups = [weight[g * size : (g + 1) * size] for g in range(layer.groups)]
-    return torch.stack([group[:, c].flatten() for group in groups for c in range(weight.size(1))])
+from models.spectral_norm import SpectralNorm
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_weight_norm_divides_every_row_by_its_norm(name):
     torch.manual_seed(0)
-    layer = LAYERS[name]().double()
-    before = output_rows(layer).detach()
-    rows = output_rows(weight_norm(layer))
+    layer = LAYERS[name][0]().double()
+    before = output_rows(layer, layer.weight).detach()
+    rows = output_rows(layer, weight_norm(layer).weight)
     torch.testing.assert_close(rows, before / before.square().sum(1, keepdim=True).sqrt(), rtol=1e-12, atol=0)
     d_out = torch.tensor(float(len(before)), dtype=torch.float64)
     torch.testing.assert_close(torch.linalg.svdvals(rows).square().sum(), d_out, rtol=1e-12, atol=0)
@@ -61,7 +36,7 @@ def test_weight_norm_divides_every_row_by_its_norm(name):
 @pytest.mark.parametrize("name", ["linear", "grouped transposed conv1d"])
 def test_weight_norm_gradient_matches_finite_differences(name):
     torch.manual_seed(0)
-    layer = LAYERS[name]().double()
+    layer = LAYERS[name][0]().double()
     assert gradcheck(WeightNorm(layer), layer.weight.detach().requires_grad_())
 
 
@@ -136,7 +111,7 @@ def test_feature_norm_picks_the_layer_or_the_identity():
 def test_weight_norms_wrap_every_layer_of_every_network(name, kind, model):
     G, D = build_models(model, 16, base_channels=2, d_norm="none")
     for network in (G, D):
-        layers = [layer for layer in network.modules() if isinstance(layer, SUPPORTED)]
+        layers = layers_of(network)
         assert apply_weight_norm(network, (name, "batch")) is network
         assert layers and all(type(layer.parametrizations.weight[0]) is kind for layer in layers)
 
@@ -156,29 +131,6 @@ def test_every_normalization_runs_forwards_and_backwards_in_every_model(model, n
     logits.sum().backward()
     assert logits.shape == (3, 1) and logits.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in D.parameters())
-
-
-@pytest.mark.parametrize(("name", "kind"), [("batch", BatchNorm), ("layer", LayerNorm)])
-def test_dcgans_d_normalises_after_every_convolution_but_the_first(name, kind):
-    _, D = build_models("dcgan", 32, base_channels=2, d_norm=name)
-    conv, norm, slope = Conv2d, kind, nn.LeakyReLU
-    assert [type(layer) for layer in D.layers] == [conv, slope] + [conv, norm, slope] * 6
-    widths = [(layer.num_features if kind is BatchNorm else layer.num_channels) for layer in D.layers[3::3]]
-    assert widths == [4, 4, 8, 8, 16, 16]
-
-
-@pytest.mark.parametrize(("name", "kind"), [("batch", BatchNorm), ("layer", LayerNorm)])
-def test_resnets_d_normalises_before_every_relu_but_not_in_the_first_block(name, kind):
-    _, D = build_models("resnet", 32, base_channels=2, d_norm=name)
-    found = [path for path, module in D.named_modules() if isinstance(module, kind)]
-    assert found == [f"blocks.{i}.norm{k}" for i in (1, 2, 3) for k in (1, 2)] + ["norm"]
-
-
-@pytest.mark.parametrize(("name", "kind"), [("batch", BatchNorm), ("layer", LayerNorm)])
-def test_mlps_d_normalises_its_second_hidden_layer(name, kind):
-    _, D = build_models("mlp", 8, base_channels=2, d_norm=name)
-    linear, slope = nn.Linear, nn.LeakyReLU
-    assert [type(layer) for layer in D.layers] == [linear, slope, linear, kind, slope, linear]
 
 
 def test_a_zero_row_in_half_precision_stays_zero():

@@ -8,7 +8,6 @@ import torch
 from torch.nn.utils import parametrize
 
 from training import checkpoint
-from training.run_dir import checkpoint_path, checkpoints, latest, thin
 from utils import files
 from utils.config import Config, stored
 from utils.errors import UserError
@@ -52,12 +51,6 @@ def moved_generator(config, seed=0):
     return G.eval()
 
 
-def touch_checkpoints(run_dir, steps):
-    (run_dir / "checkpoints").mkdir()
-    for step in steps:
-        checkpoint_path(run_dir, step).touch()
-
-
 # ---- Writing -------------------------------------------------------------------------------------------------------
 
 
@@ -80,9 +73,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     path = tmp_path / "a.pt"
     path.write_bytes(b"the old file")
 
-    def save_half(content, target):
-        with open(target, "wb") as file:
-            file.write(b"half")
+    def save_half(content, file):
+        file.write(b"half")
         raise failure
 
     monkeypatch.setattr(torch, "save", save_half)
@@ -111,6 +103,11 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
 
     files.write_atomically(path, write)
     assert (seen, path.read_text()) == (["old"], "new")
+
+
+def test_saving_into_a_folder_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot write"):
+        files.save(tmp_path / "absent" / "x.pt", {})
 
 
 # ---- Refusing ------------------------------------------------------------------------------------------------------
@@ -160,6 +157,16 @@ def test_a_torch_file_of_another_kind_is_refused(tmp_path, content):
         checkpoint.load(path)
 
 
+def test_a_tensor_that_stands_for_more_than_its_file_is_refused(tmp_path):
+    content = content_of(Config(model="mlp", **TINY))
+    files.save(tmp_path / "a.pt", content)
+    assert checkpoint.load(tmp_path / "a.pt")["step"] == 7
+    name = next(iter(content["G"]))
+    files.save(tmp_path / "a.pt", content | {"G": content["G"] | {name: torch.zeros(1).expand(10**12)}})
+    with pytest.raises(UserError, match="is damaged, or no such file"):
+        checkpoint.load(tmp_path / "a.pt")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=f"there is no checkpoint {tmp_path}/absent.pt"):
         checkpoint.load(tmp_path / "absent.pt")
@@ -198,31 +205,6 @@ def test_a_checkpoint_gives_back_its_configuration(tmp_path, config):
 def test_a_size_that_the_model_cannot_make_is_a_user_error():
     with pytest.raises(UserError, match=r"resnet makes images of .* not 12"):
         checkpoint.models_of(Config(model="resnet", image_size=12))
-
-
-# ---- A run's checkpoints -------------------------------------------------------------------------------------------
-
-
-def test_checkpoints_are_ordered_by_step_past_a_million(tmp_path):
-    touch_checkpoints(tmp_path, [1_000_000, 0, 999_999, 5000, 20_000_000])
-    (tmp_path / "checkpoints" / "step_000010.pt.tmp").touch()
-    (tmp_path / "checkpoints" / "step_last.pt").touch()
-    assert [step for step, _ in checkpoints(tmp_path)] == [0, 5000, 999_999, 1_000_000, 20_000_000]
-    assert latest(tmp_path).name == "step_20000000.pt"
-
-
-def test_thinning_keeps_the_newest(tmp_path):
-    touch_checkpoints(tmp_path, [0, 900_000, 1_000_000, 1_100_000])
-    thin(tmp_path, 2)
-    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["step_1000000.pt", "step_1100000.pt"]
-    thin(tmp_path, 5)
-    assert len(checkpoints(tmp_path)) == 2
-
-
-def test_a_run_without_checkpoints_says_so(tmp_path):
-    assert checkpoints(tmp_path) == []
-    with pytest.raises(UserError, match=f"{tmp_path} holds no checkpoint"):
-        latest(tmp_path)
 
 
 # ---- Generators ----------------------------------------------------------------------------------------------------
@@ -274,8 +256,3 @@ def test_an_exported_generator_is_no_checkpoint_to_resume_from(tmp_path):
     checkpoint.export_generator(path, checkpoint.Loaded(None, moved_generator(config), config, 7, True))
     with pytest.raises(UserError, match=f"{path} is not a checkpoint of this project that can be used here"):
         checkpoint.load(path)
-
-
-def test_saving_into_a_folder_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot write"):
-        files.save(tmp_path / "absent" / "x.pt", {})

@@ -21,9 +21,8 @@ from PIL import Image
 
 import train
 from datasets.sources import load_folder, load_split
-from training import checkpoint
+from training import checkpoint, monitor, prepare
 from training.logger import Logger, read_stats
-from training.resume import prepare
 from training.state import State
 from utils.config import FIELDS
 from utils.errors import UserError
@@ -115,7 +114,9 @@ FLAGS = SMALL | {"model": "mlp", "base_channels": 2, "z_dim": 4, "total_steps": 
 @pytest.fixture(scope="module")
 def trained(folder):
     """The bytes and the content of a real checkpoint, and its data. Returns them hidden from hypothesis's messages."""
-    path = train.train(prepare({**FLAGS, "run_dir": str(folder / "trained")}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(monitor, "finish_pictures", lambda run: None)
+        path = train.train(prepare({**FLAGS, "run_dir": str(folder / "trained")}))
     found = path.read_bytes(), checkpoint.load(path), load_split(resolve(FLAGS)[0])
     return lambda: found
 

@@ -4,7 +4,9 @@ import json
 import sys
 
 import pytest
+from helpers import at_step, logged, start
 
+import train
 from training.logger import Logger, check_tensorboard, read_stats
 from utils.errors import UserError
 
@@ -86,3 +88,28 @@ def test_tensorboard_that_is_not_installed_is_named_with_the_way_to_get_it(monke
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="pip install tensorboard"):
         check_tensorboard()
+
+
+# ---- Of a run ------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_can_be_read_while_they_are_written(tmp_path, no_pictures, monkeypatch):
+    seen = []
+    at_step(monkeypatch, 7, lambda: seen.append(logged(tmp_path / "run")))
+    train.train(start(tmp_path))
+    assert seen == [[2, 4, 6]]
+
+
+def test_tensorboard_gets_the_statistics(tmp_path, no_pictures):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train.train(start(tmp_path, tensorboard=True))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    written = [(event.step, pytest.approx(event.value)) for event in events.Scalars("loss_D")]
+    assert written == [(line["step"], line["loss_D"]) for line in read_stats(tmp_path / "run")]
+
+
+def test_stats_are_json_lines(tmp_path, no_pictures):
+    train.train(start(tmp_path, total_steps=2))
+    lines = (tmp_path / "run" / "stats.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2]

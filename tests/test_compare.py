@@ -7,21 +7,26 @@ import io
 import json
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
 from helpers import ROOT, SMALL
 from PIL import Image
 
-from training.run_dir import locked
+import compare
+from study import jobs
+from training.run_dir import checkpoints, locked
 
 BASE = {"dataset": "digits", "model": "mlp", "loss": "bce", "total_steps": 6, "log_every": 1, "sample_every": 6}
 BASE |= {"eval_every": 3, "audit_every": 3, "save_every": 2, "keep": 1, **SMALL}
+LONG = {"total_steps": 5000, "log_every": 5000, "eval_every": 5000, "audit_every": 5000}
 GRID = {"methods": ["none", "spectral"], "settings": ["C"], "seeds": [0], "metrics": ["inception_score", "fid"]}
 
 
@@ -31,41 +36,38 @@ def write_study(path, **changes):
     return path
 
 
-# Imported where the runs are forked from, so that they all have it: does something at step 3 of the runs without a
-# normalization. It keeps stdout open, so that whoever reads that waits for the runs too.
+# Imported where the runs are forked from, so that they all have it: after step 3 a run does what a file says.
 HOOK = """
 import multiprocessing, os, signal, train
+from pathlib import Path
 
-kept, step = os.dup(1), train.step
+step = train.step
 
 def hooked(state, config):
     step(state, config)
-    if state.step == 3 and config.d_norm == ("none",):
-        parent = multiprocessing.parent_process().pid
-        {action}
+    action = Path(config.run_dir).parent.with_suffix(".py")
+    if state.step == 3 and config.d_norm == ("none",) and action.exists():
+        exec(action.read_text())
 
 train.step = hooked
 """
-BODY = """
-import sys
-import compare
-from study import jobs
-from utils.errors import run_as_script
-jobs.PRELOADED += sys.argv.pop(1).split()
-run_as_script(compare.main)
-"""
 
 
-def compare(config, folder, *flags, action=None):
-    """Run compare.py in a process of its own, with something to happen at step 3 of a run; returns the process."""
-    hook = config.parent / "hook.py"
-    hook.write_text(HOOK.format(action=action), encoding="utf-8")
-    command = [sys.executable, "-c", BODY, "hook" if action else ""]
-    command += ["--config", config, "--out", folder, "--jobs", 2, *flags]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{config.parent}"}
-    return subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
-    )
+@pytest.fixture(scope="module", autouse=True)
+def one_source(tmp_path_factory):
+    """All studies fork their runs from one process, which this one starts, with HOOK in it."""
+    folder = tmp_path_factory.mktemp("hook")
+    (folder / "hook.py").write_text(HOOK, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{folder}")
+        patch.setattr(jobs, "PRELOADED", [*jobs.PRELOADED, "hook"])
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def after_step_3(folder, action):
+    """Have the run without a normalization, of the study in this folder, do this."""
+    folder.with_suffix(".py").write_text(action, encoding="utf-8")
 
 
 def rows(folder):
@@ -78,8 +80,9 @@ def finished(tmp_path_factory, data_dir):
     """The folder of a study that has run to its end, and its file."""
     root = tmp_path_factory.mktemp("study")
     config = write_study(root / "small.yaml", data_dir=data_dir)
-    done = compare(config, root / "runs")
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["compare.py", "--config", str(config), "--out", str(root / "runs"), "--jobs", "2"])
+        compare.main()
     return config, root / "runs"
 
 
@@ -191,7 +194,7 @@ def test_a_command_is_printed_for_each_run_that_is_not_finished_and_does_that_ru
     assert [words[-1] for words in commands] == ["none_C_seed0", "spectral_C_seed0"] and not other.exists()
     assert commands[1] == ["python", "compare.py", *map(str, flags), "--run", "spectral_C_seed0"]
 
-    done = subprocess.run([sys.executable, *commands[1][1:]], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = call(*commands[1][1:])
     assert done.returncode == 0, done.stderr
     assert (other / "spectral_C_seed0" / "evaluation.json").exists() and not (other / "none_C_seed0").exists()
     done = call("compare.py", *flags, "--report")
@@ -220,9 +223,13 @@ def test_a_damaged_run_does_not_keep_the_others_from_the_report(finished, call, 
     assert "stats.jsonl, line" in rows(folder)["none_C_seed0"]["message"]
 
 
-def test_a_killed_run_is_recorded_and_the_others_finish_and_the_next_start_goes_on_with_it(tmp_path, data_dir):
+def test_a_killed_run_is_recorded_and_the_others_finish_and_the_next_start_goes_on_with_it(
+    call, tmp_path, data_dir, monkeypatch
+):
+    monkeypatch.setattr("study.report.make_report", lambda study, results: None)  # takes longest, and is tested above
     config, folder = write_study(tmp_path / "small.yaml", data_dir=data_dir), tmp_path / "runs"
-    done = compare(config, folder, action="os.kill(os.getpid(), signal.SIGKILL)")
+    after_step_3(folder, "os.kill(os.getpid(), signal.SIGKILL)")
+    done = call("compare.py", "--config", config, "--out", folder, "--jobs", 2)
     assert done.returncode == 2 and "not finished: none_C_seed0" in done.stderr
     assert "none_C_seed0 failed: killed by signal 9 (is there enough memory?)" in done.stdout
     found = rows(folder)
@@ -230,22 +237,41 @@ def test_a_killed_run_is_recorded_and_the_others_finish_and_the_next_start_goes_
     assert found["none_C_seed0"]["message"].startswith("killed by signal 9")
 
     before = {path: path.stat().st_mtime_ns for path in (folder / "spectral_C_seed0").rglob("*") if path.is_file()}
-    done = compare(config, folder)
+    after_step_3(folder, "")
+    done = call("compare.py", "--config", config, "--out", folder, "--jobs", 2)
     assert done.returncode == 0, done.stderr
     assert "resumed     at step 2" in (folder / "none_C_seed0" / "log.txt").read_text(encoding="utf-8")
     assert [row["outcome"] for row in rows(folder).values()] == ["finished", "finished"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.parametrize(
-    ("action", "code"), [("os.kill(parent, signal.SIGTERM)", 143), ("os.kill(parent, signal.SIGKILL)", -signal.SIGKILL)]
-)
-def test_when_compare_is_stopped_or_killed_its_runs_save_themselves_and_end(tmp_path, data_dir, action, code):
-    config = write_study(tmp_path / "long.yaml", data_dir=data_dir, total_steps=10**6, log_every=10**6)
-    done = compare(config, tmp_path / "runs", "--methods", "none", action=action)
-    assert done.returncode == code
-    assert ("The same command goes on" in done.stderr) == (code == 143)
-    console = (tmp_path / "runs" / "console" / "none_C_seed0.txt").read_text(encoding="utf-8")
+def test_when_compare_is_stopped_its_runs_save_themselves_and_end(call, tmp_path, data_dir):
+    config, folder = write_study(tmp_path / "long.yaml", data_dir=data_dir, **LONG), tmp_path / "runs"
+    after_step_3(folder, "os.kill(multiprocessing.parent_process().pid, signal.SIGTERM)")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # an exception, should compare.py not be there
+    try:
+        done = call("compare.py", "--config", config, "--out", folder, "--methods", "none")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done.returncode == 128 + signal.SIGTERM and "The same command goes on" in done.stderr
+    console = (folder / "console" / "none_C_seed0.txt").read_text(encoding="utf-8")
+    assert "SIGTERM: stopped after step" in console and "Traceback" not in console
+
+
+def test_when_compare_is_killed_its_runs_save_themselves_and_end(tmp_path, data_dir):
+    config, folder = write_study(tmp_path / "long.yaml", data_dir=data_dir, **LONG), tmp_path / "runs"
+    command = [sys.executable, "compare.py", "--config", config, "--out", folder, "--methods", "none"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not any(step > 0 for step, _ in checkpoints(folder / "none_C_seed0")):
+            time.sleep(0.05)
+        holder = (folder / "none_C_seed0" / ".lock").read_text(encoding="utf-8")
+        ended = os.pidfd_open(int(holder.removeprefix("process ").split()[0]))
+        process.kill()
+        said = process.communicate()[1]
+    assert process.returncode == -signal.SIGKILL and "The same command goes on" not in said
+    assert select.select([ended], [], [], 100)[0]
+    os.close(ended)
+    console = (folder / "console" / "none_C_seed0.txt").read_text(encoding="utf-8")
     assert "SIGTERM: stopped after step" in console and "Traceback" not in console
 
 
@@ -269,25 +295,3 @@ def test_two_studies_do_not_write_to_one_folder(finished, call, tmp_path):
     other = write_study(tmp_path / "other.yaml", batch_size=16)
     done = call("compare.py", "--config", other, "--out", folder)
     assert done.returncode == 2 and "belongs to another study: its batch_size is 8" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--methods", "spectal"], "unknown method 'spectal'; did you mean spectral?"),
-        (["--settings", "G"], "unknown setting 'G'"),
-        (["--metrics", "is"], "unknown metric 'is'"),
-        (["--config", "configs/studies/digit.yaml"], "No such file"),
-        (["--jobs", "0"], "--jobs 0: at least 1"),
-        (["--report", "--print_commands"], "not allowed with"),
-        (["--out", "README.md"], "README.md"),
-        (["--num_samples", "5"], "num_samples must be at least 100"),
-        (["--report", "--out", "{tmp}"], "holds no run of this study yet"),
-        (["--report", "--out", "{tmp}/absent"], "holds no run of this study yet"),
-        (["--run", "spectral"], "digits has no run spectral: they are named METHOD_SETTING_seedK"),
-    ],
-)
-def test_what_cannot_be_done_is_answered_in_words(call, tmp_path, flags, words):
-    done = call("compare.py", *(flag.replace("{tmp}", str(tmp_path)) for flag in flags))
-    assert done.returncode == 2 and words in done.stderr
-    assert "Traceback" not in done.stderr

@@ -1,0 +1,49 @@
+"""Pictures of scores: the lines over a run's steps, and samples beside their nearest neighbours."""
+
+import numpy as np
+import torch
+from helpers import constant_images
+
+from evaluation.plots import plot_neighbours, plot_scores
+
+
+def scored(step, fid, name="modern"):
+    return {
+        "inception_score": {"mean": 2.0, "std": 0.1},
+        "fid": fid,
+        "kid": {"mean": -0.1, "std": 0.1},
+        "precision": 0.5,
+        "recall": 0.25,
+        "memorisation": {"nearer": 0.4},
+        "protocol": {"name": name, "step": step},
+    }
+
+
+def test_scores_over_steps_have_a_line_for_each_protocol_and_a_star_at_the_best(tmp_path, figures):
+    results = [scored(step, fid, name) for name in ("modern", "paper") for step, fid in ((0, 90), (5, 3), (9, 4))]
+    path = plot_scores(tmp_path / "scores.png", results, lambda protocol: f"label of {protocol['name']}")
+    assert path.exists()
+    (figure,) = figures
+    labels = [axis.get_ylabel() for axis in figure.axes]
+    assert labels[:5] == ["Inception Score", "FID", "KID", "precision", "recall"]
+    assert all(axis.get_xlabel() == "step (updates of G)" for axis in figure.axes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["label of modern", "label of paper"]
+    fid = figure.axes[1]
+    lines = [container.lines[0].get_xydata().tolist() for container in fid.containers]
+    assert lines == [[[0, 90], [5, 3], [9, 4]]] * 2
+    (star,) = [line for line in fid.lines if line.get_marker() == "*"]
+    assert star.get_xydata().tolist() == [[5, 3]]
+
+
+def test_neighbours_stand_right_of_their_samples(tmp_path, figures):
+    samples = constant_images([10, 20, 30, 40], 1, 64)
+    training = torch.stack([constant_images([v + 1, v + 2], 1, 64) for v in (10, 20, 30, 40)])
+    distances = torch.tensor([[1.5, 2], [2.5, 3], [3.5, 4], [4.5, 5]])
+    assert plot_neighbours(tmp_path / "neighbours.png", samples, training, distances).exists()
+    (figure,) = figures
+    for axis, values, far in zip(figure.axes, ((10, 20), (30, 40)), (["1.5", "2.5"], ["3.5", "4.5"])):
+        picture = np.asarray(axis.images[0].get_array())
+        cells = picture[34::66, 34::66][:2, :3]
+        assert cells.tolist() == [[v, v + 1, v + 2] for v in values]
+        assert [label.get_text() for label in axis.get_yticklabels()] == far
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["sample", "1", "2"]

@@ -1,0 +1,155 @@
+"""The grid of a study: what it holds, what its file and its flags may say, and whose folder it is."""
+
+import pytest
+import torch
+import yaml
+from helpers import ROOT, SMALL, random_images
+
+import train
+from datasets import Images
+from models import MODELS
+from study import grid
+from study.grid import METHODS, SETTINGS, load_study
+from training.state import State
+from utils.errors import UserError
+from utils.settings import resolve
+
+STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
+
+
+def test_the_settings_are_those_of_the_papers_table_1():
+    rows = [(s["lr_G"], s["lr_D"], *s["betas"], s["n_dis"]) for s in SETTINGS.values()]
+    assert rows == [
+        (1e-4, 1e-4, 0.5, 0.9, 5),
+        (1e-4, 1e-4, 0.5, 0.999, 1),
+        (2e-4, 2e-4, 0.5, 0.999, 1),
+        (1e-3, 1e-3, 0.5, 0.9, 5),
+        (1e-3, 1e-3, 0.5, 0.999, 5),
+        (1e-3, 1e-3, 0.9, 0.999, 5),
+    ]
+    assert "".join(SETTINGS) == "ABCDEF"
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_every_model(model, method):
+    flags = {"model": model, "dataset": "digits", **SMALL, "n_dis": 1}
+    config, _ = resolve(flags | METHODS[method].settings)
+    images = Images(random_images(16, 1, 8, 8), torch.zeros(16), ())
+    state = State(config, images, torch.device("cpu"))
+    before = [p.detach().clone() for p in state.D.parameters()]
+    train.step(state, config)
+    assert state.history().isfinite().all()
+    assert any(not torch.equal(a, b) for a, b in zip(before, state.D.parameters()))
+    if method == "weight_clipping":
+        assert all(p.abs().max() <= 0.01 for p in state.D.parameters())
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_studies_are_eleven_methods_in_six_settings_with_three_seeds(path, tmp_path):
+    whole, quick = load_study(path), load_study(path, quick=True)
+    assert len(whole.methods) == len(METHODS) == 11
+    assert len({run.run_dir for run in whole.runs()}) == 11 * 6 * 3
+    assert len(quick.runs()) == 5 * 3 * 1
+    names = {run.name: run.config for run in whole.runs()}
+    assert all(names[run.name] == run.config for run in quick.runs())  # so that they count for the whole
+
+
+def test_overrides_and_choices_go_before_the_file(write):
+    found = load_study(write(), overrides={"total_steps": 9}, seeds=[5], settings=["F"])
+    assert {(run.config.total_steps, run.seed, run.setting) for run in found.runs()} == {(9, 5, "F")}
+
+
+def test_grids_are_joined_in_the_order_of_the_table_and_cut_to_what_there_is(write):
+    one, other = load_study(write()), load_study(write(), methods=["batch"], settings=["B"], seeds=[7])
+    joined = one.with_all_of(other)
+    assert (joined.methods, joined.settings, joined.seeds) == (
+        ("none", "batch", "spectral"),
+        ("A", "B", "C"),
+        (0, 1, 7),
+    )
+    cut = joined.only([joined.run("spectral", "B", 7), joined.run("none", "B", 1)])
+    assert (cut.methods, cut.settings, cut.seeds) == (("none", "spectral"), ("B",), (1, 7))
+
+
+def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
+    first = load_study(write(), tmp_path / "runs")
+    first.folder.mkdir()
+    grid.claim(first)
+    grid.claim(load_study(write(also={"total_steps": 9, "log_every": 3}), tmp_path / "runs"))
+    path = first.folder / "study.yaml"
+    for damage in ("", "- 1", "{"):
+        path.write_text(damage, encoding="utf-8")
+        grid.claim(first, write=False)
+        assert path.read_text(encoding="utf-8") == damage
+        grid.claim(first)
+        assert yaml.safe_load(path.read_text(encoding="utf-8")) == first.base
+    with pytest.raises(UserError, match=r"belongs to another study: its z_dim is 8, and this one's 4.*--out"):
+        grid.claim(load_study(write(also={"z_dim": 4}), tmp_path / "runs"))
+
+
+# ---- What is refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": ["none", "spectrall"]}, "unknown method 'spectrall'; did you mean spectral?"),
+        ({"settings": ["G"]}, "unknown setting 'G'; choices: A, B, C, D, E, F"),
+        ({"metrics": ["fidd"]}, "unknown metric 'fidd'; did you mean fid?"),
+        ({"seeds": [-1]}, "seeds are whole numbers"),
+        ({"seeds": [0, 0]}, "seeds names one twice"),
+        ({"seeds": [True]}, "seeds are whole numbers"),
+        ({"methods": "spectral"}, "methods must be a list"),
+        ({"methods": []}, "methods must be a list of one or more"),
+        ({"methods": [1]}, "methods are names, not 1"),
+        ({"methods": None}, "methods must be a list"),
+        ({"method": ["none"]}, "unknown key 'method'; did you mean methods?"),
+        ({"quick": {"base": {}}}, "unknown key of quick 'base'"),
+        ({"also": {"n_dis": 3}}, "base cannot set n_dis, which the study itself decides"),
+        ({"also": {"num_samples": None}}, "base has no value for num_samples; leave it out"),
+        ({"also": {"modle": "mlp"}}, "unknown setting 'modle'; did you mean model?"),
+        ({"also": {"batch_size": -1}}, "batch_size must be at least 2"),
+        ({"also": {"eval_every": 0}}, "base needs eval_every and audit_every"),
+    ],
+)
+def test_a_mistaken_study_is_answered_in_words(write, changes, words):
+    with pytest.raises(UserError) as error:
+        load_study(write(**changes), quick="quick" in changes)
+    assert words in str(error.value) and "small.yaml" in str(error.value)
+
+
+def test_what_makes_no_sense_together_names_method_and_setting(write):
+    with pytest.raises(UserError, match=r"method spectral, setting A: .*arch_variant paper is for --model dcgan"):
+        load_study(write(also={"arch_variant": "paper"})).run("spectral", "A", 0)
+
+
+def test_a_study_that_is_no_list_of_keys_or_has_no_quick_part_is_refused(tmp_path, write):
+    path = tmp_path / "text.yaml"
+    path.write_text("spectral", encoding="utf-8")
+    with pytest.raises(UserError, match="a study has the keys base, methods"):
+        load_study(path)
+    with pytest.raises(UserError, match="no part named quick"):
+        load_study(write(quick=None), quick=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--methods", "spectal"], "unknown method 'spectal'; did you mean spectral?"),
+        (["--settings", "G"], "unknown setting 'G'"),
+        (["--metrics", "is"], "unknown metric 'is'"),
+        (["--config", "configs/studies/digit.yaml"], "No such file"),
+        (["--jobs", "0"], "--jobs 0: at least 1"),
+        (["--report", "--print_commands"], "not allowed with"),
+        (["--out", "README.md"], "README.md"),
+        (["--num_samples", "5"], "num_samples must be at least 100"),
+        (["--report", "--out", "{tmp}"], "holds no run of this study yet"),
+        (["--report", "--out", "{tmp}/absent"], "holds no run of this study yet"),
+        (["--run", "spectral"], "digits has no run spectral: they are named METHOD_SETTING_seedK"),
+    ],
+)
+def test_what_compare_cannot_do_is_answered_in_words(call, tmp_path, flags, words):
+    done = call("compare.py", *(flag.replace("{tmp}", str(tmp_path)) for flag in flags))
+    assert done.returncode == 2 and words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,123 @@
+"""Whole runs: every model, loss, norm and regularizer, and what else a run is told or meets."""
+
+import time
+
+import pytest
+import torch
+import yaml
+from helpers import FAST, ROOT, assert_same_end, at_step, go_on, logged, start
+
+import train
+from training import checkpoint, prepare
+from training.logger import read_stats
+from utils.combinations import check_combinations
+from utils.config import FIELDS
+from utils.errors import UserError
+from utils.settings import resolve
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+@pytest.mark.parametrize("loss", FIELDS["loss"].metadata["choices"])
+@pytest.mark.parametrize("model", FIELDS["model"].metadata["choices"])
+def test_every_model_trains_with_every_loss(tmp_path, model, loss):
+    path = train.train(start(tmp_path, model=model, loss=loss, total_steps=2))
+    assert checkpoint.load(path)["step"] == 2
+
+
+NORMS = [("none",), ("spectral",), ("weight",), ("batch",), ("layer",), ("spectral", "batch"), ("weight", "layer")]
+
+
+@pytest.mark.parametrize("regularizer", FIELDS["regularizer"].metadata["choices"])
+@pytest.mark.parametrize("d_norm", NORMS, ids="-".join)
+def test_every_sensible_norm_and_regularizer_trains_and_the_others_are_refused(tmp_path, d_norm, regularizer):
+    flags = {"d_norm": d_norm, "regularizer": regularizer, "g_sn": True, "model": "resnet", "total_steps": 2}
+    senseless = (regularizer == "weight_clipping" and {"spectral", "weight"} & set(d_norm)) or (
+        regularizer in ("gradient_penalty", "r1") and "batch" in d_norm
+    )
+    if senseless:
+        with pytest.raises(UserError, match=f"{regularizer} makes no sense with d_norm"):
+            start(tmp_path, **flags)
+    else:
+        assert checkpoint.load(train.train(start(tmp_path, **flags)))["step"] == 2
+
+
+def test_num_epochs_become_steps(tmp_path):
+    path = train.train(start(tmp_path, total_steps=1, n_dis=3, batch_size=250))
+    stream = checkpoint.load(path)["data"]
+    assert (stream["epoch"], stream["position"]) == (0, 750)
+    flags = {key: value for key, value in FAST.items() if key != "total_steps"} | {"batch_size": 250}
+    path = train.train(prepare({**flags, "num_epochs": 2, "n_dis": 3, "run_dir": str(tmp_path / "epochs")}))
+    assert checkpoint.load(path)["step"] == 4  # ceil(2 * 1,498 / 750)
+
+
+def test_every_preset_and_experiment_resolves_to_networks_that_fit(tmp_path):
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        config, _ = resolve({"config": str(path), "base_channels": 2})
+        assert path.stem.startswith(f"{config.dataset}_{config.model}")
+        check_combinations(config)
+        G, D = checkpoint.models_of(config)
+        images = G(torch.randn(2, config.z_dim))
+        assert images.shape == (2, config.channels, config.image_size, config.image_size)
+        assert D(images).shape == (2, 1)
+
+
+def test_cuda_that_is_absent_is_refused(tmp_path):
+    flags = {"device": f"cuda:{torch.cuda.device_count()}"} if torch.cuda.is_available() else {"device": "cuda"}
+    with pytest.raises(UserError, match="CUDA devices here"):
+        train.train(start(tmp_path, **flags))
+
+
+def test_deterministic_runs_are_the_same_bits(tmp_path):
+    try:
+        for name in ("first", "second"):
+            train.train(start(tmp_path, name, deterministic=True, model="resnet"))
+            assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_same_end(tmp_path / "first", tmp_path / "second")
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path, whole, monkeypatch):
+    moment = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(moment)))  # back an hour each time that somebody asks
+    train.train(start(tmp_path))
+    assert_same_end(whole, tmp_path / "run")
+    assert all(0 < line["seconds_per_step"] < 60 for line in read_stats(tmp_path / "run"))
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["record"][0]["wall_seconds"] >= 0
+
+
+# ---- Memory --------------------------------------------------------------------------------------------------------
+
+
+def no_memory_on_the_cpu():
+    torch.empty(2**50)
+
+
+def no_memory_on_the_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize("happen", [no_memory_on_the_cpu, no_memory_on_the_gpu])
+def test_memory_that_runs_out_names_the_batch_size_and_what_to_do(tmp_path, monkeypatch, happen):
+    with monkeypatch.context() as patched:
+        at_step(patched, 7, happen)
+        with pytest.raises(UserError, match=r"out of memory with batch_size 8 and 16 for G: .*--accumulate 2"):
+            train.train(start(tmp_path, batch_size_G=16))
+    assert checkpoint.load(go_on(tmp_path, accumulate=2))["step"] == 12
+
+
+def test_an_error_of_the_program_itself_is_not_taken_for_one_of_memory(tmp_path, monkeypatch):
+    def bug():
+        raise RuntimeError("shapes do not match")
+
+    at_step(monkeypatch, 2, bug)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train.train(start(tmp_path))
+
+
+def test_a_run_accumulates_and_may_do_so_from_a_resume_on(tmp_path):
+    train.train(start(tmp_path, total_steps=2))
+    go_on(tmp_path, total_steps=4, accumulate=2)
+    assert "changed     accumulate 1 -> 2" in (tmp_path / "run" / "log.txt").read_text()
+    assert logged(tmp_path / "run")[-1] == 4

@@ -1,0 +1,112 @@
+"""One update of D and one of G, against hand computation and in parts."""
+
+import pytest
+import torch
+
+import train
+from losses import LOSSES, REGULARIZERS
+from models import build_models
+from training.objective import Batch, Objective
+
+
+def linear_pair():
+    """G(z) = z and D(x) = w . x in float64, so that every update has a closed form."""
+    G, D = torch.nn.Identity(), torch.nn.Linear(3, 1, bias=False).double()
+    return G, D, torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+
+
+def objective(loss="wasserstein", **options):
+    return Objective(*LOSSES[loss], **options)
+
+
+def test_a_wasserstein_update_of_a_linear_D_is_the_difference_of_the_means():
+    G, D, real, z = linear_pair()
+    before = D.weight.detach().clone()
+    optimizer = torch.optim.SGD(D.parameters(), lr=0.1)
+    loss, real_logits, fake_logits = train.discriminator_step(G, D, optimizer, Batch(z, real), objective())
+    assert torch.allclose(D.weight, before + 0.1 * (real.mean(0) - z.mean(0)), atol=1e-14)
+    assert torch.allclose(real_logits, real @ before.t()) and torch.allclose(fake_logits, z @ before.t())
+    assert loss.item() == pytest.approx((z.mean(0) - real.mean(0)).dot(before[0]).item())
+    assert not (loss.requires_grad or real_logits.requires_grad or fake_logits.requires_grad)
+
+
+def test_the_penalty_is_added_with_its_weight():
+    G, D, real, z = linear_pair()
+    before = D.weight.detach().clone()
+    optimizer, alpha = torch.optim.SGD(D.parameters(), lr=0.1), torch.rand(5, 1, dtype=torch.float64)
+    penalised = objective(regularizers=((REGULARIZERS["gradient_penalty"], 10.0),))
+    train.discriminator_step(G, D, optimizer, Batch(z, real, alpha), penalised)
+    norm = before.norm()
+    penalty_gradient = 10.0 * 2 * (norm - 1) * before / norm
+    assert torch.allclose(D.weight, before + 0.1 * (real.mean(0) - z.mean(0)) - 0.1 * penalty_gradient, atol=1e-12)
+
+
+def test_weights_are_clipped_after_the_update():
+    G, D, real, z = linear_pair()
+    optimizer = torch.optim.SGD(D.parameters(), lr=100.0)
+    clipped = objective(regularizers=((REGULARIZERS["weight_clipping"], 0.01),))
+    train.discriminator_step(G, D, optimizer, Batch(z, real), clipped)
+    assert D.weight.abs().max().item() == 0.01
+
+
+def test_the_generator_update_moves_G_alone_and_leaves_no_gradient_in_D():
+    G, D = torch.nn.Linear(2, 3, bias=False).double(), torch.nn.Linear(3, 1, bias=False).double()
+    z = torch.randn(4, 2, dtype=torch.float64)
+    before_G, before_D = G.weight.detach().clone(), D.weight.detach().clone()
+    train.generator_step(G, D, torch.optim.SGD(G.parameters(), lr=0.5), Batch(z), objective("hinge"))
+    assert torch.allclose(G.weight, before_G + 0.5 * D.weight.t() * z.mean(0), atol=1e-14)
+    assert torch.equal(D.weight, before_D) and D.weight.grad is None and D.weight.requires_grad
+
+
+def test_the_discriminator_update_leaves_G_without_gradients():
+    G, D = build_models("mlp", image_size=8, channels=1, z_dim=8, base_channels=4)
+    optimizer = torch.optim.Adam(D.parameters())
+    train.discriminator_step(G, D, optimizer, Batch(torch.randn(4, 8), torch.rand(4, 1, 8, 8)), objective("bce"))
+    assert all(parameter.grad is None for parameter in G.parameters())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_one_joint_forward_of_D_gives_the_update_of_two(loss):
+    updated = []
+    for joint in (True, False):
+        torch.manual_seed(3)
+        G, D = (net.double() for net in build_models("dcgan", 8, 1, 8, 4, d_norm="layer"))
+        real, z = torch.rand(4, 1, 8, 8).double(), torch.randn(4, 8).double()
+        optimizer = torch.optim.SGD(D.parameters(), lr=1.0)
+        train.discriminator_step(G, D, optimizer, Batch(z, real), objective(loss, joint=joint))
+        updated.append(torch.cat([p.detach().flatten() for p in D.parameters()]))
+    assert torch.allclose(*updated, rtol=0, atol=1e-13)
+
+
+# ---- In parts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", ["none", "gradient_penalty", "r1", "orthonormal"])
+@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
+def test_an_update_of_D_in_parts_is_the_update_at_once(model, penalty):
+    updated = []
+    for accumulate in (1, 4):
+        torch.manual_seed(3)
+        G, D = (net.double() for net in build_models(model, 8, 1, 8, 4, d_norm="spectral"))
+        real, z, alpha = torch.rand(8, 1, 8, 8).double(), torch.randn(8, 8).double(), torch.rand(8, 1, 1, 1).double()
+        optimizer = torch.optim.SGD(D.parameters(), lr=1.0)
+        objective = Objective(*LOSSES["bce"], ((REGULARIZERS[penalty], 0.1),), accumulate=accumulate)
+        found = train.discriminator_step(G, D, optimizer, Batch(z, real, alpha), objective)
+        updated.append([*D.state_dict().values(), *found])
+    for whole, parts in zip(*updated, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-11, atol=1e-12)
+
+
+def test_an_update_of_G_in_parts_is_the_update_at_once():
+    updated = []
+    for accumulate in (1, 3):
+        torch.manual_seed(3)
+        G, D = torch.nn.Linear(4, 64).double(), build_models("mlp", 8, 1, 4, 4)[1].double()
+        pictures = torch.nn.Sequential(G, torch.nn.Unflatten(1, (1, 8, 8)))
+        optimizer = torch.optim.SGD(G.parameters(), lr=1.0)
+        z = torch.randn(6, 4).double()
+        objective = Objective(*LOSSES["hinge"], accumulate=accumulate)
+        loss = train.generator_step(pictures, D, optimizer, Batch(z), objective)
+        updated.append([loss, *G.parameters(), *D.state_dict().values()])
+    for whole, parts in zip(*updated, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)

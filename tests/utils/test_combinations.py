@@ -1,0 +1,73 @@
+"""Which settings make no sense together, and which rarely do: each refused or warned of with its reason."""
+
+import itertools
+
+import pytest
+
+from utils import combinations
+from utils.config import Config, to_flag
+from utils.errors import UserError
+from utils.settings import resolve
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({"d_norm": ("spectral", "weight")}, "exclude each other: both rescale the weights"),
+        ({"d_norm": ("batch", "layer")}, "exclude each other: both normalise the features"),
+        ({"d_norm": ("none", "batch")}, "none stands alone"),
+        ({"d_norm": ("spectral", "spectral")}, "different names"),
+        (
+            {"regularizer": "weight_clipping", "d_norm": ("spectral",)},
+            "with d_norm spectral: the normalization divides",
+        ),
+        ({"regularizer": "weight_clipping", "d_norm": ("weight",)}, "with d_norm weight: the normalization divides"),
+        ({"regularizer": "weight_clipping", "d_norm": ("layer", "spectral")}, "with d_norm spectral: the normal"),
+        ({"regularizer": "gradient_penalty", "d_norm": ("batch",)}, "batch normalization makes D's output depend"),
+        ({"regularizer": "gradient_penalty", "d_norm": ("spectral", "batch")}, "makes D's output depend"),
+        ({"regularizer": "r1", "d_norm": ("batch",)}, "r1 makes no sense with d_norm batch"),
+        ({"model": "resnet", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
+        ({"model": "mlp", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
+        ({"compile": True, "regularizer": "r1"}, "compile makes no sense with r1: torch.compile cannot differentiate"),
+        ({"regularizer_weight": 1.0}, "regularizer_weight needs a regularizer"),
+    ],
+)
+def test_a_senseless_combination_is_refused_with_its_reason(presets, flags, reason):
+    with pytest.raises(UserError, match=reason):
+        resolve(flags)
+
+
+SENSIBLE = [
+    *({"regularizer": "weight_clipping", "d_norm": (norm,)} for norm in ("none", "batch", "layer")),
+    *({"regularizer": "gradient_penalty", "d_norm": (norm,)} for norm in ("none", "layer", "spectral", "weight")),
+    *({"regularizer": "r1", "d_norm": (norm,)} for norm in ("none", "layer", "spectral")),
+    *({"regularizer": "orthonormal", "d_norm": (norm,)} for norm in ("none", "batch", "spectral")),
+    *({"d_norm": pair} for pair in itertools.product(("spectral", "weight"), ("batch", "layer"))),
+    {"model": "dcgan", "arch_variant": "paper"},
+    {"regularizer": "gradient_penalty", "d_norm": ("none",), "regularizer_weight": 5.0},
+]
+
+
+@pytest.mark.parametrize("flags", SENSIBLE, ids=lambda flags: "-".join(map(to_flag, flags.values())))
+def test_a_sensible_combination_is_taken_as_it_is(presets, flags):
+    resolved, _ = resolve(flags)
+    assert {name: getattr(resolved, name) for name in flags} == flags
+
+
+def warned(cuda=True, **settings):
+    return list(combinations.warnings(Config(**settings), cuda))
+
+
+def test_warnings_name_an_unbounded_wasserstein_d_and_batch_norm_over_spectral_norm():
+    (unbounded,) = warned(loss="wasserstein", d_norm=("none",))
+    assert "wasserstein" in unbounded
+    (unsafe,) = warned(d_norm=("spectral", "batch"))
+    assert "Lipschitz" in unsafe
+    assert warned() == []
+    assert warned(loss="wasserstein", d_norm=("none",), regularizer="gradient_penalty") == []
+
+
+def test_a_warning_names_what_has_no_effect_without_cuda():
+    (idle,) = warned(cuda=False, amp="bf16", compile=True)
+    assert "--amp and --compile" in idle
+    assert warned(cuda=True, amp="bf16", compile=True) == warned(cuda=False) == []

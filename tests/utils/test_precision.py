@@ -1,0 +1,87 @@
+"""How a network is called and updated: in half precision, scaled, on a CPU plainly; TF32, and memory that is kept."""
+
+import sys
+
+import pytest
+import torch
+from helpers import layers_of
+
+from models import build_models
+from training.monitor import total_norm
+from utils.precision import FULL, Precision, keep_memory, set_tf32, without_tf32
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("amp", ["none", "bf16", "fp16"])
+def test_on_a_cpu_every_choice_of_amp_is_full_precision(amp):
+    precision = Precision(amp, CPU)
+    D = torch.nn.Linear(3, 1)
+    x = torch.randn(2, 3)
+    assert torch.equal(precision.call(D, x), D(x)) and precision.state_dict() == {}
+
+
+def test_half_precision_computes_the_layers_and_hands_back_float32():
+    _, D = build_models("dcgan", 16, 1, 8, 4)
+    dtypes, precision = [], Precision("none", CPU)
+    for layer in layers_of(D):
+        layer.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    precision.dtype = torch.bfloat16  # what --amp bf16 is on CUDA, on the CPU
+    logits = precision.call(D, torch.randn(4, 1, 16, 16))
+    assert set(dtypes) == {torch.bfloat16} and logits.dtype == torch.float32
+
+
+def test_a_scaled_update_is_the_plain_one_and_an_overflow_is_skipped():
+    torch.manual_seed(0)
+    plain, scaled = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)
+    scaled.load_state_dict(plain.state_dict())
+    precision = Precision("none", CPU)
+    precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    x = torch.randn(4, 3)
+    for network, how in ((plain, FULL), (scaled, precision)):
+        how.backward(network(x).square().mean())
+        how.update(torch.optim.Adam(network.parameters(), 0.1, fused=True))
+    assert total_norm(plain).item() == pytest.approx(total_norm(scaled).item(), rel=1e-5)  # what is logged
+    assert torch.allclose(plain.weight, scaled.weight, atol=1e-7) and precision.scaler.get_scale() == 2.0**10
+    before = scaled.weight.detach().clone()
+    scaled.zero_grad()
+    precision.backward(scaled(x).sum() * 1e38)
+    precision.update(torch.optim.SGD(scaled.parameters(), 0.1))
+    assert torch.equal(scaled.weight, before) and precision.scaler.get_scale() == 2.0**9
+    restored = Precision("none", CPU)
+    restored.scaler = torch.amp.GradScaler("cpu")
+    restored.load_state_dict(precision.state_dict())
+    assert restored.scaler.get_scale() == 2.0**9
+
+
+def test_scores_are_in_full_float32_however_the_training_is():
+    set_tf32(True)
+    with without_tf32():
+        assert not (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+    assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
+    set_tf32(False)
+    assert not (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_kept_memory_is_not_cleared_again_by_the_kernel(forks):
+    code = """
+import resource, sys, torch
+from utils.precision import keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for i in range(12):
+    if i == 6:
+        before = faults()
+    torch.ones(2**24) + 1  # 64 MiB each
+print(faults() - before)
+"""
+    keep, give_back = (int(forks.run(code, how).stdout) for how in ("keep", "return"))
+    assert keep < give_back / 10
+
+
+def test_keep_memory_does_nothing_elsewhere(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("ctypes.CDLL", None)  # calling it would fail
+    keep_memory()
