@@ -190,7 +190,7 @@ def test_intervals_and_fid_infinity_on_demand(pixels, folder):
     assert result["fid_infinity"]["value"] < result["fid"]
     line = report.summary([result])
     assert f"FID {result['fid']:.2f} ({result['fid_interval']['low']:.2f} to " in line
-    assert f"FID infinity {result['fid_infinity']['value']:.2f} +- " in line
+    assert f"FID infinity {result['fid_infinity']['value']:z.2f} +- " in line
 
 
 def test_a_generator_with_broken_weights_is_refused(monkeypatch, folder):
