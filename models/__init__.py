@@ -39,8 +39,8 @@ def build_models(
     """
     if model not in MODELS:
         raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}")
-    if arch_variant not in dcgan.VARIANTS:
-        raise ValueError(f"arch_variant {arch_variant!r} is not one of {', '.join(dcgan.VARIANTS)}")
+    if arch_variant not in dcgan.D_WIDTHS:
+        raise ValueError(f"arch_variant {arch_variant!r} is not one of {', '.join(dcgan.D_WIDTHS)}")
     if arch_variant != "code" and model != "dcgan":
         raise ValueError(f"arch_variant {arch_variant} is for dcgan: paper and code agree on the other models")
     d_norm = check_d_norm(d_norm)

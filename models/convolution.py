@@ -5,13 +5,13 @@ Parameters and results are those of nn.Conv2d and nn.ConvTranspose2d; which way 
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-T = TypeVar("T")
+from .modes import at_once, constants, is_plain, transformed
+
 OUTPUTS = 4  # in a tile, along one side
 # F(4, 3) of Lavin and Gray 2016 (arXiv 1509.09308, section 4.1): 4 outputs of a 3-tap filter from 6 products, not 12.
 TILE_B = (
@@ -39,9 +39,14 @@ FEW_OUTPUTS_MIN_CHANNELS = 64  # from where an image (of at most 3 channels) is 
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same (N, C, H, W) with the channels innermost in memory, as every way of convolving wants them."""
+    """The same (N, C, H, W) with the channels innermost in memory, as every way of convolving wants them.
+
+    In a transform of torch.func, which lays out memory by itself, x as it is.
+    """
+    if transformed():
+        return x
     if x.size(1) == 1:  # lies so anyway, but has to say it: its strides would name the other layout to what follows
-        return x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2)
+        return x.reshape(x.size(0), *x.shape[2:], 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -57,20 +62,14 @@ def lay_out(network: nn.Module) -> nn.Module:
     return network
 
 
-def constants(build: Callable[..., T]) -> Callable[..., T]:
-    """Cache constant matrices, made outside of inference mode: what it makes could not be used in training later."""
-    return functools.lru_cache(maxsize=None)(torch.inference_mode(False)(build))
-
-
 @constants
 def _row_matrices(width: int, dtype: torch.dtype, kernel: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """B of a row with its zero padding (tiles * points * stride, width), G (points * stride, kernel), and A of a row
     (width / stride, tiles * points)."""
-    B_tile, G_tile, A_tile = (torch.tensor(matrix, dtype=torch.float64) for matrix in FILTERS[kernel])
+    B_tile, G_tile, A_tile = (torch.tensor(matrix, dtype=torch.float64, device="cpu") for matrix in FILTERS[kernel])
     stride, points = kernel - 2, len(B_tile)
     tiles = width // stride // OUTPUTS
-    B = torch.zeros(tiles, points, stride, width + 2, dtype=torch.float64)
-    G = torch.zeros(points, stride, kernel, dtype=torch.float64)
+    B, G = B_tile.new_zeros(tiles, points, stride, width + 2), G_tile.new_zeros(points, stride, kernel)
     for phase in range(stride):
         G[:, phase, phase::stride] = G_tile / G_tile.max()
         for tile in range(tiles):
@@ -135,7 +134,7 @@ def winograd_squares(x: Tensor, weight: Tensor) -> Tensor:
 def few_outputs_conv2d(x: Tensor, weight: Tensor) -> Tensor:
     """F.conv2d(x, weight, padding=1) by a 1x1 convolution to the nine taps of each output, which are then added up."""
     n, channels, height, width = x.shape
-    taps = weight.flip(2, 3).flatten(2).transpose(1, 2).reshape(-1, channels)  # (C' * 9, C)
+    taps = weight.flip(2, 3).flatten(2).transpose(1, 2).reshape(-1, weight.size(1))  # (C' * 9, C)
     M = x.permute(0, 2, 3, 1).reshape(-1, channels) @ taps.t()  # so that x's gradient has the layout of x
     return channels_last(F.fold(M.view(n, height * width, -1).transpose(1, 2), (height, width), 3, padding=1))
 
@@ -147,23 +146,57 @@ def single_pixel_conv2d(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1).flatten(1), W.flatten(1)).view(len(x), -1, 1, 1)
 
 
+def takes_other_ways(x: Tensor, channels: int) -> bool:
+    """Whether x is what the ways above were made and measured for: full (N, channels, H, W) in float32 or float64.
+
+    Not on a GPU, where cuDNN chooses among such ways itself, in a mode that makes a graph or transforms (where the size
+    of the batch must not choose), nor in half precision or under autocast, whose rounding Winograd's way would amplify.
+    """
+    return (
+        at_once()
+        and is_plain(x)
+        and x.is_cpu
+        and x.dim() == 4
+        and x.size(1) == channels
+        and x.numel() > 0
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def is_square(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Whether a layer does the same along both sides, by numbers, zeros around them, no groups and no dilation."""
+    kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
+    return (
+        type(kernel) is type(stride) is type(padding) is tuple
+        and kernel[0] == kernel[1]
+        and stride[0] == stride[1]
+        and padding[0] == padding[1]
+        and layer.padding_mode == "zeros"
+        and layer.groups == 1
+        and layer.dilation == (1, 1)
+    )
+
+
 class Conv2d(nn.Conv2d):
-    """nn.Conv2d with a square kernel, neither groups nor dilation, by the way that is fastest for the shape at hand."""
+    """nn.Conv2d, by the way that is fastest for the shape at hand: the same arguments, inputs and errors."""
 
     padding: tuple[int, int]
 
-    def forward(self, x: Tensor) -> Tensor:
-        way = (
-            self._way(len(x), *x.shape[2:]) if x.device.type == "cpu" else None
-        )  # cuDNN chooses among such ways itself
-        if way is None:
-            return super().forward(x)
-        y = way(x, self.weight)
-        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+    def forward(self, input: Tensor) -> Tensor:
+        if takes_other_ways(input, self.in_channels):
+            images, _, height, width = input.shape
+            way = self._way(images, height, width)
+            if way is not None:
+                y = way(input, self.weight)
+                return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+        return super().forward(input)
 
     def _way(self, images: int, height: int, width: int) -> Callable[[Tensor, Tensor], Tensor] | None:
         """The function that is faster than the library's for so many maps of this size, or None."""
-        (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
+        if not is_square(self):
+            return None
+        kernel, stride, padding = self.kernel_size[0], self.stride[0], self.padding[0]
         least, side = min(height, width), max(height, width)
         if kernel <= least + 2 * padding and side + 2 * padding < kernel + stride and side + padding <= kernel:
             return functools.partial(single_pixel_conv2d, padding=padding)
@@ -181,15 +214,24 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """nn.ConvTranspose2d with a square kernel, without groups, dilation or output padding, by the fastest way."""
+    """nn.ConvTranspose2d, from maps of a single pixel by one matrix product: the same arguments, inputs and errors."""
 
     padding: tuple[int, int]
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # without nn's output_size
-        if x.device.type != "cpu" or x.shape[2:] != (1, 1):
-            return super().forward(x)
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if output_size is not None or not self._is_product(input):
+            return super().forward(input, output_size)
         padding = self.padding[0]
         side = self.kernel_size[0] - 2 * padding
         W = self.weight.permute(0, 2, 3, 1)[:, padding : padding + side, padding : padding + side]
-        y = (x.flatten(1) @ W.flatten(1)).view(len(x), side, side, -1)  # every pixel of y meets one tap
+        y = (input.flatten(1) @ W.flatten(1)).view(len(input), side, side, -1)  # every pixel of y meets one tap
         return (y if self.bias is None else y + self.bias).permute(0, 3, 1, 2)
+
+    def _is_product(self, x: Tensor) -> bool:
+        return (
+            takes_other_ways(x, self.in_channels)
+            and x.shape[2:] == (1, 1)
+            and is_square(self)
+            and self.output_padding == (0, 0)
+            and self.kernel_size[0] > 2 * self.padding[0]
+        )

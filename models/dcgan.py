@@ -75,6 +75,12 @@ class Discriminator(nn.Module):
         super().__init__()
         check_image_size(image_size)
         widths = [channels, *((base_channels or 64) * width for width in D_WIDTHS[arch_variant])]
+        halved = 2 ** (len(D_WIDTHS[arch_variant]) // 2)
+        if image_size % halved:
+            raise ValueError(
+                f"with the {len(D_WIDTHS[arch_variant])} widths of arch_variant {arch_variant} dcgan's D takes images "
+                f"whose size is a multiple of {halved}, not {image_size}"
+            )
         layers: list[nn.Module] = []
         for i, (in_channels, out_channels) in enumerate(itertools.pairwise(widths)):
             strided = i % 2 == 1
@@ -83,7 +89,7 @@ class Discriminator(nn.Module):
                 layers.append(feature_norm(d_norm, out_channels))
             layers.append(nn.LeakyReLU(SLOPE, inplace=True))
         self.layers = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1] * (image_size // 8) ** 2, 1)
+        self.head = nn.Linear(widths[-1] * (image_size // halved) ** 2, 1)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .convolution import channels_last
 from .spectral_norm import SUPPORTED, TRANSPOSED, spectral_norm, weight_matrix
 
 
@@ -44,6 +45,11 @@ class LayerNorm(nn.GroupNorm):
 
     def __init__(self, channels: int) -> None:
         super().__init__(1, channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        y = super().forward(input)
+        # Where a graph is made, torch 2.14 takes the result to lie otherwise than it will: say how it shall.
+        return channels_last(y) if y.dim() == 4 and torch.compiler.is_compiling() else y
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):

@@ -9,18 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .convolution import constants
+from .modes import at_once, constants, is_plain
 
 
 @constants
 def _positions(dtype: torch.dtype, device: torch.device) -> Tensor:
     """(9, 16): 1 where a tap of a 3x3 kernel falls on a tap of a 4x4 one, in one of its four positions there."""
-    shifted = torch.eye(4, dtype=dtype)[:3] + torch.eye(4, dtype=dtype)[1:]  # (3, 4), along one side
-    return torch.kron(shifted, shifted).to(device)
+    eye = torch.eye(4, dtype=dtype, device=device)
+    shifted = eye[:3] + eye[1:]  # (3, 4), along one side
+    return torch.kron(shifted, shifted)
 
 
 def spread(weight: Tensor) -> Tensor:
     """Sum a 3x3 kernel over its four positions in a 4x4 one: (..., 3, 3) -> (..., 4, 4)."""
+    if not (at_once() and is_plain(weight)):  # the same sum without a constant
+        corners = [F.pad(weight, (left, 1 - left, top, 1 - top)) for top in (0, 1) for left in (0, 1)]
+        return torch.stack(corners).sum(0)
     taps = weight.reshape(-1, 9) @ _positions(weight.dtype, weight.device)
     return taps.view(*weight.shape[:-2], 4, 4)
 
@@ -31,9 +35,9 @@ class UpsampleConv2d(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         kernel = spread(self.weight.flip(2, 3).transpose(0, 1))  # (C, C', 4, 4)
-        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+        return F.conv_transpose2d(input, kernel, self.bias, stride=2, padding=1)
 
 
 class ConvAvgPool2d(nn.Conv2d):
@@ -42,5 +46,5 @@ class ConvAvgPool2d(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, spread(self.weight) / 4, self.bias, stride=2, padding=1)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input, spread(self.weight) / 4, self.bias, stride=2, padding=1)

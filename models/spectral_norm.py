@@ -5,6 +5,7 @@ iteration per training forward. Reading `layer.weight` is pure: only a training 
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+
+from .modes import at_once, transformed
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 SUPPORTED = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
@@ -66,7 +69,8 @@ def _in_memory_order(tensor: Tensor, weight: Tensor) -> Tensor:
     No singular value depends on that order, and what lies so already need not be copied.
     """
     tensor = tensor.view(-1, *weight.shape[1:])
-    return (tensor.permute(0, 2, 3, 1) if channels_innermost(weight) else tensor).flatten(1)
+    tensor = tensor.permute(0, 2, 3, 1) if channels_innermost(weight) else tensor
+    return tensor.reshape(tensor.size(0), weight.shape[1:].numel())  # a batch of gradients cannot flatten()
 
 
 def _from_memory_order(matrix: Tensor, weight: Tensor) -> Tensor:
@@ -85,7 +89,7 @@ class Division(torch.autograd.Function):
     """weight / sigma with the gradient of the paper's equations 9 to 12, for a weight whose rows are W's.
 
     It is the gradient that autograd finds by itself through sigma = u^T W v, in fewer passes over the weight. v has the
-    order of the weight's memory.
+    order of the weight's memory. Only where operations are computed at once; its backward runs under vmap too.
     """
 
     @staticmethod
@@ -99,12 +103,11 @@ class Division(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, result, u, v, sigma, divisor = ctx.saved_tensors
-        if torch.is_grad_enabled():  # this gradient will itself be differentiated: autograd's own way
+        if torch.is_grad_enabled():  # this gradient will itself be differentiated: through sigma too
             sigma = torch.dot(u, _in_memory_order(weight, weight).to(u.dtype) @ v)
-            again = weight / _divisor(sigma, ctx.eps).to(weight.dtype)
-            return *torch.autograd.grad(again, weight, gradient, create_graph=True), None, None, None, None
+            divisor = _divisor(sigma, ctx.eps)
         G, W_SN = (_in_memory_order(tensor, weight).to(u.dtype) for tensor in (gradient, result))
-        inner = torch.dot(G.flatten(), W_SN.flatten()) * (divisor == sigma)
+        inner = torch.dot(G.reshape(-1), W_SN.reshape(-1)) * (divisor == sigma)
         G = torch.addr(G, -inner * u, v).div_(divisor)
         return _from_memory_order(G, weight).to(weight.dtype), None, None, None, None
 
@@ -126,8 +129,7 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", u)
         self.register_buffer("v", self._from_memory(v, weight))
         self.iterating = True
-        # What the iteration of a forward leaves for the reading of the weight in it
-        self.fresh: tuple[Tensor, Tensor, Tensor] | None = None
+        self.due = False  # in a training forward, until its first reading of the weight has advanced u and v
 
     def _matrix(self, weight: Tensor) -> Tensor:
         """The reshaped weight; its columns, and so those of v beside it, have the order of the weight's memory."""
@@ -143,11 +145,13 @@ class SpectralNorm(nn.Module):
     @torch.no_grad()
     def iterate(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Advance u and v in place by n_power_iterations. Returns copies, v's in the order of memory, and sigma."""
+        self.due = False
+        weight = weight if at_once() else weight.detach()  # no_grad() leaves the derivatives of forward mode
         with _no_autocast(weight):
             W = self._matrix(weight)
             u, v, sigma = _iterate(W, self.u.to(W.dtype), self.n_power_iterations, self.eps)
-        self.u.copy_(u)
-        self.v.copy_(self._from_memory(v, weight))
+        _write(self.u, u)
+        _write(self.v, self._from_memory(v, weight))
         return u, v, sigma
 
     def _estimate(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,27 +166,69 @@ class SpectralNorm(nn.Module):
             return self._estimate(weight)[2]
 
     def forward(self, weight: Tensor) -> Tensor:
-        fresh, self.fresh = self.fresh, None
-        if self.transposed:
-            return weight / _divisor(self.sigma(weight), self.eps).to(weight.dtype)
+        found = self.iterate(weight) if self.due else None
         with _no_autocast(weight):
-            if fresh is None:
+            if self.transposed or not at_once():  # autograd's own way, which every mode can follow
+                return weight / _divisor(self._estimate(weight)[2], self.eps).to(weight.dtype)
+            if found is None:
                 with torch.no_grad():
-                    fresh = self._estimate(weight)
-            return Division.apply(weight, *fresh, self.eps)
+                    found = self._estimate(weight)
+            return Division.apply(weight, *found, self.eps)
+
+
+def _write(buffer: Tensor, value: Tensor) -> None:
+    """buffer.copy_(value), without a derivative, also from within a transform that buffer is outside of."""
+    if torch.compiler.is_compiling() or not transformed():
+        buffer.copy_(value)
+        return
+    from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+
+    transform = retrieve_current_functorch_interpreter()
+    if transform.key() not in (torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Jvp):
+        buffer.copy_(value)  # vmap: to each its own
+        return
+    level, tensors = transform.level(), (buffer, value.detach())
+    unwrapped = (
+        torch._C._functorch.get_unwrapped(tensor) if torch._C._functorch.maybe_get_level(tensor) == level else tensor
+        for tensor in tensors
+    )
+    with transform.lower():
+        _write(*unwrapped)
 
 
 def _no_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Autocast would take the norms and products of u, v and W to half precision."""
     kind = tensor.device.type
-    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    # torch.compile of torch 2.6 cannot ask the second
+    known = (torch.compiler.is_compiling() and kind != "meta") or torch.amp.is_autocast_available(kind)
+    enabled = known and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if enabled else contextlib.nullcontext()
 
 
-def _iterate_in_training(module: Any, inputs: Any) -> None:
-    parametrization = module.parametrizations.weight
-    if module.training and parametrization[0].iterating:
-        parametrization[0].fresh = parametrization[0].iterate(parametrization.original)
+def _iterate_in_training(parametrized: Any) -> None:
+    """Have the training forwards of a layer of this class, which parametrize made for it, advance u and v once.
+
+    They do when they read the weight, so that what they divide by is of this very weight. A hook would survive torch's
+    remove_parametrizations(), which takes this class away.
+    """
+    plain = parametrized.forward
+
+    @functools.wraps(plain)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        weight: Any = getattr(self.parametrizations, "weight", None)
+        norm = None if weight is None else weight[0]
+        if not (self.training and isinstance(norm, SpectralNorm) and norm.iterating):
+            return plain(self, *args, **kwargs)
+        norm.due = True
+        try:
+            output = plain(self, *args, **kwargs)
+            if norm.due:  # parametrize.cached() or a forward of its own read no weight
+                norm.iterate(weight.original)
+            return output
+        finally:
+            norm.due = False
+
+    parametrized.forward = forward
 
 
 @contextlib.contextmanager
@@ -220,7 +266,7 @@ def spectral_norm(module: nn.Module, n_power_iterations: int = 1, eps: float = 1
     if n_power_iterations < 1:
         raise ValueError(f"n_power_iterations must be at least 1, not {n_power_iterations}")
     parametrize.register_parametrization(module, "weight", SpectralNorm(module, n_power_iterations, eps))
-    module.register_forward_pre_hook(_iterate_in_training)
+    _iterate_in_training(type(module))
     return module
 
 
@@ -243,6 +289,3 @@ def fold_weight(layer: nn.Module) -> None:
     shared = type(layer)
     layer.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
     parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-    for key, hook in list(layer._forward_pre_hooks.items()):
-        if hook is _iterate_in_training:
-            del layer._forward_pre_hooks[key]

@@ -1,4 +1,4 @@
-"""What several tests share: small settings, one cache of the digits classifier, and pictures on disk."""
+"""What several tests share: scripts and forks to start, whole runs, one digits classifier, and pictures on disk."""
 
 import fcntl
 import importlib

@@ -123,16 +123,17 @@ def test_compiled_networks_make_the_same_step(model, backend):
     results = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        G, D = build_models(model, 16, 1, 8, 4, g_sn=True)
+        G, D = (net.double() for net in build_models(model, 16, 1, 8, 4, g_sn=True))
         names = list(D.state_dict())
         if compiled:
             G.compile(backend=backend)
             D.compile(backend=backend)
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), 1e-3, fused=True) for net in (G, D))
         for _ in range(2):
-            real, z = torch.rand(4, 1, 16, 16), torch.randn(4, 8)
+            real, z = torch.rand(4, 1, 16, 16).double(), torch.randn(4, 8).double()
             train.discriminator_step(G, D, opt_D, Batch(z, real), Objective(*LOSSES["hinge"]))
             train.generator_step(G, D, opt_G, Batch(z), Objective(*LOSSES["hinge"]))
         assert list(D.state_dict()) == names
         results.append([*G.state_dict().values(), *D.state_dict().values()])
-    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*results, strict=True))
+    # Compiled layers may sum in another order, which Adam would enlarge in float32 where a gradient is nearly zero.
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-9) for a, b in zip(*results, strict=True))
