@@ -84,3 +84,11 @@ def test_dcgans_D_starts_from_a_normal_distribution_of_deviation_002():
         n = layer.weight.numel()
         assert abs(layer.weight.std() / 0.02 - 1) < 4 / math.sqrt(n)
         assert abs(layer.weight.mean()) < 4 * 0.02 / math.sqrt(n)
+
+
+def test_widths_that_are_added_reach_the_head_or_are_refused_in_words(monkeypatch):
+    monkeypatch.setitem(dcgan.D_WIDTHS, "paper", (1, 1, 2, 2, 4, 4, 8, 8, 8))
+    _, D = build("dcgan", 16, arch_variant="paper")
+    assert D(torch.zeros(2, 3, 16, 16)).shape == (2, 1) and D.head.in_features == 16
+    with pytest.raises(ValueError, match="paper"):
+        build("dcgan", 8, arch_variant="paper")
