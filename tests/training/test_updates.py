@@ -58,6 +58,34 @@ def test_the_generator_update_moves_G_alone_and_leaves_no_gradient_in_D():
     assert torch.equal(D.weight, before_D) and D.weight.grad is None and D.weight.requires_grad
 
 
+def test_a_loss_of_G_that_compares_sees_real_images_and_moves_by_its_closed_form():
+    G, D = torch.nn.Linear(2, 3, bias=False).double(), torch.nn.Linear(3, 1, bias=False).double()
+    z, real = torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    before, w = G.weight.detach().clone(), D.weight.detach()[0]
+    comparing = Objective(None, lambda fake, real: torch.nn.functional.softplus(real - fake).mean())
+    loss = train.generator_step(G, D, torch.optim.SGD(G.parameters(), lr=0.5), Batch(z, real), comparing)
+    gap = real @ w - z @ before.t() @ w  # (4,)
+    assert loss.item() == pytest.approx(torch.nn.functional.softplus(gap).mean().item())
+    step = (gap.sigmoid().view(-1, 1, 1) * w.view(1, -1, 1) * z.view(4, 1, 2)).mean(0)
+    assert torch.allclose(G.weight, before + 0.5 * step, atol=1e-14)
+
+
+def test_several_regularizers_add_up_each_with_its_weight():
+    real, z = torch.randn(2, 5, 3, dtype=torch.float64)
+    updates = []
+    for names in (("r1",), ("orthonormal",), ("r1", "orthonormal"), ()):
+        torch.manual_seed(1)
+        D = torch.nn.Linear(3, 1, bias=False).double()
+        before = D.weight.detach().clone()
+        several = objective(regularizers=tuple((REGULARIZERS[name], 0.3) for name in names))
+        train.discriminator_step(
+            torch.nn.Identity(), D, torch.optim.SGD(D.parameters(), lr=0.1), Batch(z, real), several
+        )
+        updates.append(D.weight.detach() - before)
+    r1, orthonormal, both, none = updates
+    assert torch.allclose(both, r1 + orthonormal - none, atol=1e-14) and not torch.allclose(r1, orthonormal)
+
+
 def test_the_discriminator_update_leaves_G_without_gradients():
     G, D = build_models("mlp", image_size=8, channels=1, z_dim=8, base_channels=4)
     optimizer = torch.optim.Adam(D.parameters())
