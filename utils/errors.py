@@ -58,7 +58,8 @@ def memory_ran_out(error: BaseException) -> bool:
     said = str(error).lower()
     words = ("can't allocate memory", "bad_alloc", "out of memory", "alloc_failed")
     of_torch = isinstance(error, RuntimeError) and any(word in said for word in words)
-    return isinstance(error, MemoryError) or of_torch or getattr(error, "errno", None) == errno.ENOMEM
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or of_torch or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def _first_line(error: BaseException) -> str:

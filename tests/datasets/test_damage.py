@@ -131,7 +131,11 @@ class Loads(dict):
         self.items = self.copy = self.keys = self.__iter__ = runs_out
 
 
-@pytest.mark.parametrize("runs_out", [no_memory, no_memory_of_numpy])
+def no_memory_of_cuda(*args, **kwargs):
+    raise torch.OutOfMemoryError("tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize("runs_out", [no_memory, no_memory_of_numpy, no_memory_of_cuda])
 def test_memory_that_runs_out_anywhere_else_is_one_line(monkeypatch, call, runs_out):
     monkeypatch.setattr("train.prepare", runs_out)
     fails(call("train.py"), "out of memory; ask for less at once (")
