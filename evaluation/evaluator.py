@@ -11,9 +11,10 @@ from torch import Tensor
 
 from datasets import Images, has_test_split, load_split
 from utils.config import Config
-from utils.distributed import all_cores, broadcast, rank, rank_zero_first
+from utils.distributed import broadcast, rank, rank_zero_first
 from utils.errors import UserError, explaining_memory
 from utils.precision import without_tf32
+from utils.threads import all_cores
 
 from . import diagnostics, features, metrics
 from .features import Say

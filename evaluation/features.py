@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from datasets import Images, has_test_split, load_split
 from utils.config import Config
-from utils.distributed import all_cores
 from utils.errors import UserError
 from utils.files import file_sha256, load_tensors, save
+from utils.threads import all_cores
 
 INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
 CLASSIFIER_FORMAT = "sngan-classifier-2"

@@ -12,8 +12,9 @@ import torch
 
 from datasets import Images
 from utils.config import Config
-from utils.distributed import all_cores, broadcast, rank
+from utils.distributed import broadcast, rank
 from utils.files import load_tensors
+from utils.threads import all_cores
 
 from .features import CACHE, Extractor, Say, keep
 from .metrics import Reference, fid_statistics

@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from utils.distributed import cores
+from utils.threads import cores
 
 # Imported once, in the process that all others are forked from: together they take seconds.
 PRELOADED = [

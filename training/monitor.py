@@ -61,6 +61,9 @@ def log(run: "Run") -> dict[str, float]:
         "seconds_per_step": seconds,
     }
     run.logger.write(state.step, line)
+    if share := run.waiting.slowed():
+        advice = "end them, or give a run fewer threads than there are cores with --threads"
+        run.logger.say(f"slowed      other programs have the cores: {share:.0%} of the time waited for one; {advice}")
     run.start_clock()
     return line
 
@@ -145,6 +148,8 @@ def announce(run: "Run", images: Images, changes: Iterable[str]) -> None:
     n, channels, side, _ = images.images.shape
     norm, extra = " + ".join(config.d_norm), f" + {config.regularizer}" if config.regularizer != "none" else ""
     where = f"{state.device}" if world_size() == 1 else f"{world_size()} processes, {state.device.type}"
+    if state.device.type == "cpu":
+        where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     logger.say(f"data        {config.dataset}: {n:,} images of {side}x{side}, {'grey' if channels == 1 else 'colour'}")
     logger.say(f"networks    {config.model}: G {count['G']:,} parameters, D {count['D']:,} with d_norm {norm}")
     logger.say(f"training    {config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {where}")

@@ -59,6 +59,12 @@ class Record:
                 yield f"{name} {_flat(before[name])} -> {_flat(self.now[name])}"
 
 
+def recorded_threads(run_dir: str | Path) -> int | None:
+    """The threads of a run's last start, where its record has them."""
+    found = [entry["threads"] for entry in _entries(Path(run_dir) / "config.yaml") if "threads" in entry]
+    return found[-1] if found and isinstance(found[-1], int) and found[-1] > 0 else None
+
+
 def _flat(value: Any) -> str:
     return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
 

@@ -14,13 +14,23 @@ from datasets import Images, load_split, steps_of
 from evaluation import Evaluator
 from utils.config import Config, default_run_dir
 from utils.console import command, progress
-from utils.distributed import agree, check_shares, on_rank_zero, rank, rank_zero_first, say_once, select_device
+from utils.distributed import (
+    agree,
+    check_shares,
+    on_rank_zero,
+    rank,
+    rank_zero_first,
+    say_once,
+    select_device,
+    world_size,
+)
 from utils.errors import Diverged, Stopped, UserError, explaining_memory
 from utils.precision import keep_memory, set_deterministic, set_tf32
+from utils.threads import Waiting, by_work, share, threads, work
 
 from . import monitor
 from .logger import Logger, Quiet, check_tensorboard
-from .record import Record
+from .record import Record, recorded_threads
 from .resume import take_over
 from .run_dir import check_disk, checkpoint_path, locked, make_folders, refuse_existing, refuse_started
 from .signals import Signals
@@ -34,7 +44,7 @@ class Run:
         self, config: Config, run_dir: Path, state: State, evaluator: Evaluator | None, logger: Logger | Quiet
     ) -> None:
         self.config, self.run_dir, self.state, self.evaluator, self.logger = config, run_dir, state, evaluator, logger
-        self.signals = Signals()
+        self.signals, self.waiting = Signals(), Waiting()
         self.record = Record(run_dir, config, state.device, state.step)
         self.z = monitor.preview_latents(config.z_dim, state.device)
         self.path = checkpoint_path(run_dir, state.step)
@@ -135,6 +145,7 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
     # From here on the run exists: its directory, lock, configuration and log.
     on_rank_zero(make_folders, run_dir)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(threads(threads_of(config, state)))
         on_rank_zero(stack.enter_context, locked(run_dir))
         if not config.resume:
             on_rank_zero(refuse_started, run_dir)
@@ -146,6 +157,14 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         monitor.announce(run, images, [*changes, *run.record.changes()])
         with recorded(run):
             yield run
+
+
+def threads_of(config: Config, state: State) -> int:
+    """The CPU threads of a run's steps: those asked for, those it had before, or those that its networks are worth."""
+    before = recorded_threads(config.resume) if config.resume else None
+    if config.threads or (before and before <= share()):
+        return config.threads or before or 1
+    return by_work(work(state.G, state.D, config.z_dim, config.batch_size // world_size()))
 
 
 def set_up(config: Config) -> torch.device:

@@ -103,6 +103,14 @@ class Config:
     )
     seed: int = setting(0, "of weights, data order and noise", low=0, high=2**32 - 1)
     device: str = setting("auto", "auto (CUDA where there is one), cpu, cuda or cuda:N", resumable=True)
+    threads: int | None = setting(
+        None,
+        "CPU threads that compute a step (default: by the networks' work, one for small ones, at most the cores; a "
+        "resumed run keeps its number)",
+        low=1,
+        high=2**10,
+        resumable=True,
+    )
 
     # What is written while it trains, and how often, in steps of G
     log_every: int = setting(100, "losses and gradient norms to stats.jsonl", low=1, resumable=True)

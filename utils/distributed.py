@@ -256,28 +256,3 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
 def gradients_stay_local(network: nn.Module) -> contextlib.AbstractContextManager[None]:
     """A context in which a backward adds to this rank's gradients, without the other ranks': all parts but the last."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def all_cores() -> Iterator[None]:
-    """A context in which this rank computes on every core, as a process alone does: torchrun leaves it a single one.
-
-    The last bits of a sum depend on the number of threads, and the scores are to be the same.
-    """
-    if world_size() == 1:
-        yield
-        return
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(cores())
-    try:
-        with threadpool_limits(cores(), user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,0 +1,116 @@
+"""How many threads compute a step on a CPU, and whether other programs keep them waiting.
+
+How idle threads wait is set before torch is loaded, in utils/__init__.py.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .distributed import world_size
+from .launcher import launched, number
+
+# Multiply-adds of G and D, forward, for each thread. With fewer, two threads are at most 1.5 times as fast as one on a
+# quiet machine, and less than half as fast beside another program (benchmarks/busy.py).
+WORK_PER_THREAD = 5e8
+SLOWED = 0.25  # of the time, waited for a processor that others have
+MEASURED = 5.0  # seconds, before that is judged
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share() -> int:
+    """The threads that this process may have: OMP_NUM_THREADS or, without it, its part of this machine's cores.
+
+    torchrun sets it to 1 where the user did not; that is no wish.
+    """
+    given, beside = number("OMP_NUM_THREADS", 0), number("LOCAL_WORLD_SIZE", 1) if launched() else 1
+    return given if given > (1 if beside > 1 else 0) else max(1, cores() // beside)
+
+
+@torch.no_grad()
+def work(G: nn.Module, D: nn.Module, z_dim: int, batch_size: int) -> int:
+    """The multiply-adds of a batch's forward through the linear and convolutional layers of both networks."""
+    found = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal found
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        positions = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output[:, :1]
+        found += positions[0, 0].numel() * weight.numel()
+
+    counted = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+    hooks = [m.register_forward_hook(count) for net in (G, D) for m in net.modules() if isinstance(m, counted)]
+    training = [net.training for net in (G, D)]
+    D.eval()(G.eval()(next(G.parameters()).new_zeros(1, z_dim)))
+    for net, before in zip((G, D), training):
+        net.train(before)
+    for hook in hooks:
+        hook.remove()
+    return found * batch_size
+
+
+def by_work(multiply_adds: float) -> int:
+    """The threads for a step of so much work(): never of the machine's load, so that a run's bits stay its own."""
+    return min(share(), max(1, int(multiply_adds / WORK_PER_THREAD)))
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """A context in which this process computes on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def all_cores() -> Iterator[None]:
+    """A context in which this process computes with the threads that it would have alone, in a run or under torchrun.
+
+    The last bits of a sum depend on the number of threads, and the scores are to be the same.
+    """
+    count = share() if world_size() == 1 else cores()
+    if torch.get_num_threads() == count:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threads(count), threadpool_limits(count, user_api="blas"):
+        yield
+
+
+class Waiting:
+    """How long the threads of this process have stood in line for a processor: what other programs took (Linux)."""
+
+    def __init__(self) -> None:
+        self.said, self.began, self.before = False, time.monotonic(), _in_line()
+
+    def slowed(self) -> float | None:
+        """Once: the share of the time since the start that they stood in line, where it is more than SLOWED."""
+        passed = time.monotonic() - self.began
+        if self.said or passed < MEASURED or self.before is None:
+            return None
+        found = ((_in_line() or 0) - self.before) / passed
+        self.said = found > SLOWED
+        return found if self.said else None
+
+
+def _in_line() -> float | None:
+    """Seconds in line of all threads so far, after the kernel's schedstat; None where it keeps none."""
+    try:
+        tasks = list(Path("/proc/self/task").iterdir())
+        return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
+    except (OSError, IndexError, ValueError):  # other systems, or a thread that has just ended
+        return None
