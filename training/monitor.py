@@ -62,8 +62,10 @@ def log(run: "Run") -> dict[str, float]:
     }
     run.logger.write(state.step, line)
     if share := run.waiting.slowed():
-        advice = "end them, or give a run fewer threads than there are cores with --threads"
-        run.logger.say(f"slowed      other programs have the cores: {share:.0%} of the time waited for one; {advice}")
+        advice = "end some, or take fewer --threads" if torch.get_num_threads() > 1 else "end some of them"
+        run.logger.say(
+            f"slowed      other programs have the cores, {share:.0%} of the time was waited for one: {advice}"
+        )
     run.start_clock()
     return line
 

@@ -164,7 +164,7 @@ def threads_of(config: Config, state: State) -> int:
     before = recorded_threads(config.resume) if config.resume else None
     if config.threads or (before and before <= share()):
         return config.threads or before or 1
-    return by_work(work(state.G, state.D, config.z_dim, config.batch_size // world_size()))
+    return by_work(work(state.G, state.D, config.batch_size // world_size()))
 
 
 def set_up(config: Config) -> torch.device:

@@ -37,7 +37,7 @@ def share() -> int:
 
 
 @torch.no_grad()
-def work(G: nn.Module, D: nn.Module, z_dim: int, batch_size: int) -> int:
+def work(G: nn.Module, D: nn.Module, batch_size: int) -> int:
     """The multiply-adds of a batch's forward through the linear and convolutional layers of both networks."""
     found = 0
 
@@ -51,7 +51,7 @@ def work(G: nn.Module, D: nn.Module, z_dim: int, batch_size: int) -> int:
     counted = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
     hooks = [m.register_forward_hook(count) for net in (G, D) for m in net.modules() if isinstance(m, counted)]
     training = [net.training for net in (G, D)]
-    D.eval()(G.eval()(next(G.parameters()).new_zeros(1, z_dim)))
+    D.eval()(G.eval()(next(G.parameters()).new_zeros(1, int(G.z_dim))))
     for net, before in zip((G, D), training):
         net.train(before)
     for hook in hooks:
