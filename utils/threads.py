@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,8 @@ def work(G: nn.Module, D: nn.Module, batch_size: int) -> int:
     counted = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
     hooks = [m.register_forward_hook(count) for net in (G, D) for m in net.modules() if isinstance(m, counted)]
     training = [net.training for net in (G, D)]
-    D.eval()(G.eval()(next(G.parameters()).new_zeros(1, int(G.z_dim))))
+    z_dim: Any = G.z_dim
+    D.eval()(G.eval()(next(G.parameters()).new_zeros(1, z_dim)))
     for net, before in zip((G, D), training):
         net.train(before)
     for hook in hooks:
