@@ -14,15 +14,17 @@ def main() -> None:
     import evaluate
     from datasets import load_split
     from evaluation import Evaluator
+    from evaluation.features import check_weights
     from train import train
     from training import prepare
     from utils.distributed import processes, rank_zero_first, say_once, select_device
 
     with processes():
         config = prepare(flags, dry_run)
+        # What evaluation needs is checked before hours of training, and what is quickly found before images are read.
         with rank_zero_first():
+            check_weights(config)
             images = load_split(config)
-        # What evaluation needs is checked before hours of training.
         evaluator = Evaluator(config, images, select_device(config.device), say=say_once)
         evaluator.check(config.protocol)
         path = train(config, evaluator, images)

@@ -29,26 +29,44 @@ class Evaluator:
 
     Of config only what concerns data and extractor is read; train is its training split. reference: a folder whose
     images stand in the data set's place as the real ones, while a classifier stays the data set's; Inception needs no
-    train then. UserError where weights or data are missing.
+    train then. UserError where weights or data are missing; a classifier is trained when the first score needs it.
     """
+
+    extractor: features.Extractor
+    classifier: features.Classifier | None = None
 
     def __init__(
         self, config: Config, train: Images | None, device: torch.device, say: Say = print, reference: str | None = None
     ) -> None:
         self.device, self.say, self.folder = device, say, reference
-        with rank_zero_first():
-            self.extractor = features.load_extractor(config, train, device, say)
-            self.classifier = self.extractor if isinstance(self.extractor, features.Classifier) else None
-            if train and self.classifier is None and config.dataset != "folder" and features.is_labelled(train):
-                self.classifier = features.load_classifier(config, train, device, say)
-        if broadcast(self.extractor.sha256) != self.extractor.sha256:
-            raise UserError(f"the ranks have different weights of the {self.extractor.name}: share one data_dir")
+        self.data, self.train = config, train  # the classifier's, also where a folder is the reference
+        self.loaded = False
+        if features.extractor_name(config) == "classifier":
+            features.check_labels(config, train)
+        else:
+            with rank_zero_first():
+                self.extractor = features.load_extractor(config, train, device, say)
         self.classes = train.classes if train else ()
         self.config = dataclasses.replace(config, dataset="folder", data_dir=reference) if reference else config
         self.splits: dict[str, Images | None] = {"train": load_split(self.config) if reference else train}
         if has_test_split(self.config):
             self.splits["test"] = None  # loaded when it is asked for
         self.references: dict[str, Reference | None] = {}
+
+    def load(self) -> None:
+        """Load the extractor and the classifier of class shares, or train it now; on every rank at once."""
+        if self.loaded:
+            return
+        config, train = self.data, self.train
+        scores_itself = features.extractor_name(config) == "classifier"
+        with rank_zero_first():
+            if scores_itself or (train and config.dataset != "folder" and features.is_labelled(train)):
+                self.classifier = features.load_classifier(config, train, self.device, self.say)
+        if scores_itself and self.classifier:
+            self.extractor = self.classifier
+        if broadcast(self.extractor.sha256) != self.extractor.sha256:
+            raise UserError(f"the ranks have different weights of the {self.extractor.name}: share one data_dir")
+        self.loaded = True
 
     def images(self, split: str) -> Images:
         """The real images of a split, as Images. UserError where the data have no such split or too few images."""
@@ -67,6 +85,7 @@ class Evaluator:
     def reference(self, split: str) -> Reference | None:
         """The Reference of a split, from memory, its cache or made now; None on ranks other than 0."""
         if split not in self.references:
+            self.load()
             images = self.images(split)
             self.references[split] = load_reference(self.config, split, images, self.extractor, self.device, self.say)
         return self.references[split]
@@ -97,6 +116,7 @@ class Evaluator:
         for each protocol as evaluation.json has it, and what plots.plot_neighbours() takes, or None; on ranks other
         than 0, (None, None).
         """
+        self.load()
         counts = self.counts(protocols, num_samples, source.count)
         if isinstance(source, Given) and source.count:  # images that exist: a part of them is to be like the whole
             whole = source.count, source.count

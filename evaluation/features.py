@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from datasets import Images, has_test_split, load_split
 from utils.config import Config
+from utils.console import progress
+from utils.distributed import rank
 from utils.errors import UserError
 from utils.files import file_sha256, load_tensors, save
 from utils.threads import all_cores
@@ -123,7 +125,7 @@ def train_classifier(train: Images, device: torch.device, epochs: int) -> Classi
         batches = len(images) // batch_size  # whole ones, in an epoch
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MAX_LR, total_steps=epochs * batches)
-        for _ in range(epochs):
+        for _ in progress(range(epochs), "the classifier", unit="epoch", disable=rank() > 0):
             order = torch.randperm(len(images)).to(device)
             for chosen in order.split(batch_size)[:batches]:
                 loss = F.cross_entropy(network(images[chosen])[1], labels[chosen])
@@ -147,6 +149,15 @@ def is_labelled(images: Images) -> bool:
     return len(images.classes) > 1 and bool((images.labels >= 0).all())
 
 
+def check_labels(config: Config, train: Images | None) -> None:
+    """Raise UserError where no classifier can be trained on the training split."""
+    if train is None or not is_labelled(train):
+        raise UserError(
+            f"--features classifier needs labelled images of two classes or more, which the training split of "
+            f"{config.dataset} does not have; use --features inception"
+        )
+
+
 def keep(path: Path, content: dict[str, Any], what: str, say: Say) -> None:
     """Save a file of the cache, and say where it could not be: what is "the classifier is"."""
     try:
@@ -161,11 +172,8 @@ def load_classifier(config: Config, train: Images | None, device: torch.device, 
 
     The file's name holds a hash of the training images and labels, so that other data never meet old weights.
     """
-    if train is None or not is_labelled(train):
-        raise UserError(
-            f"--features classifier needs labelled images of two classes or more, which the training split of "
-            f"{config.dataset} does not have; use --features inception"
-        )
+    check_labels(config, train)
+    assert train is not None
     key = train.sha256()[:12]
     name = f"classifier_{config.dataset}_{config.image_size}px_{config.channels}ch_{key}.pt"
     path = Path(config.data_dir) / CACHE / name
@@ -202,6 +210,12 @@ def _cached_classifier(path: Path, config: Config, train: Images) -> Classifier 
 def extractor_name(config: Config) -> str:
     """Which extractor --features names for this data set: inception or classifier."""
     return AUTO.get(config.dataset, "inception") if config.features == "auto" else config.features
+
+
+def check_weights(config: Config) -> None:
+    """Fetch Inception's weights where the scores need them and they are not here; UserError where none can be had."""
+    if extractor_name(config) == "inception":
+        inception_file(config.inception_weights)
 
 
 def load_extractor(config: Config, train: Images | None, device: torch.device, say: Say = print) -> Extractor:
