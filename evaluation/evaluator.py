@@ -59,7 +59,7 @@ class Evaluator:
             return
         config, train = self.data, self.train
         scores_itself = features.extractor_name(config) == "classifier"
-        with rank_zero_first():
+        with rank_zero_first(), torch.inference_mode(False):  # a classifier may have to be trained
             if scores_itself or (train and config.dataset != "folder" and features.is_labelled(train)):
                 self.classifier = features.load_classifier(config, train, self.device, self.say)
         if scores_itself and self.classifier:

@@ -15,7 +15,7 @@ from utils.threads import cores
 
 # Imported once, in the process that all others are forked from: together they take seconds.
 PRELOADED = [
-    *("main", "train", "evaluate", "torch._dynamo", "sklearn.datasets", "scipy.stats", "matplotlib.pyplot"),
+    *("main", "train", "evaluate", "scipy.stats", "matplotlib.pyplot"),
     *(f"torch_fidelity.metric_{name}" for name in ("isc", "fid", "kid", "prc")),
 ]
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a run that was told to stop, and saved itself

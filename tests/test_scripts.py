@@ -207,7 +207,7 @@ def test_no_network_and_no_data_is_explained(call, tmp_path, monkeypatch, datase
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    done = call("main.py", "--dataset", dataset, "--data_dir", tmp_path, "--run_dir", tmp_path / "run")
+    done = call("train.py", "--dataset", dataset, "--data_dir", tmp_path, "--run_dir", tmp_path / "run")
     assert done.returncode == 2
     message = done.stderr[done.stderr.index("error: ") :]
     for words in (f"data set {dataset}", str(tmp_path), "by hand", "--dataset digits"):

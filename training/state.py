@@ -138,10 +138,6 @@ def _load_optimizer(optimizer: Optimizer, content: dict[str, Any]) -> None:
 
 
 def _make_optimizer(config: Config, network: nn.Module, lr: float) -> Optimizer:
-    # To switch torch.compile off within these, torch would import all of it, a fifth of a start; nothing compiles them.
-    for method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict):
-        if plain := getattr(method, "__wrapped__", None):
-            vars(plain).setdefault("__dynamo_disable", plain)
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), lr, foreach=True)
     return torch.optim.Adam(network.parameters(), lr, betas=config.betas, fused=True)

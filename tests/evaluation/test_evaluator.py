@@ -247,3 +247,20 @@ def test_real_digits_have_the_scores_of_real_digits(data_dir):
     assert noise["inception_score"]["mean"] == pytest.approx(1, abs=1e-6)
     assert noise["fid"] > 1
     assert "collapsed" in noise["warnings"][0] and "drops modes" in noise["warnings"][1]
+
+
+def test_a_classifier_is_trained_when_the_first_score_asks_for_it(monkeypatch):
+    made = []
+    monkeypatch.setattr(features, "load_classifier", lambda *args: made.append(1) or Pixels())
+    labelled = noise_images(40)._replace(labels=torch.arange(40) % 2, classes=("a", "b"))
+    evaluator = Evaluator(Config(dataset="digits", features="classifier"), labelled, CPU, say=lambda text: None)
+    evaluator.check(["modern"])
+    assert not made
+    evaluator.load()
+    evaluator.load()
+    assert len(made) == 1 and evaluator.extractor.sha256 == Pixels().sha256
+
+
+def test_images_without_labels_are_refused_before_anything_is_trained():
+    with pytest.raises(UserError, match="needs labelled images of two classes or more"):
+        Evaluator(Config(dataset="digits", features="classifier"), noise_images(40), CPU)
