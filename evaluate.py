@@ -8,6 +8,7 @@ import utils  # noqa: F401, first, since it says which package is missing
 # isort: split
 import argparse
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -44,33 +45,18 @@ AUDIT_IMAGES = 512  # real ones, and as many samples
 
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns (namespace, the typed settings). Settings that are not typed are the checkpoint's own."""
-    words = {"description": __doc__, "epilog": report.MEANINGS, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = Parser(**words, allow_abbrev=False)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(description=__doc__, epilog=report.MEANINGS, formatter_class=raw, allow_abbrev=False)
     add = parser.add_argument
-    add(
-        "checkpoints",
-        nargs="*",
-        type=a_path,
-        metavar="RUN_DIR_OR_CHECKPOINT",
-        help="every checkpoint of a run, or these",
-    )
+    what = "every checkpoint of a run, or these"
+    add("checkpoints", nargs="*", type=a_path, metavar="RUN_DIR_OR_CHECKPOINT", help=what)
     add("--samples", type=a_path, metavar="DIR_OR_NPZ", help="score these images instead, against --dataset")
-    add(
-        "--reference",
-        type=a_path,
-        metavar="DIR",
-        help="a folder of images in the place of the data set's real ones",
-    )
+    add("--reference", type=a_path, metavar="DIR", help="a folder of images in the place of the data set's real ones")
     add_settings(parser, OVERRIDES)
     add("--bootstrap", metavar="N", type=int, default=0, help="intervals of FID and KID, by N resamples")
     add("--fid_infinity", action="store_true", help="FID extrapolated to infinitely many samples")
     add("--no_ema", action="store_true", help="score G itself, not the moving average of its weights")
-    add(
-        "--save_samples",
-        type=a_path,
-        metavar="FILE.npz",
-        help="keep the scored images: samples, uint8, N x H x W x C",
-    )
+    add("--save_samples", type=a_path, metavar="FILE.npz", help="keep the scored images: uint8, N x H x W x C")
     add("--audit", action="store_true", help="bound the slope of D, and measure it: the run's audit.json")
     add("--table", type=a_path, metavar="FILE.csv|.md|.tex", help=TABLE)
     add_settings(parser.add_argument_group("what --samples show"), OF_SAMPLES)
@@ -129,7 +115,6 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
     """
     stem = stem_of(paths[-1])
     on_rank_zero(check_folder, stem.parent)
-    written: list[Path] = []
     for path in paths:
         loaded = load_trained(path, ema, settings, evaluator.device)
         config = loaded.config
@@ -153,7 +138,7 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
     if sentence := report.best_and_last(results, found[0]):
         print(sentence)
     # A picture without a step in its name is of what stands at the top of evaluation.json.
-    top = any(kept.headline(results) is result for result in found)
+    top = kept.identity(kept.headline(results)) in map(kept.identity, found)
     name = (stem if top else own_stem(path, loaded.ema, evaluator.folder)).name
     return written + report.draw(stem, results, {name: neighbours})
 
@@ -263,20 +248,13 @@ def tabulate(namespace: argparse.Namespace, settings: dict[str, Any], extras: di
     scored = []
     for path, one in loaded.items():
         config = dataclasses.replace(one.config, **settings)
-
-        def standing(path=path, one=one, config=config):
-            results = kept.read(stem_of(path))
-            asked = (one.step, one.ema, namespace.reference)
-            found = [kept.standing(results, config, name, *asked) for name in config.protocol]
-            return found if all(result and all(need in result for need in needs) for result in found) else None
-
-        found = broadcast(on_rank_zero(standing))
-        if found:
-            say_once(f"{path}: its scores stand in {stem_of(path)}.json")
+        look = functools.partial(kept.standing, stem_of(path), config, one.step, one.ema, namespace.reference, needs)
+        if found := broadcast(on_rank_zero(look)):
+            say_once(f"{path}: its scores are taken from {stem_of(path)}.json")
         else:
             evaluator = evaluator_for(config, evaluators, settings, namespace.reference)
             say_written(score([path], evaluator, not namespace.no_ema, settings, **extras))
-            found = on_rank_zero(standing)
+            found = on_rank_zero(look)
         scored += [table.Scored(places[path], one.config, result) for result in found or ()]
     if rank() == 0:
         table.write(namespace.table, scored)

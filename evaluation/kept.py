@@ -92,20 +92,24 @@ def over_steps(results: Iterable[Result], like: Result) -> list[Result]:
 
 
 def standing(
-    results: Sequence[Result], config: Config, protocol: str, step: int, ema: bool, reference: str | None = None
-) -> Result | None:
-    """The latest of the results of this checkpoint that was scored as a configuration asks under a protocol, or None.
+    stem: Path, config: Config, step: int, ema: bool, reference: str | None = None, needs: Sequence[str] = ()
+) -> list[Result] | None:
+    """What STEM.json has of this checkpoint as a configuration asks for it: the latest result under each protocol.
 
-    That the data set's images are still those it was scored against is not looked at.
+    None where one is missing, or has not what it needs beside the scores. That the data set's images are still those
+    that it was scored against is not looked at.
     """
-    asked = protocol, step, ema, config.seed, reference
-    for result in reversed(results):
-        found = result["protocol"]
-        same = tuple(found.get(name) for name in ("name", "step", "ema", "seed", "reference")) == asked
-        same = same and found["features"].startswith(extractor_name(config)) and _same_weights(config, found)
-        if same and found["num_samples"] == sample_counts(protocol, found["num_real"], config.num_samples)[0]:
-            return result
-    return None
+    results = [result for result in read(stem) if all(name in result for name in needs)]
+    found: dict[str, Result] = {}
+    for result in results:
+        protocol = result["protocol"]
+        name, asked = protocol["name"], (step, ema, config.seed, reference)
+        same = tuple(protocol.get(key) for key in ("step", "ema", "seed", "reference")) == asked
+        same = same and protocol["features"].startswith(extractor_name(config)) and _same_weights(config, protocol)
+        if name in config.protocol and same:
+            counts = sample_counts(name, protocol["num_real"], config.num_samples)
+            found |= {name: result} if counts[0] == protocol["num_samples"] else {}
+    return [found[name] for name in config.protocol] if set(found) == set(config.protocol) else None
 
 
 def _same_weights(config: Config, protocol: dict[str, Any]) -> bool:

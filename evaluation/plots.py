@@ -82,6 +82,7 @@ def _mark_best(axis: Any, results: Sequence[dict[str, Any]]) -> None:
     at = best["protocol"]["step"], best["fid"]
     axis.plot(*at, marker="*", ms=14, color=axis.containers[0].lines[0].get_color())
     axis.annotate(f"{best['fid']:.3g}", at, (-8, 8), textcoords="offset points", ha="right")
+    axis.margins(y=0.15)
     axis.set_yscale("log")
 
 

@@ -49,15 +49,14 @@ def label(protocol: dict[str, Any]) -> str:
 
 
 def labels(groups: Iterable[Sequence[Result]]) -> list[str]:
-    """A label for each group of results that share a protocol; what else differs between groups stands behind it."""
+    """A label for each group of results that share a protocol; where two would be the same, with what else differs."""
     protocols = [group[0]["protocol"] for group in groups]
-    names = [name for name in (*COMPARED, "seed") if name not in ("name", "num_samples", "num_real", "split")]
-    names = [name for name in names if name not in ("dataset", "features", "features_sha256")]
-    differing = [name for name in names if len({str(protocol.get(name)) for protocol in protocols}) > 1]
+    texts = [label(p) + ", G itself, not its EMA" * (p.get("ema") is False) for p in protocols]
     found = []
-    for protocol in protocols:
-        parts = [label(protocol), *(f"{name} {str(protocol.get(name))[:40]}" for name in differing)]
-        found.append(", ".join(parts + ["G itself, not its EMA"] * (protocol.get("ema") is False)))
+    for text, protocol in zip(texts, protocols):
+        alike = [other for other, its in zip(protocols, texts) if its == text]
+        names = [name for name in (*COMPARED, "seed") if len({str(other.get(name)) for other in alike}) > 1]
+        found.append(", ".join([text, *(f"{name} {str(protocol.get(name))[:40]}" for name in names)]))
     return found
 
 

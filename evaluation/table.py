@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utils.config import FIELDS, Config, stored, to_flag
+from utils.config import FIELDS, Config, to_flag
 from utils.errors import UserError, refuse_if
 from utils.files import check_target, write_text
 
 from .kept import Result, comparable, step_of
 from .report import csv_text, labels
 
-# What --resume may change is how long and where a run goes on, and not what it is; of it all but the length.
-VARIED = [name for name, f in FIELDS.items() if (name == "total_steps" or not f.metadata["resumable"])]
+# What --resume may change is how and where a run goes on, and not what it is.
+VARIED = [name for name, f in FIELDS.items() if name != "seed" and not f.metadata["resumable"] and f.metadata["stored"]]
 NAMED = 4  # differing settings, at most, that stand in a row's name
 SCORES = {"inception_score": ("IS", 2, "more"), "fid": ("FID", 2, "less"), "kid": ("KID", 4, "less")}
 SCORES |= {name: (name, 2, "more") for name in ("precision", "recall")}
@@ -71,8 +71,13 @@ def check_seeds(generators: Mapping[str, tuple[Config, int]]) -> None:
 
 def _kind(config: Config) -> tuple[Any, ...]:
     """Equal for configurations that differ in nothing but the seed."""
-    values = stored(config)
-    return tuple(str(values.get(name)) for name in VARIED if name != "seed")
+    return tuple(_settings(config).values())
+
+
+def _settings(config: Config) -> dict[str, str]:
+    """The settings that say what was trained; how long was planned only where learning rates fall till then."""
+    values = {name: to_flag(getattr(config, name)) for name in VARIED if name != "num_epochs"}
+    return values | ({"total_steps": str(config.total_steps)} if config.lr_decay != "none" else {})
 
 
 def rows(scored: Sequence[Scored]) -> list[Row]:
@@ -85,7 +90,7 @@ def rows(scored: Sequence[Scored]) -> list[Row]:
         parts.setdefault(comparable(one.result), []).append(one)
     names, found = row_names(scored), []
     for label, part in zip(labels([[one.result for one in part] for part in parts.values()]), parts.values()):
-        label = label.removesuffix(", G itself, not its EMA")
+        label = label.replace(", G itself, not its EMA", "")
         groups: dict[Any, list[Scored]] = {}
         for one in part:
             key = _kind(one.config), step_of(one.result), one.result["protocol"].get("ema")
@@ -127,14 +132,15 @@ def row_names(scored: Sequence[Scored]) -> dict[tuple[Any, ...], str]:
     for one in scored:
         first.setdefault(_kind(one.config), one)
     seeds = {kind: len({one.config.seed for one in scored if _kind(one.config) == kind}) for kind in first}
-    values = {name: {str(getattr(one.config, name)) for one in first.values()} for name in VARIED if name != "seed"}
-    differing = [name for name, found in values.items() if len(found) > 1]
+    settings = {kind: _settings(one.config) for kind, one in first.items()}
+    names = dict.fromkeys(name for found in settings.values() for name in found)
+    differing = [name for name in names if len({found.get(name) for found in settings.values()}) > 1]
     runs = {kind: _run_name(one.name, seeds[kind] > 1) for kind, one in first.items()}
     if not differing or (len(differing) > NAMED and len(set(runs.values())) == len(runs)):
         return runs
     return {
-        kind: ", ".join(f"{name} {to_flag(getattr(one.config, name))}" for name in differing)
-        for kind, one in first.items()
+        kind: ", ".join(f"{name} {found[name]}" for name in differing if name in found)
+        for kind, found in settings.items()
     }
 
 

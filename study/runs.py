@@ -3,6 +3,7 @@
 What a run came to is read from its directory alone, so it does not matter which machine trained it.
 """
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,8 +64,9 @@ def failure_path(run: Run) -> Path:
 
 def _evaluation(run: Run) -> dict[str, Any] | None:
     """The run's scores of its last step under its protocol, the latest of them; None where there are none."""
-    config, results = run.config, kept.read(run.run_dir / "evaluation")
-    return kept.standing(results, config, config.protocol[0], config.total_steps, bool(config.ema_decay))
+    first = dataclasses.replace(run.config, protocol=run.config.protocol[:1])
+    found = kept.standing(run.run_dir / "evaluation", first, first.total_steps, bool(first.ema_decay))
+    return found[0] if found else None
 
 
 # ---- Starting it ---------------------------------------------------------------------------------------------------
