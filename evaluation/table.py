@@ -169,6 +169,8 @@ def notes(scored: Sequence[Scored], found: Sequence[Row]) -> list[str]:
     said = [f"At step {steps[0]:,}."] if len(steps) == 1 else []
     if any(row.n and row.n > 1 for row in found):
         said.append("Mean and standard deviation over n runs that differ in the seed alone.")
+    if all(one.result["protocol"].get("ema") is False and one.config.ema_decay for one in scored):
+        said.append("Drawn from G itself, not its EMA.")
     if len(several) == 1:
         said.append(f"All scores: {several[0]}.")
     else:

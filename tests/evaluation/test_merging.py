@@ -55,3 +55,10 @@ def test_a_table_takes_the_scores_that_stand_and_makes_those_that_are_missing(sc
         rows = [row for row in csv.DictReader(file) if row["n"]]
     assert [(row["step"], row["n"]) for row in rows] == [("4", "1"), ("2", "1")]
     assert float(rows[0]["fid"]) == json.loads(before)["fid"]
+
+
+def test_a_run_that_cannot_be_written_is_not_scored(scored, monkeypatch):
+    monkeypatch.setattr("evaluate.os.access", lambda *_: False)
+    run, done = scored()
+    fails(done, f"cannot write the scores into {run}")
+    assert "FID" not in done.stdout

@@ -72,6 +72,12 @@ def test_other_steps_and_g_itself_are_rows_of_their_own():
     assert [(row.name, row.step, row.n) for row in rows] == [("x", 400, 1), ("x", 800, 1), ("x, G itself", 400, 1)]
 
 
+def test_the_caption_says_that_all_are_of_g_itself(tmp_path):
+    for ema, said in ((False, 1), (True, 0)):
+        table.write(tmp_path / "t.md", [scored("a", 2.0, protocol={"ema": ema})])
+        assert (tmp_path / "t.md").read_text(encoding="utf-8").count("Drawn from G itself, not its EMA.") == said
+
+
 def test_real_images_are_the_last_row(tmp_path):
     rows = table.write(
         tmp_path / "t.csv", [scored("a", 2.0, held_out={"reason": "?"}), scored("b", 3.0, held_out=REAL)]
