@@ -7,7 +7,10 @@ import utils  # noqa: F401, first, since it says which package is missing
 
 # isort: split
 import argparse
+import dataclasses
+import functools
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,13 @@ import torch
 import generate
 from datasets import Images, load_split, to_float
 from datasets.image_files import check_npz, load_samples, save_samples
-from evaluation import Evaluator, features, lipschitz, report
+from evaluation import Evaluator, features, kept, lipschitz, report, table
 from evaluation.sampling import BLOCK, Generated, Given, images_at, latents
 from training.checkpoint import load_discriminator, load_trained
 from training.logger import append
-from training.run_dir import by_run, latest, stem_of
+from training.run_dir import by_run, latest, own_stem, stem_of
 from utils.config import comparison
-from utils.distributed import processes, rank, rank_zero_first, say_once, select_device
+from utils.distributed import broadcast, on_rank_zero, processes, rank, rank_zero_first, say_once, select_device
 from utils.errors import UserError, refuse_if, run_as_script
 from utils.files import check_target, write_text
 from utils.parser import Parser, a_path, add_settings, given_settings
@@ -32,38 +35,30 @@ from utils.settings import resolve
 
 OVERRIDES = ("data_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
 OF_SAMPLES = ("dataset", "image_size", "channels")  # what a checkpoint knows and other images do not
+TABLE = (
+    "put the runs beside each other: each by its last checkpoint, seeds of a configuration as mean and spread. Scores "
+    "that the runs' evaluation.json has under what is asked for (protocol, counts, extractor, seed) are taken from "
+    "there; those that are missing are made now, and kept there"
+)
 AUDIT_IMAGES = 512  # real ones, and as many samples
 
 
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns (namespace, the typed settings). Settings that are not typed are the checkpoint's own."""
-    parser = Parser(description=__doc__, allow_abbrev=False)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(description=__doc__, epilog=report.MEANINGS, formatter_class=raw, allow_abbrev=False)
     add = parser.add_argument
-    add(
-        "checkpoints",
-        nargs="*",
-        type=a_path,
-        metavar="RUN_DIR_OR_CHECKPOINT",
-        help="every checkpoint of a run, or these",
-    )
+    what = "every checkpoint of a run, or these"
+    add("checkpoints", nargs="*", type=a_path, metavar="RUN_DIR_OR_CHECKPOINT", help=what)
     add("--samples", type=a_path, metavar="DIR_OR_NPZ", help="score these images instead, against --dataset")
-    add(
-        "--reference",
-        type=a_path,
-        metavar="DIR",
-        help="a folder of images in the place of the data set's real ones",
-    )
+    add("--reference", type=a_path, metavar="DIR", help="a folder of images in the place of the data set's real ones")
     add_settings(parser, OVERRIDES)
     add("--bootstrap", metavar="N", type=int, default=0, help="intervals of FID and KID, by N resamples")
     add("--fid_infinity", action="store_true", help="FID extrapolated to infinitely many samples")
     add("--no_ema", action="store_true", help="score G itself, not the moving average of its weights")
-    add(
-        "--save_samples",
-        type=a_path,
-        metavar="FILE.npz",
-        help="keep the scored images: samples, uint8, N x H x W x C",
-    )
+    add("--save_samples", type=a_path, metavar="FILE.npz", help="keep the scored images: uint8, N x H x W x C")
     add("--audit", action="store_true", help="bound the slope of D, and measure it: the run's audit.json")
+    add("--table", type=a_path, metavar="FILE.csv|.md|.tex", help=TABLE)
     add_settings(parser.add_argument_group("what --samples show"), OF_SAMPLES)
     add("--export", type=a_path, help=argparse.SUPPRESS)  # these two are handed to generate.py
     add("--interpolate", action="store_true", help=argparse.SUPPRESS)
@@ -92,6 +87,10 @@ def check_flags(given: argparse.Namespace) -> None:
     refuse_if(given.bootstrap < 0 or given.bootstrap == 1, "--bootstrap takes 2 resamples or more, usually 100")
     absent = given.reference and not Path(given.reference).is_dir()
     refuse_if(absent, f"--reference {given.reference} is no folder")
+    other = given.samples or single or unscored
+    refuse_if(given.table and other, "--table puts the scores of runs beside each other, and does nothing else")
+    if given.table:
+        table.check(given.table)
     check_npz("save_samples", given.save_samples)
     check_target(given.export)
 
@@ -109,12 +108,13 @@ def make_evaluator(config, device, reference=None):
 
 
 def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid_infinity=False):
-    """Score checkpoints of one run, oldest first, print the scores, and write them after each. Returns the files.
+    """Score checkpoints of one run, oldest first, print the scores, and merge them after each into what the run has.
 
-    settings: what replaces the checkpoints' own. keep: an .npz for the last one's scored images. On ranks other than 0
-    nothing is written.
+    settings: what replaces the checkpoints' own. keep: an .npz for the last one's scored images. Returns the files. On
+    ranks other than 0 nothing is written.
     """
-    results, written = [], []
+    stem = stem_of(paths[-1])
+    on_rank_zero(check_folder, stem.parent)
     for path in paths:
         loaded = load_trained(path, ema, settings, evaluator.device)
         config = loaded.config
@@ -124,19 +124,23 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
             source, facts, config.protocol, config.num_samples, bootstrap=bootstrap, infinity=fid_infinity
         )
         if rank() == 0:
-            results += say_results(path, found)
+            found = say_results(path, found)
             if path.parent.name == "checkpoints":
                 append(path.parent.parent, f"scores of {path}:\n  {report.summary(found)}")
-            written = report.write(stem_of(paths, ema, evaluator.folder), results)
+            written, results = report.write(stem, found)
+            counts = [result["protocol"] for result in found]
+            drawn = max(max(count["num_samples"], count["inception_score_samples"]) for count in counts)
     if rank() > 0:
         return []
     if keep:
-        drawn = max(max(r["protocol"]["num_samples"], r["protocol"]["inception_score_samples"]) for r in results)
         save_samples(keep, torch.stack(list(images_at(source, range(drawn)))))
         print(f"{drawn:,} scored images are in {keep}")
-    if sentence := report.best_and_last(results):
+    if sentence := report.best_and_last(results, found[0]):
         print(sentence)
-    return written + report.draw(stem_of(paths, ema, evaluator.folder), results, neighbours)
+    # A picture without a step in its name is of what stands at the top of evaluation.json.
+    top = kept.identity(kept.headline(results)) in map(kept.identity, found)
+    name = (stem if top else own_stem(path, loaded.ema, evaluator.folder)).name
+    return written + report.draw(stem, results, {name: neighbours})
 
 
 def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None):
@@ -144,7 +148,9 @@ def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None
     if reference and "dataset" not in settings:
         settings = settings | {"dataset": "folder", "data_dir": reference}
     config, _ = resolve(settings)
+    stem = Path(path).absolute().with_name(f"{Path(path).absolute().name.removesuffix('.npz')}_evaluation")
     images = load_samples(path, config.image_size, config.channels)
+    on_rank_zero(check_folder, stem.parent)
     evaluator = make_evaluator(config, select_device(config.device), reference)
     source = Given(images)
     facts = {"samples": str(path), "samples_sha256": Images(images, torch.empty(0), ()).sha256()}
@@ -154,9 +160,13 @@ def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None
     )
     if rank() > 0:
         return []
-    stem = Path(path).absolute().with_name(f"{Path(path).absolute().name.removesuffix('.npz')}_evaluation")
-    results = say_results(path, found)
-    return report.write(stem, results) + report.draw(stem, results, neighbours)
+    written, results = report.write(stem, say_results(path, found))
+    return written + report.draw(stem, results, {stem.name: neighbours})
+
+
+def check_folder(folder):
+    """Raise UserError where nothing can be written into a folder, before hours of scoring."""
+    refuse_if(not os.access(folder, os.W_OK), f"cannot write the scores into {folder}: it cannot be written to")
 
 
 def say_results(path, found):
@@ -195,7 +205,8 @@ def audit(
     facts = {"checkpoint": str(path), "step": step, "ema": ema, "seed": config.seed, "model": config.model}
     facts |= {"d_norm": list(config.d_norm), "dataset": config.dataset, "num_images": len(chosen)}
     print(f"{path}:\n{lipschitz.summary(found)}")
-    stem = stem_of([path], ema, what="audit")
+    last = path.parent.name == "checkpoints" and path == latest(path.parent.parent) and ema
+    stem = stem_of(path, "audit") if last else own_stem(path, ema, what="audit")
     target = stem.with_name(stem.name + ".json")
     write_text(target, json.dumps(facts | found, indent=2, allow_nan=False) + "\n")
     return target
@@ -206,18 +217,48 @@ def audit(
 
 def score_runs(namespace: argparse.Namespace, settings: dict[str, Any], extras: dict[str, Any]) -> None:
     """Score all checkpoints that were named, run by run, and say in what the runs differ."""
-    evaluators, configs, ema = {}, {}, not namespace.no_ema
+    evaluators: dict[Any, Evaluator] = {}
+    configs, ema = {}, not namespace.no_ema
     for key, paths in by_run(namespace.checkpoints).items():
         name = str(key.parent if key.name == "checkpoints" else key)
-        config = configs[name] = load_trained(paths[0], settings=settings).config
-        names = ("dataset", "data_dir", "image_size", "channels", "features", "inception_weights")
-        same = tuple(getattr(config, name) for name in names)
-        if same not in evaluators:  # runs on the same data share the extractor and the real features
-            device = select_device(settings.get("device", "auto"))
-            evaluators[same] = make_evaluator(config, device, namespace.reference)
-        say_written(score(paths, evaluators[same], ema, settings, namespace.save_samples, **extras))
+        configs[name] = load_trained(paths[0], settings=settings).config
+        evaluator = evaluator_for(configs[name], evaluators, settings, namespace.reference)
+        say_written(score(paths, evaluator, ema, settings, namespace.save_samples, **extras))
     if len(configs) > 1:
         say_once("\n  ".join(["what differs between the runs:", *(list(comparison(configs)) or ["no setting"])]))
+
+
+def evaluator_for(config, evaluators, settings, reference):
+    """The Evaluator among `evaluators`, or a new one there: runs on the same data share the extractor and features."""
+    names = ("dataset", "data_dir", "image_size", "channels", "features", "inception_weights")
+    same = tuple(getattr(config, name) for name in names)
+    if same not in evaluators:
+        evaluators[same] = make_evaluator(config, select_device(settings.get("device", "auto")), reference)
+    return evaluators[same]
+
+
+def tabulate(namespace: argparse.Namespace, settings: dict[str, Any], extras: dict[str, Any]) -> None:
+    """Put runs, by their last checkpoints, and single checkpoints into a table, scoring what has no scores yet."""
+    named = [latest(path) if Path(path).is_dir() else Path(path) for path in namespace.checkpoints]
+    loaded = {path: load_trained(path, not namespace.no_ema) for paths in by_run(named).values() for path in paths}
+    places = {path: str(path.parent.parent if path.parent.name == "checkpoints" else path) for path in loaded}
+    table.check_seeds({f"{path}": (one.config, one.step) for path, one in loaded.items()})
+    evaluators: dict[Any, Evaluator] = {}
+    needs = ["fid_interval"] * bool(extras["bootstrap"]) + ["fid_infinity"] * extras["fid_infinity"]
+    scored = []
+    for path, one in loaded.items():
+        config = dataclasses.replace(one.config, **settings)
+        look = functools.partial(kept.standing, stem_of(path), config, one.step, one.ema, namespace.reference, needs)
+        if found := broadcast(on_rank_zero(look)):
+            say_once(f"{path}: its scores are taken from {stem_of(path)}.json")
+        else:
+            evaluator = evaluator_for(config, evaluators, settings, namespace.reference)
+            say_written(score([path], evaluator, not namespace.no_ema, settings, **extras))
+            found = on_rank_zero(look)
+        scored += [table.Scored(places[path], one.config, result) for result in found or ()]
+    if rank() == 0:
+        table.write(namespace.table, scored)
+        say_written([namespace.table])
 
 
 def hand_on(namespace: argparse.Namespace, settings: dict[str, Any]) -> None:
@@ -243,7 +284,7 @@ def main() -> None:
     with processes():
         if namespace.samples:
             say_written(score_images(namespace.samples, settings, **extras, reference=namespace.reference))
-        score_runs(namespace, settings, extras)
+        (tabulate if namespace.table else score_runs)(namespace, settings, extras)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Pictures of scores: over the steps of a run, and samples beside the training images nearest to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,49 +9,80 @@ from torch import Tensor
 
 from utils.plots import GAP, grid, pyplot
 
+BESIDE: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8}
+PANELS: dict[str, tuple[str, ...]] = {
+    "Inception Score": ("inception_score", "mean"),
+    "FID": ("fid",),
+    "KID": ("kid", "mean"),
+    "precision": ("precision",),
+    "recall": ("recall",),
+    "samples nearer to training images\nthan unseen images are": ("memorisation", "nearer"),
+}
+BARS: dict[str, list[tuple[str, ...]]] = {  # the first that there is
+    "Inception Score": [("inception_score", "std")],
+    "FID": [("fid_interval", "std")],
+    "KID": [("kid_interval", "std"), ("kid", "std")],
+}
 
-def plot_scores(target: Path, results: Sequence[dict[str, Any]], label: Callable[[dict[str, Any]], str]) -> Path:
-    """Scores over steps: a line for each protocol, whose label(protocol) is its legend. Returns target's path.
 
-    The best FID is marked. results as in evaluation.json, with any number of protocols and steps.
+def plot_scores(target: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) -> Path:
+    """Scores over steps: a line for each group {its legend: its results in the order of their steps}.
+
+    The first group's best FID is marked. A dashed line in the group's colour is what real images get, where that is
+    known. results as in evaluation.json; what one lacks is left out. Returns target's path.
     """
     plt = pyplot()
-    panels = [
-        ("Inception Score", lambda r: r["inception_score"]["mean"], lambda r: r["inception_score"]["std"]),
-        ("FID", lambda r: r["fid"], lambda r: r.get("fid_interval", {}).get("std", 0)),
-        ("KID", lambda r: r["kid"]["mean"], lambda r: r.get("kid_interval", r["kid"])["std"]),
-        ("precision", lambda r: r["precision"], lambda r: 0),
-        ("recall", lambda r: r["recall"], lambda r: 0),
-        ("samples nearer to training images\nthan unseen images are", lambda r: r["memorisation"]["nearer"], None),
-    ]
-    figure, axes = plt.subplots(2, 3, figsize=(12.6, 7.2), layout="constrained")
-    names = dict.fromkeys(result["protocol"]["name"] for result in results)
-    groups = [[result for result in results if result["protocol"]["name"] == name] for name in names]
-    for axis, (title, value, error) in zip(axes.flat, panels):
-        for own in groups[: 1 if error is None else None]:  # what no protocol changes is drawn once
-            steps = [result["protocol"]["step"] for result in own]
-            bars = [error(result) for result in own] if error else None
-            axis.errorbar(steps, list(map(value, own)), bars, marker="o", ms=3, capsize=2)
+    figure, axes = plt.subplots(2, 3, figsize=(12.6, 7 + 0.22 * len(groups)), layout="constrained")
+    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    handles: dict[str, Any] = {}
+    for axis, (title, value) in zip(axes.flat, PANELS.items()):
+        drawn = []  # what no protocol changes is drawn once
+        for i, (legend, results) in enumerate(groups.items()):
+            colour = colours[i % len(colours)]
+            points = [(r["protocol"]["step"], _value(r, value), _bar(r, title)) for r in results]
+            points = [point for point in points if point[1] is not None]
+            if points and points not in drawn:
+                drawn.append(points)
+                line = axis.errorbar(*zip(*points), marker="o", ms=3, capsize=2, color=colour)
+                handles.setdefault(legend, line)
+            held_out = results[-1].get("held_out", {})
+            real = _value(held_out, value)
+            if real is not None and (title != "FID" or real > 0):  # that axis is logarithmic
+                what = f"real {held_out.get('what', 'test images')}"
+                dashed = axis.axhline(real, color=colour, linestyle="--", linewidth=1)
+                if i == 0:
+                    axis.annotate(what, (0.02, real), (0, 2), **BESIDE, color=colour)
+                handles.setdefault(f"{what} under that protocol", dashed)
         axis.set(xlabel="step (updates of G)", ylabel=title)
         axis.grid(alpha=0.3)
-    _mark_best(axes.flat[1], groups[0])
+    _mark_best(axes.flat[1], next(iter(groups.values())))
     axes.flat[-1].axhline(0.5, color="grey", linestyle=":")
     axes.flat[-1].set_ylim(0, 1)
-    handles = axes.flat[0].containers
-    legends = [label(own[0]["protocol"]) for own in groups]
-    figure.legend(handles, legends, loc="outside lower center", frameon=False, fontsize=9)
+    figure.legend(handles.values(), handles, loc="outside lower center", frameon=False, fontsize=9)
     figure.suptitle("scores over training (bars: standard deviation over splits, subsets or resamples; star: best FID)")
     figure.savefig(target, dpi=110)
     plt.close(figure)
     return target
 
 
+def _value(scores: Any, keys: Sequence[str]) -> float | None:
+    """scores[key][key]..., or None where there is none."""
+    for key in keys:
+        scores = scores.get(key) if isinstance(scores, dict) else None
+    return scores
+
+
+def _bar(result: dict[str, Any], title: str) -> float:
+    return next(filter(None, (_value(result, keys) for keys in BARS.get(title, ()))), 0.0)
+
+
 def _mark_best(axis: Any, results: Sequence[dict[str, Any]]) -> None:
     """Mark the lowest FID of one protocol's results."""
     best = min(results, key=lambda result: result["fid"])
     at = best["protocol"]["step"], best["fid"]
-    axis.plot(*at, marker="*", ms=14, color=axis.lines[0].get_color())
+    axis.plot(*at, marker="*", ms=14, color=axis.containers[0].lines[0].get_color())
     axis.annotate(f"{best['fid']:.3g}", at, (-8, 8), textcoords="offset points", ha="right")
+    axis.margins(y=0.15)
     axis.set_yscale("log")
 
 

@@ -5,8 +5,7 @@ No score leaves here without the protocol it was measured under.
 
 import csv
 import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,30 @@ from torch import Tensor
 from utils.errors import UserError
 from utils.files import write_text
 
-from . import plots
+from . import kept, plots
+from .kept import COMPARED, Result, step_of
 
-Result = dict[str, Any]  # of a generator under a protocol, as evaluation.json has it
+REAL = "held_out_"  # in front of the names of real images' scores, in the CSV
 COLUMNS = [
     *("checkpoint", "step", "ema", "protocol", "departures", "dataset", "split", "num_real", "num_samples"),
     *("inception_score_samples", "features", "features_sha256", "seed", "inception_score", "inception_score_std"),
     *("fid", "fid_low", "fid_high", "fid_infinity", "kid", "kid_std", "kid_low", "kid_high"),
     *("precision", "recall", "nearer", "warnings"),
+    *(REAL + name for name in ("num", "inception_score", "inception_score_std", "fid", "kid", "kid_std")),
+    *(REAL + name for name in ("precision", "recall", "reason")),
 ]
+MEANINGS = """what the scores mean:
+  IS         Inception Score, more is better: how surely single samples are of one class, and how evenly the classes
+             come; 1 is the least, their number the most. It looks at no real image.
+  FID        less is better, 0 the best: the distance between samples and real images, as clouds in feature space.
+  KID        less is better, about 0 the best: the like, by a kernel; its mean does not depend on how many samples.
+  precision  more is better, 1 the most: the share of samples that lie among real images, so how real they look.
+  recall     more is better, 1 the most: the share of real images that lie among samples, so how much is covered.
+  nearer     0.5 is best: how often a sample lies nearer to a training image than an unseen image does; near 1 the
+             samples are copies, near 0 they are unlike the data.
+A number says something beside others of the same protocol, counts and extractor alone, above all beside what real
+images that were held out get under them: that is the line of "real test images".
+"""
 
 
 def label(protocol: dict[str, Any]) -> str:
@@ -32,6 +46,18 @@ def label(protocol: dict[str, Any]) -> str:
         f"{protocol['name']}: {protocol['num_samples']:,} samples, {protocol['num_real']:,} {protocol['split']} images "
         f"of {protocol['dataset']}, features of the {protocol['features']} ({protocol['features_sha256'][:8]})"
     )
+
+
+def labels(groups: Iterable[Sequence[Result]]) -> list[str]:
+    """A label for each group of results that share a protocol; where two would be the same, with what else differs."""
+    protocols = [group[0]["protocol"] for group in groups]
+    texts = [label(p) + ", G itself, not its EMA" * (p.get("ema") is False) for p in protocols]
+    found = []
+    for text, protocol in zip(texts, protocols):
+        alike = [other for other, its in zip(protocols, texts) if its == text]
+        names = [name for name in (*COMPARED, "seed") if len({str(other.get(name)) for other in alike}) > 1]
+        found.append(", ".join([text, *(f"{name} {str(protocol.get(name))[:40]}" for name in names)]))
+    return found
 
 
 def flat(result: Result) -> dict[str, Any]:
@@ -73,6 +99,8 @@ def _scores(result: Result) -> Iterator[str]:
         drawn = f"drawn from {'the EMA of G' if protocol['ema'] else 'G'} at step {protocol['step']:,}"
     yield ", ".join(parts)
     yield f"  {label(protocol)}; samples {drawn}"
+    if held_out := result.get("held_out"):
+        yield f"  {real_images(held_out)}"
     if protocol["departures"]:
         yield f"  short of the full protocol {protocol['name']}: {'; '.join(protocol['departures'])}"
 
@@ -82,23 +110,25 @@ def _interval(result: Result, name: str) -> str:
     return f" ({interval['low']:z.{digits}f} to {interval['high']:z.{digits}f})" if interval else ""
 
 
-def choose(results: Sequence[Result]) -> tuple[list[Result], Result, Result]:
-    """Of results at several steps, those of the first protocol: (all, the one with the best FID, the last step's)."""
-    first = [result for result in results if result["protocol"]["name"] == results[0]["protocol"]["name"]]
-    return first, min(first, key=lambda result: result["fid"]), max(first, key=lambda result: _step(result) or 0)
+def real_images(held_out: Mapping[str, Any]) -> str:
+    """What real images get under a result's protocol, as a line; or why that is not known."""
+    what = f"real {held_out.get('what', 'test images')}"
+    if "fid" not in held_out:
+        return f"{what}: no scores, since {held_out.get('reason', 'they were not taken')}"
+    parts = [f"IS {held_out['inception_score']['mean']:z.2f}", f"FID {held_out['fid']:z.2f}"]
+    parts += [f"KID {held_out['kid']['mean']:z.4f}"] if "kid" in held_out else []
+    parts += [f"{name} {held_out[name]:z.2f}" for name in ("precision", "recall") if name in held_out]
+    return f"{what}: {', '.join(parts)}" + (f" ({held_out['num']:,} of them)" if "num" in held_out else "")
 
 
-def _step(result: Result) -> int | None:
-    return result["protocol"]["step"]
-
-
-def best_and_last(results: Sequence[Result]) -> str | None:
-    """A sentence that names the best and the last of several checkpoints; None for a single one."""
-    first, *chosen = choose(results)
-    if len(first) == 1:
+def best_and_last(results: Sequence[Result], like: Result) -> str | None:
+    """A sentence that names the best and the last checkpoint of those scored as `like` was; None for a single one."""
+    steps = kept.over_steps(results, like)
+    if len(steps) < 2:
         return None
-    best, last = (f"step {_step(r):,} (FID {r['fid']:z.2f}, IS {r['inception_score']['mean']:z.2f})" for r in chosen)
-    return f"of {len(first)}, the best by FID is {best}, the last {last}\n  {label(chosen[0]['protocol'])}"
+    chosen = min(steps, key=lambda result: result["fid"]), steps[-1]
+    best, last = (f"step {step_of(r):,} (FID {r['fid']:z.2f}, IS {r['inception_score']['mean']:z.2f})" for r in chosen)
+    return f"of {len(steps)}, the best by FID is {best}, the last {last}\n  {label(like['protocol'])}"
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
@@ -110,49 +140,50 @@ def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def write(stem: Path, results: Sequence[Result]) -> list[Path]:
-    """Write STEM.json and STEM.csv of results, in the order of their steps. Returns the paths.
+def write(stem: Path, new: Iterable[Result]) -> tuple[list[Path], list[Result]]:
+    """Merge results into STEM.json (see kept.write()), and write all it holds then as STEM.csv.
 
-    The JSON is the last checkpoint's result under the first protocol; beside it `results` are all, and `best` and
-    `last` name a checkpoint each, where there are several.
+    Returns (the paths, all results).
     """
-    first, best, last = choose(results)
-    content = dict(last)
-    if len(first) > 1:
-        for name, chosen in (("best", best), ("last", last)):
-            scores = {"fid": chosen["fid"], "inception_score": chosen["inception_score"]["mean"]}
-            content[name] = {"checkpoint": chosen["checkpoint"], "step": _step(chosen), **scores}
-    if len(results) > 1:
-        content["results"] = results
+    results = kept.write(stem, new)
     paths = [stem.with_name(stem.name + suffix) for suffix in (".json", ".csv")]
-    write_text(paths[0], json.dumps(content, indent=2) + "\n")
     write_text(paths[1], csv_text(COLUMNS, map(_row, results)))
-    return paths
+    return paths, results
 
 
 def _row(result: Result) -> dict[str, Any]:
     """A result as a line of the CSV."""
     protocol = result["protocol"]
-    row = {name: protocol[name] for name in COLUMNS if name in protocol} | flat(result)
+    row = {name: protocol[name] for name in COLUMNS if name in protocol} | _numbers(result)
     row |= {
-        "checkpoint": result["checkpoint"],
+        "checkpoint": result.get("checkpoint"),
         "protocol": protocol["name"],
         "departures": "; ".join(protocol["departures"]),
-        "inception_score_std": result["inception_score"]["std"],
         "fid_infinity": result.get("fid_infinity", {}).get("value"),
-        "kid_std": result["kid"]["std"],
         "nearer": result.get("memorisation", {}).get("nearer"),
         "warnings": " ".join(result.get("warnings", [])),
     }
     for name in ("fid", "kid"):
         row |= {f"{name}_{end}": result.get(f"{name}_interval", {}).get(end) for end in ("low", "high")}
-    return row
+    held_out = result.get("held_out", {})
+    row |= {REAL + name: value for name, value in _numbers(held_out).items()}
+    return row | {REAL + name: held_out.get(name) for name in ("num", "reason")}
 
 
-def draw(stem: Path, results: Sequence[Result], neighbours: tuple[Tensor, ...] | None = None) -> list[Path]:
-    """Draw the scores over steps, where there are several, and the nearest neighbours. Returns the pictures' paths.
+def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Scores of samples or of real images, as columns: those that there are."""
+    found = {name: scores[name] for name in ("fid", "precision", "recall") if name in scores}
+    for name in ("inception_score", "kid"):
+        if name in scores:
+            found |= {name: scores[name]["mean"], f"{name}_std": scores[name]["std"]}
+    return found
 
-    neighbours: what plots.plot_neighbours() takes. In a run, pictures lie in its plots folder.
+
+def draw(stem: Path, results: Sequence[Result], pictures: Mapping[str, tuple[Tensor, ...] | None]) -> list[Path]:
+    """Draw all scores over steps, where there are several, and nearest neighbours. Returns the pictures' paths.
+
+    results: all of STEM.json. pictures: {name of a picture: what plots.plot_neighbours() takes}. In a run, they lie in
+    its plots folder.
     """
     folder = stem.parent / "plots" if (stem.parent / "checkpoints").is_dir() else stem.parent
     try:
@@ -160,8 +191,20 @@ def draw(stem: Path, results: Sequence[Result], neighbours: tuple[Tensor, ...] |
     except OSError as error:
         raise UserError(f"the scores are written, but no pictures can be into {folder}: {error.strerror}") from error
     drawn = []
-    if len(set(map(_step, results))) > 1:
-        drawn.append(plots.plot_scores(folder / f"{stem.name}_scores.png", results, label))
-    if neighbours:
-        drawn.append(plots.plot_neighbours(folder / f"{stem.name}_neighbours.png", *neighbours))
+    if len({step_of(result) for result in results} - {None}) > 1:
+        groups = in_groups(results)
+        drawn.append(plots.plot_scores(folder / f"{stem.name}_scores.png", dict(zip(labels(groups), groups))))
+    for name, neighbours in pictures.items():
+        if neighbours:
+            drawn.append(plots.plot_neighbours(folder / f"{name}_neighbours.png", *neighbours))
     return drawn
+
+
+def in_groups(results: Sequence[Result]) -> list[list[Result]]:
+    """Results that have steps, in groups of those that differ in the checkpoint alone: first that of the headline."""
+    groups: list[list[Result]] = []
+    left = [result for result in results if step_of(result) is not None]
+    while left:
+        groups.append(kept.over_steps(left, kept.headline(left)))
+        left = [result for result in left if not any(result is other for other in groups[-1])]
+    return groups

@@ -3,14 +3,12 @@
 What a run came to is read from its directory alone, so it does not matter which machine trained it.
 """
 
-import json
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evaluation.features import extractor_name
-from evaluation.metrics import sample_counts
-from evaluation.report import flat
+from evaluation import kept
 from training.run_dir import checkpoints, locked
 from utils.config import FIELDS, Config, differences
 from utils.errors import UserError
@@ -65,22 +63,10 @@ def failure_path(run: Run) -> Path:
 
 
 def _evaluation(run: Run) -> dict[str, Any] | None:
-    """The run's evaluation.json; None where there is none of its last step that is whole and under its protocol."""
-    config = run.config
-    try:
-        content = json.loads((run.run_dir / "evaluation.json").read_text(encoding="utf-8"))
-        protocol = content["protocol"]
-        asked = (config.total_steps, config.seed, bool(config.ema_decay), config.protocol[0])
-        same = (protocol["step"], protocol["seed"], protocol["ema"], protocol["name"]) == asked
-        counts = sample_counts(config.protocol[0], protocol["num_real"], config.num_samples)
-        same = same and counts[0] == protocol["num_samples"]
-        same = same and protocol["features"].startswith(extractor_name(config))
-        numbers = [value for value in flat(content).values() if not isinstance(value, str)]
-        numbers.append(content["inception_score"]["std"])
-        whole = all(type(number) in (int, float) for number in numbers) and isinstance(protocol["departures"], list)
-        return content if same and whole else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    """The run's scores of its last step under its protocol, the latest of them; None where there are none."""
+    first = dataclasses.replace(run.config, protocol=run.config.protocol[:1])
+    found = kept.standing(run.run_dir / "evaluation", first, first.total_steps, bool(first.ema_decay))
+    return found[0] if found else None
 
 
 # ---- Starting it ---------------------------------------------------------------------------------------------------

@@ -77,20 +77,20 @@ def thin(run_dir: str | Path, keep: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def stem_of(paths: list[Path], ema: bool = True, reference: str | None = None, what: str = "evaluation") -> Path:
-    """Where an evaluation of these checkpoints goes, or `what` else is made of them, without its suffix.
+def stem_of(path: Path, what: str = "evaluation") -> Path:
+    """Where the scores of a checkpoint go, or `what` else is of its run, without a suffix: a run's own folder.
 
-    A run's evaluation.json is of its last checkpoint, the EMA where there is one, against its data set; any other has a
-    name of its own.
+    What is of an exported file lies beside it, under its name.
     """
-    last = paths[-1]
-    folder = last.parent
-    suffix = ("" if ema else "_no_ema") + ("_reference" if reference else "")
-    if folder.name != "checkpoints":
-        return folder / f"{last.stem}_{what}{suffix}"
-    if not suffix and checkpoints(folder.parent) and last == latest(folder.parent):
-        return folder.parent / what
-    return folder.parent / f"{what}_{last.stem}{suffix}"
+    folder = path.parent
+    return folder.parent / what if folder.name == "checkpoints" else folder / f"{path.stem}_{what}"
+
+
+def own_stem(path: Path, ema: bool = True, reference: str | None = None, what: str = "evaluation") -> Path:
+    """Where lies what is of this checkpoint alone, of the EMA or not, against a reference or not; without a suffix."""
+    step = f"_{path.stem}" if path.parent.name == "checkpoints" else ""
+    stem = stem_of(path, what)
+    return stem.with_name(stem.name + step + ("" if ema else "_no_ema") + ("_reference" if reference else ""))
 
 
 # ---- Whether a run can be there -------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from shutil import copytree, rmtree
 import numpy as np
 import pytest
 import torch
+from evaluation_results import at
 from helpers import TINY, fails, random_images, start
 from PIL import Image
 from torch_fidelity import calculate_metrics
@@ -20,7 +21,7 @@ import train
 from datasets.sources import load_split
 from evaluation import features, metrics, reference
 from training import checkpoint
-from training.run_dir import by_run, checkpoint_path, latest, stem_of
+from training.run_dir import by_run, checkpoint_path, latest, own_stem, stem_of
 from utils.config import Config
 from utils.errors import UserError
 from utils.plots import picture
@@ -35,22 +36,6 @@ def evaluated(unscored, data_dir, tmp_path_factory):
         patch.setattr(sys, "argv", ["evaluate.py", str(run), *flags])
         evaluate.main()
     return run, said.getvalue()
-
-
-@pytest.fixture
-def scored(unscored, call, data_dir, tmp_path):
-    """Score a copy of the run with flags; returns (the copy, the process)."""
-
-    def scored(*flags, what=lambda run: [run]):
-        run = Path(copytree(unscored, tmp_path / "run", dirs_exist_ok=True))
-        return run, call("evaluate.py", *what(run), "--data_dir", data_dir, *flags)
-
-    return scored
-
-
-def at(*steps):
-    """What scores a run's checkpoints of these steps."""
-    return lambda run: [checkpoint_path(run, step) for step in steps]
 
 
 def save_pictures(folder, images, classes=None):
@@ -82,16 +67,15 @@ def test_a_run_directory_is_scored_at_every_checkpoint_with_json_csv_and_picture
 def test_checkpoints_are_scored_together_with_the_run_they_belong_to(scored):
     run, done = scored(what=at(2, 0))
     assert done.returncode == 0, done.stderr
-    assert not (run / "evaluation.json").exists()  # that is of the last checkpoint
-    content = json.loads((run / "evaluation_step_000002.json").read_text())
+    content = json.loads((run / "evaluation.json").read_text())
     assert [result["protocol"]["step"] for result in content["results"]] == [0, 2]
-    assert (run / "plots" / "evaluation_step_000002_scores.png").exists()
+    assert (run / "plots" / "evaluation_scores.png").exists()
 
 
 def test_scores_do_not_depend_on_what_is_scored_beside_them(evaluated, scored):
     together = json.loads((evaluated[0] / "evaluation.json").read_text())["results"][4]
     run, _ = scored("--protocol", "paper", what=at(2))
-    alone = json.loads((run / "evaluation_step_000002.json").read_text())
+    alone = json.loads((run / "evaluation.json").read_text())
     assert alone == together | {"checkpoint": str(checkpoint_path(run, 2))}
 
 
@@ -168,8 +152,7 @@ def test_a_run_is_scored_against_a_folder_in_its_data_sets_place(scored, tmp_pat
     save_pictures(tmp_path / "reference", digits.images[:100], [str(label) for label in digits.labels.tolist()])
     run, done = scored("--reference", tmp_path / "reference", what=at(4))
     assert done.returncode == 0, done.stderr
-    assert not (run / "evaluation.json").exists()  # that is against the data set
-    result = json.loads((run / "evaluation_step_000004_reference.json").read_text())
+    result = json.loads((run / "evaluation.json").read_text())
     assert (result["protocol"]["dataset"], result["protocol"]["num_real"]) == ("folder", 100)
     assert result["protocol"]["features"] == "classifier"  # of the digits
     assert result["protocol"]["reference"] == str(tmp_path / "reference")
@@ -235,6 +218,11 @@ def test_a_file_that_fails_leaves_the_scores_before_it(scored):
         (["a.pt", "--bootstrap", "1"], "2 resamples or more"),
         (["a.pt", "--reference", "absent"], "--reference absent is no folder"),
         (["a.pt", "--protocol", "newest"], "--protocol"),
+        (["run", "--table", "t.png"], "the name must end in .csv, .md, .tex"),
+        (["run", "--table", "absent/t.md"], "absent is not a folder"),
+        (["run", "--table", "README.md"], "another file is there"),
+        (["run", "--table", "t.md", "--audit"], "does nothing else"),
+        (["--samples", "x.npz", "--table", "t.md"], "does nothing else"),
         (["absent.pt"], "there is no checkpoint absent.pt"),
         (["tests"], "tests holds no checkpoint"),
     ],
@@ -255,14 +243,12 @@ def test_fid_infinity_says_how_many_samples_it_needs(scored):
     fails(done, "FID infinity needs 2,560 samples or more with features of 128 dimensions, not 100")
 
 
-def test_the_name_of_an_evaluation_says_what_it_is_of(unscored, tmp_path):
-    first, last = at(0, 4)(unscored)
-    folder = last.parent.parent
-    assert stem_of([first, last]) == folder / "evaluation"
-    assert stem_of([first]) == folder / "evaluation_step_000000"
-    assert stem_of([last], reference="folder") == folder / "evaluation_step_000004_reference"
-    assert stem_of([last], ema=False) == folder / "evaluation_step_000004_no_ema"
-    assert stem_of([tmp_path / "G.pt"]) == tmp_path / "G_evaluation"
+def test_scores_lie_in_the_run_and_what_is_of_one_checkpoint_has_its_name(tmp_path):
+    path = tmp_path / "checkpoints" / "step_000004.pt"
+    assert stem_of(path) == tmp_path / "evaluation"
+    assert own_stem(path) == tmp_path / "evaluation_step_000004"
+    assert own_stem(path, False, "folder", "audit") == tmp_path / "audit_step_000004_no_ema_reference"
+    assert stem_of(tmp_path / "G.pt") == tmp_path / "G_evaluation"
 
 
 def test_exported_generators_are_scored_each_by_itself(unscored, tmp_path):

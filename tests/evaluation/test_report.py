@@ -4,44 +4,9 @@ import csv
 import json
 
 import pytest
+from evaluation_results import result
 
 from evaluation import report
-
-
-def result(step, fid, name="modern", **others):
-    """A result as the evaluator gives it."""
-    return {
-        "checkpoint": f"run/checkpoints/step_{step:06d}.pt",
-        "inception_score": {"mean": 8.0 + step / 1000, "std": 0.125},
-        "fid": fid,
-        "kid": {"mean": 0.5, "std": 0.25},
-        "precision": 0.75,
-        "recall": 0.5,
-        "memorisation": {
-            "real": "training images",
-            "unseen": "test images",
-            "distance_of_samples": 4.5,
-            "distance_of_unseen": 3.25,
-            "nearer": 0.375,
-        },
-        "warnings": [],
-        "protocol": {
-            "name": name,
-            "departures": ["5,000 samples, not 50,000"],
-            "dataset": "digits",
-            "split": "train",
-            "num_real": 50_000,
-            "num_samples": 5000,
-            "inception_score_samples": 5000,
-            "features": "classifier",
-            "features_sha256": "abcdef01" + 56 * "0",
-            "features_warning": None,
-            "step": step,
-            "ema": True,
-            "seed": 0,
-        },
-    } | others
-
 
 STEPS = [result(400, 9.0), result(800, 3.0), result(1200, 4.0)]
 
@@ -70,19 +35,19 @@ def test_a_warning_of_the_extractor_stands_in_the_summary():
     assert "warning: not the published weights" in report.summary([warned])
 
 
-def test_the_best_is_of_the_lowest_fid_under_the_first_protocol_and_the_last_of_the_last_step():
+def test_the_best_is_of_the_lowest_fid_among_results_that_compare_and_the_last_of_the_last_step():
     others = [result(step, fid, "paper") for step, fid in ((400, 1.0), (800, 2.0), (1200, 0.5))]
-    mixed = [entry for pair in zip(STEPS, others) for entry in pair]
-    first, best, last = report.choose(mixed)
-    assert first == STEPS and best is STEPS[1] and last is STEPS[2]
-    sentence = report.best_and_last(mixed)
+    fewer = result(1600, 0.25)
+    fewer["protocol"]["num_samples"] = 500
+    mixed = [*STEPS, *others, fewer]
+    sentence = report.best_and_last(mixed, STEPS[0])
     assert "of 3, the best by FID is step 800 (FID 3.00, IS 8.80), the last step 1,200 (FID 4.00, IS 9.20)" in sentence
     assert "modern: 5,000 samples" in sentence
-    assert report.best_and_last(STEPS[:1]) is None
+    assert report.best_and_last(mixed, fewer) is None
 
 
 def test_the_json_is_the_last_step_with_all_others_beside_it(tmp_path):
-    path, _ = report.write(tmp_path / "evaluation", STEPS)
+    (path, _), _ = report.write(tmp_path / "evaluation", STEPS)
     content = json.loads(path.read_text())
     assert {key: content[key] for key in STEPS[2]} == STEPS[2]
     assert content["results"] == STEPS
@@ -91,7 +56,7 @@ def test_the_json_is_the_last_step_with_all_others_beside_it(tmp_path):
 
 
 def test_the_json_of_a_single_result_is_that_result(tmp_path):
-    path, _ = report.write(tmp_path / "evaluation", STEPS[:1])
+    (path, _), _ = report.write(tmp_path / "evaluation", STEPS[:1])
     assert json.loads(path.read_text()) == STEPS[0]
 
 
@@ -99,7 +64,7 @@ def test_the_csv_has_a_line_for_each_checkpoint_and_protocol(tmp_path):
     interval = {"low": 2.5, "high": 3.5, "level": 0.95, "std": 0.25, "resamples": 100}
     infinity = {"value": 2.75, "std": 0.1, "sizes": [1]}
     full = result(800, 3.0, fid_interval=interval, fid_infinity=infinity, warnings=['it "copies", badly', "it drops"])
-    _, path = report.write(tmp_path / "evaluation", [STEPS[0], full])
+    (_, path), _ = report.write(tmp_path / "evaluation", [STEPS[0], full])
     with open(path, newline="") as file:
         first, second = csv.DictReader(file)
     assert list(first) == report.COLUMNS
@@ -110,11 +75,45 @@ def test_the_csv_has_a_line_for_each_checkpoint_and_protocol(tmp_path):
     assert second["warnings"] == 'it "copies", badly it drops'
 
 
+REAL = {
+    **{"what": "test images", "num": 299, "inception_score": {"mean": 9.79, "std": 0.5}, "fid": 0.3125},
+    **{"kid": {"mean": 0.0001, "std": 0.001}, "precision": 0.99, "recall": 0.98},
+}
+
+
+def test_what_real_images_get_stands_beneath_the_scores_and_in_columns_of_the_csv(tmp_path):
+    real, none = result(1200, 4.0, held_out=REAL), result(800, 3.0, held_out={"reason": "a folder has none"})
+    line = "real test images: IS 9.79, FID 0.31, KID 0.0001, precision 0.99, recall 0.98 (299 of them)"
+    assert line in report.summary([real])
+    assert "real test images: no scores, since a folder has none" in report.summary([none])
+    (_, path), _ = report.write(tmp_path / "evaluation", [STEPS[0], none, real])
+    with open(path, newline="") as file:
+        first, second, third = csv.DictReader(file)
+    assert (first["held_out_fid"], first["held_out_reason"]) == ("", "")
+    assert (second["held_out_fid"], second["held_out_reason"]) == ("", "a folder has none")
+    expected = {"num": 299, "inception_score": 9.79, "fid": 0.3125, "kid": 0.0001, "precision": 0.99, "recall": 0.98}
+    assert {name: float(third[f"held_out_{name}"]) for name in expected} == expected
+
+
+def test_labels_say_what_differs_where_they_would_be_the_same():
+    other, of_G = result(400, 9.0), result(400, 9.0)
+    other["protocol"]["seed"], of_G["protocol"]["ema"] = 7, False
+    first, second, third = report.labels([[STEPS[0]], [other], [of_G]])
+    assert first.endswith("(abcdef01), seed 0") and second.endswith("(abcdef01), seed 7")
+    assert third.endswith("(abcdef01), G itself, not its EMA")
+
+
+def test_every_score_is_explained_with_the_better_direction():
+    for name, better in (("IS", "more"), ("FID", "less"), ("KID", "less"), ("precision", "more"), ("recall", "more")):
+        (line,) = [line for line in report.MEANINGS.splitlines() if line.split()[:1] == [name]]
+        assert f"{better} is better" in line
+
+
 def test_images_without_a_step_can_be_reported(tmp_path):
     given = result(0, 3.0)
     given["protocol"] |= {"step": None, "ema": None, "seed": None}
     assert "samples as given" in report.summary([given])
-    paths = report.write(tmp_path / "x_evaluation", [given, dict(given)])
+    paths, _ = report.write(tmp_path / "x_evaluation", [given, dict(given)])
     assert all(path.exists() for path in paths)
 
 
@@ -122,9 +121,11 @@ def test_images_without_a_step_can_be_reported(tmp_path):
 def test_pictures_lie_in_a_runs_plots_or_beside_what_was_scored(tmp_path, in_run):
     if in_run:
         (tmp_path / "checkpoints").mkdir()
-    (path,) = report.draw(tmp_path / "evaluation", STEPS)
+    (path,) = report.draw(tmp_path / "evaluation", STEPS, {})
     assert path == tmp_path / ("plots" if in_run else "") / "evaluation_scores.png" and path.exists()
-    assert report.draw(tmp_path / "evaluation", STEPS[:1]) == []  # no curve through a single point
+    assert (
+        report.draw(tmp_path / "evaluation", STEPS[:1], {"evaluation": None}) == []
+    )  # no curve through a single point
 
 
 def test_a_score_that_rounds_to_zero_has_no_sign():
