@@ -1,6 +1,6 @@
 """The two sides of benchmarks/step_time.py, each in a process of its own: the project's step, and the plain one.
 
-`python benchmarks/sides.py fast|plain` takes orders from stdin.
+`python benchmarks/sides.py fast|plain [auto]` takes orders from stdin; auto: on as many threads as a run would take.
 """
 
 import contextlib
@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import utils  # noqa: F401, before torch is loaded: it says how threads wait
 
 
 def make_config(flags):
@@ -89,6 +91,17 @@ def plain_side(flags, meter):
     return run.step, run.sample
 
 
+def choose_threads(flags):
+    """Take the threads that a run of these settings takes."""
+    import torch
+
+    from training.checkpoint import models_of
+    from utils.threads import by_work, work
+
+    config = make_config(flags)
+    torch.set_num_threads(by_work(work(*models_of(config), config.batch_size)))
+
+
 class Meter:
     """Seconds spent in the parts of a step, by wrapping their functions."""
 
@@ -126,7 +139,7 @@ def peak_memory():
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def worker(side):
+def worker(side, auto=False):
     """Obey the lines of stdin, `case {flags}`, `step N`, `sample N` or `end`, each answered by one line of JSON."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -136,6 +149,8 @@ def worker(side):
         if word == "case":
             meter.unwrap()
             meter = Meter()
+            if auto:
+                choose_threads(json.loads(rest))
             step, sample = SIDES[side](json.loads(rest), meter)
             answer = True
         elif word == "end":
@@ -181,4 +196,4 @@ def profile(step, steps=3):
 
 
 if __name__ == "__main__":
-    worker(sys.argv[1])
+    worker(sys.argv[1], auto=sys.argv[2:] == ["auto"])

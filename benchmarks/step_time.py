@@ -7,6 +7,7 @@ JSON. --quick: the ratios alone, in a minute. --write: also the tables and the p
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -58,9 +59,13 @@ LONG_RUN = (100, 10_000)  # steps of a run, between which neither time nor memor
 class Process:
     """A worker that takes orders."""
 
-    def __init__(self, side):
-        command = [sys.executable, str(ROOT / "benchmarks" / "sides.py"), side]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, side, variables=None, auto=False):
+        """variables: set in its environment, in the place of those of OpenMP. auto: it chooses its threads itself."""
+        command = [sys.executable, str(ROOT / "benchmarks" / "sides.py"), side, *["auto"] * auto]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
+        environment = None if variables is None else kept | variables
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env=environment, **pipes)
 
     def send(self, *words):
         print(*words, file=self.process.stdin, flush=True)
