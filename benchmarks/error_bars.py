@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from evaluation import metrics
+from evaluation import certainty, metrics
 from evaluation.reference import Reference
 
 FACTOR = 1.2  # of the samples' standard deviation; the real one is 1, so FID is dim * (FACTOR - 1)^2
@@ -29,10 +29,15 @@ def reference_of(dim):
     return Reference(features, metrics.fid_statistics(features))
 
 
-def bootstrap_ratio(score, dim, count):
+def kid(samples, real):
+    return metrics.kid(samples, real)["mean"]
+
+
+def bootstrap_ratio(score, interval, dim, count):
     """The bootstrap's std over that between independent sets: the mean of three."""
-    truth = np.std([score(FACTOR * gaussian(count, dim, seed)) for seed in range(100, 100 + SETS)], ddof=1)
-    found = [metrics.bootstrap(score, FACTOR * gaussian(count, dim, seed), RESAMPLES, "")["std"] for seed in range(3)]
+    real = reference_of(dim)
+    truth = np.std([score(FACTOR * gaussian(count, dim, seed), real) for seed in range(100, 100 + SETS)], ddof=1)
+    found = [interval(0, FACTOR * gaussian(count, dim, seed), real, RESAMPLES)["std"] for seed in range(3)]
     return round(float(np.mean(found) / truth), 2)
 
 
@@ -40,16 +45,15 @@ def main():
     metrics.KID_SUBSETS = 10  # for time, on both sides of the ratio
     report = {"bootstrap std / true std": {}, "FID infinity": {}}
     for dim, count in ((4, 500), (64, 500), (64, 2000)):
-        real = reference_of(dim)
-        scores = {"FID": lambda x, r=real: metrics.fid(x, r), "KID": lambda x, r=real: metrics.kid(x, r)["mean"]}
         report["bootstrap std / true std"][f"{count} samples, {dim} dimensions"] = {
-            name: bootstrap_ratio(score, dim, count) for name, score in scores.items()
+            "FID": bootstrap_ratio(metrics.fid, certainty.fid_interval, dim, count),
+            "KID": bootstrap_ratio(kid, certainty.kid_interval, dim, count),
         }
-    dim, metrics.INFINITY_RATIO = 128, 0  # also where evaluate.py refuses
+    dim, certainty.INFINITY_RATIO = 128, 0  # also where evaluate.py refuses
     real = reference_of(dim)
     for ratio in (2.5, 5, 10, 20, 40):
         samples = FACTOR * gaussian(int(ratio * dim), dim, seed=0)
-        found = metrics.fid_infinity(samples, real)
+        found = certainty.fid_infinity(samples, real)
         report["FID infinity"][f"{ratio} samples a dimension"] = {
             "true": round(dim * (FACTOR - 1) ** 2, 2),
             "plain": round(metrics.fid(samples, real), 2),

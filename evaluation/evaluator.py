@@ -1,9 +1,10 @@
 """Scoring: one pass over the samples, every protocol from the same features, and all that a score depends on."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from utils.errors import UserError, explaining_memory
 from utils.precision import without_tf32
 from utils.threads import all_cores
 
-from . import diagnostics, features, metrics
+from . import certainty, diagnostics, features, held_out, manifold, metrics
 from .features import Say
 from .reference import Reference, load_reference
 from .sampling import Given, Source, extract, images_at
@@ -125,8 +126,11 @@ class Evaluator:
         references: dict[str, Any] = {name: self.reference(metrics.PROTOCOLS[name].split) for name in counts}
         if infinity and rank() == 0:
             for name, reference in references.items():
-                metrics.check_infinity(counts[name][0], reference.features.size(1))
+                certainty.check_infinity(counts[name][0], reference.features.size(1))
         compared = [] if quick else self.compared()
+        held = {} if quick else {name: {"held_out": self.held_out(name, pair[0])} for name, pair in counts.items()}
+        for known in filter(None, self.references.values()):
+            known.logits = None  # as large as a part of the features, and of no more use
         networks = list(dict.fromkeys(filter(None, (self.extractor, self.classifier))))
         drawn = max(max(pair) for pair in counts.values())
         with explaining_memory(f"the features of {drawn:,} samples", "choose a smaller --num_samples"):
@@ -141,11 +145,13 @@ class Evaluator:
             shared, neighbours = ({}, None) if quick else self.diagnose(source, samples, *compared)
             if self.classifier:
                 shared |= diagnostics.class_shares(answers, self.classifier, self.classes)
+            radii = functools.cache(lambda count: manifold.radii(samples[:count], "neighbours of samples"))
             results = []
             for name, (num_samples, is_samples) in counts.items():
                 inception_score = metrics.inception_score(logits[:is_samples], metrics.PROTOCOLS[name].shuffle)
-                measured = scores(samples[:num_samples], references[name], quick, kid, bootstrap, infinity)
-                result = {"inception_score": inception_score, **measured, **shared}
+                parts = samples[:num_samples], references[name], None if quick else radii
+                measured = scores(*parts, kid, bootstrap, infinity)
+                result = {"inception_score": inception_score, **measured, **held.get(name, {}), **shared}
                 if not quick:
                     result["warnings"] = diagnostics.warnings(result, drawn)
                 result["protocol"] = self.protocol(name, counts[name]) | facts
@@ -174,6 +180,30 @@ class Evaluator:
                 del self.splits["test"]
         return [self.reference(split) for split in self.splits]
 
+    def held_out(self, name: str, num_samples: int) -> dict[str, Any] | None:
+        """What real images get under a protocol that takes num_samples samples: see held_out.py.
+
+        Where there are none, a dict with the reason; None on ranks other than 0.
+        """
+        split = metrics.PROTOCOLS[name].split
+        other = held_out.STAND_INS[split]
+        what = f"{'training' if other == 'train' else other} images"
+        try:
+            images = self.images(other)
+        except UserError as error:
+            return {"what": what, "reason": str(error)}
+        chosen = held_out.chosen(other, len(images.images), num_samples)
+        reference, taken = self.reference(split), self.references.get(other)
+
+        def take() -> list[Tensor] | None:
+            answers = taken.logits if taken else None
+            if broadcast(answers is not None):
+                return [taken.features[chosen], answers[chosen]] if taken and answers is not None else None
+            return extract([self.extractor], Given(images.images[chosen]), len(chosen), self.device, what)
+
+        facts = {"what": what, "num": len(chosen), "data_sha256": images.sha256(), "kid_subsets": metrics.KID_SUBSETS}
+        return held_out.load_or_score(reference, facts, take)
+
     def diagnose(
         self, source: Source, samples: Tensor, training: Reference, unseen: Reference | None = None
     ) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
@@ -182,7 +212,8 @@ class Evaluator:
         Returns what a result holds of it, and what plots.plot_neighbours() takes.
         """
         real = "reference" if self.folder else "training"
-        memorisation, found = diagnostics.memorisation(samples, training.features, unseen and unseen.features, real)
+        others = unseen.features if unseen else None
+        memorisation, found = diagnostics.memorisation(samples, training.features, others, real)
         diversity = diagnostics.diversity(samples, training.features)
         shown = torch.stack(list(images_at(source, found.samples.tolist())))
         pictures = shown, self.images("train").images[found.training]
@@ -207,7 +238,7 @@ class Evaluator:
             "inception_score_shuffled": metrics.PROTOCOLS[name].shuffle,
             "kid_subsets": metrics.KID_SUBSETS,
             "kid_subset_size": metrics.kid_subset_size(num_samples, num_real),
-            "precision_recall_neighbours": metrics.NEIGHBOURS,
+            "precision_recall_neighbours": manifold.NEIGHBOURS,
             "features": self.extractor.name,
             "features_sha256": self.extractor.sha256,
             "features_warning": self.extractor.warning,
@@ -222,19 +253,25 @@ class Evaluator:
 
 
 def scores(
-    samples: Tensor, reference: Reference, quick: bool, kid: bool, bootstrap: int, infinity: bool
+    samples: Tensor,
+    reference: Reference,
+    radii: Callable[[int], Tensor] | None,
+    kid: bool,
+    bootstrap: int,
+    infinity: bool,
 ) -> dict[str, Any]:
-    """The scores of samples' features (N, d) against a Reference, under their names in evaluation.json."""
+    """The scores of samples' features (N, d) against a Reference, under their names in evaluation.json.
+
+    radii: gives what manifold.radii() does for the first N samples; without it, precision and recall are left out.
+    """
     found: dict[str, Any] = {"fid": metrics.fid(samples, reference)}
     if kid:
         found["kid"] = metrics.kid(samples, reference)
-    if not quick:
-        found |= metrics.precision_recall(samples, reference)
-    if bootstrap:
-        found["fid_interval"] = metrics.bootstrap(lambda x: metrics.fid(x, reference), samples, bootstrap, "FID")
-        found["kid_interval"] = metrics.bootstrap(
-            lambda x: metrics.kid(x, reference)["mean"], samples, bootstrap, "KID"
-        )
+    if radii:
+        found |= metrics.precision_recall(samples, reference, radii(len(samples)))
+    if bootstrap and kid:
+        found["fid_interval"] = certainty.fid_interval(found["fid"], samples, reference, bootstrap)
+        found["kid_interval"] = certainty.kid_interval(found["kid"]["mean"], samples, reference, bootstrap)
     if infinity:
-        found["fid_infinity"] = metrics.fid_infinity(samples, reference)
+        found["fid_infinity"] = certainty.fid_infinity(samples, reference)
     return found

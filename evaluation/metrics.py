@@ -1,27 +1,25 @@
 """Scores on features: Inception Score, FID, KID, precision and recall, under the protocols in which they are published.
 
-Every formula is torch-fidelity's; what is counted against what, and how sure a score is, is decided here. The
-libraries are imported where they are used: together they take two seconds, which no training should wait for.
+Every formula is torch-fidelity's; what is counted against what is decided here. The libraries are imported where they
+are used: together they take two seconds, which no training should wait for.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from utils.console import progress
-from utils.errors import UserError
+
+from . import manifold
+from .reference import Reference, fid_statistics
 
 FULL = 50_000  # samples of the full protocols
 IS_SPLITS = 10
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
-NEIGHBOURS = 3  # of precision and recall
+KID_SEED = 2020  # of the subsets: torch-fidelity's default
 MIN_IMAGES = 10  # one for each of the Inception Score's splits
-LEVEL = 0.95  # of an interval
-INFINITY_POINTS, INFINITY_SMALLEST = 15, 5000  # sample counts of FID infinity (Chong and Forsyth 2020, section 4)
-INFINITY_RATIO = 20  # samples for each dimension that it needs; see benchmarks/error_bars.py
 
 
 # ---- Protocols -----------------------------------------------------------------------------------------------------
@@ -71,14 +69,7 @@ def departures(name: str, num_samples: int, is_samples: int, num_real: int) -> l
     return [f"{count:,} {what}, not {usual:,}" for count, usual, what in pairs if count != usual]
 
 
-# ---- Scores, by torch-fidelity -------------------------------------------------------------------------------------
-
-
-class Reference(NamedTuple):
-    """Real images as the scores see them: features (N, d) float32, and their mean and covariance for the FID."""
-
-    features: Tensor
-    statistics: dict[str, np.ndarray]
+# ---- Scores, by torch-fidelity's formulas --------------------------------------------------------------------------
 
 
 def inception_score(logits: Tensor, shuffle: bool = True) -> dict[str, float]:
@@ -89,13 +80,6 @@ def inception_score(logits: Tensor, shuffle: bool = True) -> dict[str, float]:
     return {"mean": found[metric_isc.KEY_METRIC_ISC_MEAN], "std": found[metric_isc.KEY_METRIC_ISC_STD]}
 
 
-def fid_statistics(features: Tensor) -> dict[str, np.ndarray]:
-    """The mean and covariance of features (N, d), as {mu, sigma}."""
-    from torch_fidelity import metric_fid
-
-    return metric_fid.fid_features_to_statistics(features)
-
-
 def fid(features: Tensor, reference: Reference) -> float:
     """FID of samples' features (N, d) against a Reference."""
     from torch_fidelity import metric_fid
@@ -104,96 +88,82 @@ def fid(features: Tensor, reference: Reference) -> float:
     return found[metric_fid.KEY_METRIC_FID]
 
 
+def precision_recall(features: Tensor, reference: Reference, radii: Tensor | None = None) -> dict[str, float]:
+    """Precision and recall with 3 neighbours. radii: what manifold.radii() gives for these features, if it is known."""
+    if radii is None:
+        radii = manifold.radii(features, "neighbours of samples")
+    return manifold.precision_recall(features, reference.features, radii, reference.radii)
+
+
+# ---- KID -----------------------------------------------------------------------------------------------------------
+
+
+class KernelSums(NamedTuple):
+    """Sums of kernels over KID's subsets, for each weighting of the samples (R, subsets), and what they are sums of."""
+
+    within: np.ndarray  # between samples, none with itself
+    pairs: np.ndarray
+    across: np.ndarray  # between samples and real images
+    couples: np.ndarray
+    real: np.ndarray  # (subsets,), the mean between real images, none with itself
+
+    def means(self) -> np.ndarray:
+        """KID for each weighting (R,): the mean over the subsets, each by the number of its kernels."""
+        parts = (self.within, self.pairs, self.across, self.couples)
+        within, pairs, across, couples = (part.sum(1) for part in parts)
+        return within / pairs + self.real.mean() - 2 * across / couples
+
+
 def kid_subset_size(num_samples: int, num_real: int) -> int:
     return min(KID_SUBSET_SIZE, num_samples, num_real)
 
 
+def kid_subsets(num_samples: int, num_real: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The samples and the real images of each subset, by their numbers: those that torch-fidelity draws."""
+    rng, size = np.random.RandomState(KID_SEED), kid_subset_size(num_samples, num_real)
+    for _ in range(KID_SUBSETS):
+        yield rng.choice(num_samples, size, replace=False), rng.choice(num_real, size, replace=False)
+
+
+def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The cubic kernel (x.y / d + 1)^3 of Binkowski et al. 2018: (N, d), (M, d) -> (N, M)."""
+    base = x @ y.T
+    base /= x.shape[1]
+    base += 1
+    return base * base * base
+
+
+def kernel_sums(features: Tensor, reference: Reference, weights: np.ndarray, label: str = "KID") -> KernelSums:
+    """The KernelSums of samples' features (N, d), each counted as often as weights (R, N) say, in float64.
+
+    A sample that counts twice does not meet itself: in a subset that would be far oftener than among all samples.
+    """
+    counts = len(features), len(reference.features)
+    known = reference.kernel_means.get((KID_SUBSETS, *counts))
+    found = []
+    for number, (chosen, of_real) in enumerate(progress(kid_subsets(*counts), label, KID_SUBSETS, unit="subset")):
+        x, y = (part[rows].double().numpy() for part, rows in ((features, chosen), (reference.features, of_real)))
+        w, own = weights[:, chosen].astype(float), kernel(x, x)
+        size, real = w.sum(1), known[number] if known is not None else _mean_between(kernel(y, y))
+        within = ((w @ own) * w).sum(1) - w**2 @ own.diagonal()
+        found.append((within, size**2 - (w**2).sum(1), w @ kernel(x, y).sum(1), size * len(y), np.asarray(real)))
+    sums = KernelSums(*(np.stack(parts, axis=-1) for parts in zip(*found)))
+    reference.kernel_means[KID_SUBSETS, *counts] = sums.real
+    return sums
+
+
+def _mean_between(kernels: np.ndarray) -> np.ndarray:
+    """The mean of kernels (N, N) off the diagonal."""
+    size = len(kernels)
+    return (kernels.sum() - kernels.trace()) / (size * (size - 1))
+
+
 def kid(features: Tensor, reference: Reference) -> dict[str, float]:
-    """KID {mean, std} over 100 subsets of 1,000 images, or of as many as there are."""
-    from torch_fidelity import metric_kid
+    """KID {mean, std} over 100 subsets of 1,000 images, or of as many as there are.
 
-    found = metric_kid.kid_features_to_metric(
-        features,
-        reference.features,
-        kid_subsets=KID_SUBSETS,
-        kid_subset_size=kid_subset_size(len(features), len(reference.features)),
-        verbose=False,
-    )
-    return {"mean": found[metric_kid.KEY_METRIC_KID_MEAN], "std": found[metric_kid.KEY_METRIC_KID_STD]}
-
-
-def precision_recall(features: Tensor, reference: Reference) -> dict[str, float]:
-    """Precision and recall with 3 neighbours. Their cost grows with the square of the number of images."""
-    from torch_fidelity import metric_prc
-
-    found = metric_prc.prc_features_to_metric(
-        features, reference.features, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False
-    )
-    return {"precision": found[metric_prc.KEY_METRIC_PRECISION], "recall": found[metric_prc.KEY_METRIC_RECALL]}
-
-
-# ---- How sure a score is -------------------------------------------------------------------------------------------
-
-
-def bootstrap(score: Callable[[Tensor], float], features: Tensor, resamples: int, label: str) -> dict[str, Any]:
-    """The interval in which score(features (N, d)) lies for other samples of the same generator: {low, high, ...}.
-
-    Samples are drawn with replacement; the reference stays. A resample repeats samples, which moves FID and KID up by
-    about as much as their bias, so the 95 % interval is centred on the score itself. On Gaussians its std was 1 to 1.8
-    times that between independent sets of samples (benchmarks/error_bars.py): rather too wide. It tells the spread, not
-    the bias, and nothing of how runs with other seeds differ.
+    The subsets are torch-fidelity's, but its sums are of float32: on large features its last digits differ from these
+    (8e-4 of the score were seen), on small ones they agree to 1e-6.
     """
-    from scipy import stats
-
-    with progress(label=f"bootstrap of the {label}", total=resamples, unit="resample") as bar:
-
-        def of_resample(indices: np.ndarray) -> float:
-            bar.update()
-            return score(features[torch.from_numpy(indices)])
-
-        found = stats.bootstrap(
-            (np.arange(len(features)),),
-            of_resample,
-            n_resamples=resamples,
-            vectorized=False,
-            confidence_level=LEVEL,
-            method="percentile",
-            rng=0,
-        )
-    shift = score(features) - found.bootstrap_distribution.mean()
-    interval = found.confidence_interval
-    return {
-        "low": float(interval.low + shift),
-        "high": float(interval.high + shift),
-        "level": LEVEL,
-        "std": float(found.standard_error),
-        "resamples": resamples,
-    }
-
-
-def check_infinity(num_samples: int, dim: int) -> None:
-    """Raise UserError where features of dim dimensions leave too few samples: FID is not linear in 1/N there."""
-    if num_samples < INFINITY_RATIO * dim:
-        raise UserError(
-            f"FID infinity needs {INFINITY_RATIO * dim:,} samples or more with features of {dim:,} dimensions, not "
-            f"{num_samples:,}"
-        )
-
-
-def fid_infinity(features: Tensor, reference: Reference) -> dict[str, Any]:
-    """FID extrapolated to infinitely many samples: {value, std, sizes} (Chong and Forsyth 2020).
-
-    FID is biased in proportion to 1/N: a line through the FIDs of 15 random subsets of the samples, from 5,000 (or a
-    tenth) to all of them, meets 1/N = 0 at the value; std is the fit's alone, less than that between sets of
-    samples. The bias by the real images' number stays. UserError where check_infinity() raises it.
-    """
-    from scipy import stats
-
-    count, dim = features.shape
-    check_infinity(count, dim)
-    sizes = np.linspace(min(INFINITY_SMALLEST, count // 10), count, INFINITY_POINTS).astype(int)
-    rng = np.random.default_rng(0)
-    subsets = (torch.from_numpy(rng.choice(count, size, replace=False)) for size in sizes)
-    bar = progress(subsets, "FID infinity", INFINITY_POINTS, unit="subset")
-    line = stats.linregress(1 / sizes, [fid(features[chosen], reference) for chosen in bar])
-    return {"value": float(line.intercept), "std": float(line.intercept_stderr), "sizes": sizes.tolist()}
+    sums = kernel_sums(features, reference, np.ones((1, len(features))))
+    scores = (sums.within / sums.pairs + sums.real - 2 * sums.across / sums.couples)[0]
+    return {"mean": float(scores.mean()), "std": float(scores.std())}

@@ -144,7 +144,8 @@ def test_images_are_scored_against_a_folder_without_any_data_set_and_as_torch_fi
     assert (protocol["num_samples"], protocol["num_real"], protocol["features"]) == (20, 30, "inception-v3-compat")
     assert "not the published ones" in protocol["features_warning"] and "not the published ones" in done.stdout
     for name, expected in torch_fidelitys_scores(samples, real, inception_weights).items():
-        assert result[name] == pytest.approx(expected, rel=1e-6)
+        float32 = {"abs": 1e-6} if name == "kid" else {}  # of its kernels, which are summed to 1 and more
+        assert result[name] == pytest.approx(expected, rel=1e-6, **float32)
 
 
 def test_a_run_is_scored_against_a_folder_in_its_data_sets_place(scored, tmp_path):

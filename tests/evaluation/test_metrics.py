@@ -1,13 +1,11 @@
-"""Scores: known answers of each formula, the counts of each protocol, and how sure a score is."""
+"""Scores: known answers of each formula, and the counts of each protocol."""
 
-import numpy as np
 import pytest
 import torch
 from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
 from evaluation import metrics
 from evaluation.reference import Reference
-from utils.errors import UserError
 
 
 def gaussian(count, dim, seed=0):
@@ -72,17 +70,29 @@ def test_kid_is_the_unbiased_estimate_with_the_cubic_kernel():
 
 
 @pytest.mark.parametrize(("samples", "real", "size"), [(1200, 1100, 1000), (1200, 60, 60), (70, 1100, 70)])
-def test_kid_takes_100_subsets_of_1000_or_of_as_many_as_there_are(monkeypatch, samples, real, size):
-    asked = {}
+def test_kid_takes_the_subsets_of_torch_fidelity_of_1000_or_as_many_as_there_are(monkeypatch, samples, real, size):
+    monkeypatch.setattr(metrics, "KID_SUBSETS", 5)
+    parts = gaussian(samples, 8), gaussian(real, 8, seed=1) + 0.5
+    expected = metric_kid.kid_features_to_metric(*parts, kid_subsets=5, kid_subset_size=size, verbose=False)
+    assert list(kid(*parts).values()) == pytest.approx(list(expected.values()), rel=1e-4)  # its sums are float32
 
-    def fake(*parts, **kwargs):
-        asked.update(kwargs)
-        return {"kernel_inception_distance_mean": 0.5, "kernel_inception_distance_std": 0.25}
 
-    monkeypatch.setattr(metric_kid, "kid_features_to_metric", fake)
-    score = kid(gaussian(samples, 2), gaussian(real, 2))
-    assert (asked["kid_subsets"], asked["kid_subset_size"]) == (100, size)
-    assert score == {"mean": 0.5, "std": 0.25}
+def test_kid_of_large_features_is_that_of_float64():
+    found, real = 30 * gaussian(200, 64).abs(), 30 * gaussian(200, 64, seed=1).abs() + 0.1
+    x, y = found.double(), real.double()
+    within, between = [(part @ part.T / 64 + 1) ** 3 for part in (x, y)], (x @ y.T / 64 + 1) ** 3
+    expected = sum((K.sum() - K.trace()) / (200 * 199) for K in within) - 2 * between.mean()
+    assert kid(found, real)["mean"] == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_kid_against_the_same_real_images_takes_their_kernels_once(monkeypatch):
+    real, kernels, kernel = reference_of(gaussian(60, 8, seed=1)), [], metrics.kernel
+    monkeypatch.setattr(metrics, "KID_SUBSETS", 2)
+    monkeypatch.setattr(metrics, "kernel", lambda x, y: kernels.append(1) or kernel(x, y))
+    first = metrics.kid(gaussian(50, 8), real)
+    assert len(kernels) == 6
+    assert metrics.kid(gaussian(50, 8), real) == first and len(kernels) == 10
+    assert metrics.kid(gaussian(51, 8), real) == kid(gaussian(51, 8), real.features)  # other subsets, of other counts
 
 
 def test_distant_features_have_precision_and_recall_0():
@@ -120,7 +130,7 @@ def test_the_scores_are_torch_fidelitys_own():
     expected = metric_fid.fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
     assert fid(found, real) == expected
     expected = metric_kid.kid_features_to_metric(found, real, kid_subsets=100, kid_subset_size=120, verbose=False)
-    assert list(kid(found, real).values()) == list(expected.values())
+    assert list(kid(found, real).values()) == pytest.approx(list(expected.values()), rel=1e-5, abs=1e-6)
     expected = metric_prc.prc_features_to_metric(found, real, verbose=False)
     assert precision_recall(found, real) == {name: expected[name] for name in ("precision", "recall")}
 
@@ -165,55 +175,3 @@ def test_a_full_protocol_has_no_departures_and_a_scaled_one_names_each():
         "1,000 samples for the Inception Score, not 50,000",
         "8,000 real images, not 10,000",
     ]
-
-
-# ---- How sure a score is -------------------------------------------------------------------------------------------
-
-
-def test_the_bootstrap_of_a_mean_is_the_textbook_interval():
-    values = gaussian(400, 1).double()
-    found = metrics.bootstrap(lambda chosen: chosen.mean().item(), values, 2000, "mean")
-    error = values.std().item() / 20
-    assert found["std"] == pytest.approx(error, rel=0.06)
-    assert found["low"] == pytest.approx(values.mean().item() - 1.96 * error, abs=0.15 * error)
-    assert found["high"] == pytest.approx(values.mean().item() + 1.96 * error, abs=0.15 * error)
-    assert (found["level"], found["resamples"]) == (0.95, 2000)
-
-
-def test_the_bootstrap_bounds_how_fid_varies_between_sets_of_samples_and_does_not_move_it():
-    real = reference_of(gaussian(2000, 4, seed=1))
-
-    def score(samples):
-        return metrics.fid(samples, real)
-
-    truth = np.std([score(1.2 * gaussian(500, 4, seed)) for seed in range(100, 200)], ddof=1)
-    samples = 1.2 * gaussian(500, 4)
-    found = metrics.bootstrap(score, samples, 100, "FID")
-    assert truth < found["std"] < 1.6 * truth
-    assert found["low"] < score(samples) < found["high"]
-    assert found == metrics.bootstrap(score, samples, 100, "FID")  # the same resamples each time
-
-
-def test_fid_infinity_takes_the_bias_of_few_samples_away():
-    # Samples and real images of one distribution: the true FID against these real images is nearly 0.
-    real = reference_of(gaussian(50_000, 16, seed=1))
-    samples = gaussian(2000, 16)
-    plain = metrics.fid(samples, real)
-    found = metrics.fid_infinity(samples, real)
-    assert plain > 0.04
-    assert abs(found["value"]) < plain / 4
-    assert 0 < found["std"] < plain
-    assert (found["sizes"][0], found["sizes"][-1], len(found["sizes"])) == (200, 2000, 15)
-
-
-def test_fid_infinity_is_the_intercept_of_the_line_through_1_over_n(monkeypatch):
-    monkeypatch.setattr(metrics, "fid", lambda features, reference: 7 + 300 / len(features))
-    found = metrics.fid_infinity(torch.zeros(2000, 4), None)
-    assert found["value"] == pytest.approx(7, rel=1e-9)
-    assert found["std"] == pytest.approx(0, abs=1e-6)
-
-
-def test_fid_infinity_refuses_fewer_samples_than_its_dimensions_allow():
-    with pytest.raises(UserError, match="needs 640 samples or more with features of 32 dimensions, not 639"):
-        metrics.fid_infinity(gaussian(639, 32), reference_of(gaussian(200, 32)))
-    metrics.fid_infinity(gaussian(640, 32), reference_of(gaussian(200, 32)))

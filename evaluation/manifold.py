@@ -1,0 +1,70 @@
+"""Precision and recall: which images lie within the others' manifold (Kynkäänniemi et al. 2019, arXiv 1904.06991).
+
+The manifold of a set of images is the union of balls, one around each, that reach to its k-th nearest neighbour of the
+set. Precision is the share of samples in that of the real images; recall the share of real images in the samples'.
+Density and coverage (Naeem et al. 2020) need the same: how many balls hold an image, and how far the closest ones are.
+
+Memory holds one block of distances at a time, 0.5 GB with what is made of it, at any number of images. The last bits of
+a distance depend on the shape of the product that gives it. So the blocks are those of torch-fidelity at its default
+batch size and with save_cpu_ram, and the scores are its own, ties included; other batch sizes, or save_cpu_ram=False,
+may have other last bits, and decide otherwise where an image lies just on the border of a ball.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from utils.console import progress
+
+BLOCK = 10_000  # images of either side: torch-fidelity's default
+NEIGHBOURS = 3
+FARTHEST = 5  # neighbour whose distance is kept: that of density and coverage
+
+
+def distances(queries: Tensor, centres: Tensor, label: str) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield all distances between queries (N, d) and centres (M, d) block by block, as (rows, columns, distances)."""
+    blocks = [
+        (slice(i, i + BLOCK), slice(j, j + BLOCK))
+        for i in range(0, len(queries), BLOCK)
+        for j in range(0, len(centres), BLOCK)
+    ]
+    for rows, columns in progress(blocks, label, unit="block"):
+        yield rows, columns, torch.cdist(queries[rows], centres[columns])
+
+
+def closest(queries: Tensor, centres: Tensor, k: int, label: str) -> Tensor:
+    """The distances (N, k) from queries (N, d) to the k closest of centres (M, d), in rising order; k <= M."""
+    found = queries.new_full((len(queries), k), torch.inf)
+    for rows, _, apart in distances(queries, centres, label):
+        candidates = [found[rows], apart.topk(min(k, apart.size(1)), largest=False).values]
+        found[rows] = torch.cat(candidates, dim=1).topk(k, largest=False).values
+    return found
+
+
+def radii(features: Tensor, label: str) -> Tensor:
+    """The radii of the balls around images, by their features (N, d): (N, 6), column k with k neighbours.
+
+    Column 0 is the distance from the image itself: rounding may have it above 0, so what lies closest stands for it.
+    """
+    return closest(features, features, min(FARTHEST + 1, len(features)), label)
+
+
+def held(queries: Tensor, centres: Tensor, reach: Tensor, label: str) -> Tensor:
+    """How many of the balls with these centres (M, d) and radii (M,) hold each query (N, d), borders included: (N,)."""
+    counts = torch.zeros(len(queries), dtype=torch.long)
+    for rows, columns, apart in distances(queries, centres, label):
+        counts[rows] += (apart <= reach[columns]).count_nonzero(dim=1)
+    return counts
+
+
+def precision_recall(samples: Tensor, real: Tensor, of_samples: Tensor, of_real: Tensor) -> dict[str, float]:
+    """Precision and recall of samples' features (N, d) against real ones (M, d), by what radii() gives for both."""
+    return {
+        "precision": _share(held(samples, real, of_real[:, NEIGHBOURS], "precision")),
+        "recall": _share(held(real, samples, of_samples[:, NEIGHBOURS], "recall")),
+    }
+
+
+def _share(counts: Tensor) -> float:
+    return (counts > 0).float().mean().item()
