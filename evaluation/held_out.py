@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.distributed import all_cores, broadcast, rank
+from utils.distributed import broadcast, rank
+from utils.threads import all_cores
 
 from . import metrics
 from .reference import Reference
