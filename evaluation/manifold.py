@@ -10,7 +10,7 @@ batch size and with save_cpu_ram, and the scores are its own, ties included; oth
 may have other last bits, and decide otherwise where an image lies just on the border of a ball.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -22,23 +22,31 @@ NEIGHBOURS = 3
 FARTHEST = 5  # neighbour whose distance is kept: that of density and coverage
 
 
-def distances(queries: Tensor, centres: Tensor, label: str) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield all distances between queries (N, d) and centres (M, d) block by block, as (rows, columns, distances)."""
+def blockwise(
+    look: Callable[[Tensor, slice], Tensor], queries: Tensor, centres: Tensor, label: str
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield what look(distances, columns) makes of each block of distances from queries (N, d) to centres (M, d).
+
+    As (rows, result): rows are those of the block's queries, columns of its centres. A block is gone before the next.
+    """
     blocks = [
         (slice(i, i + BLOCK), slice(j, j + BLOCK))
         for i in range(0, len(queries), BLOCK)
         for j in range(0, len(centres), BLOCK)
     ]
     for rows, columns in progress(blocks, label, unit="block"):
-        yield rows, columns, torch.cdist(queries[rows], centres[columns])
+        yield rows, look(torch.cdist(queries[rows], centres[columns]), columns)
 
 
 def closest(queries: Tensor, centres: Tensor, k: int, label: str) -> Tensor:
     """The distances (N, k) from queries (N, d) to the k closest of centres (M, d), in rising order; k <= M."""
+
+    def look(apart: Tensor, columns: slice) -> Tensor:
+        return apart.topk(min(k, apart.size(1)), largest=False).values
+
     found = queries.new_full((len(queries), k), torch.inf)
-    for rows, _, apart in distances(queries, centres, label):
-        candidates = [found[rows], apart.topk(min(k, apart.size(1)), largest=False).values]
-        found[rows] = torch.cat(candidates, dim=1).topk(k, largest=False).values
+    for rows, candidates in blockwise(look, queries, centres, label):
+        found[rows] = torch.cat([found[rows], candidates], dim=1).topk(k, largest=False).values
     return found
 
 
@@ -52,9 +60,13 @@ def radii(features: Tensor, label: str) -> Tensor:
 
 def held(queries: Tensor, centres: Tensor, reach: Tensor, label: str) -> Tensor:
     """How many of the balls with these centres (M, d) and radii (M,) hold each query (N, d), borders included: (N,)."""
+
+    def look(apart: Tensor, columns: slice) -> Tensor:
+        return torch.from_numpy((apart <= reach[columns]).numpy().sum(1))  # torch would widen it all to int64 first
+
     counts = torch.zeros(len(queries), dtype=torch.long)
-    for rows, columns, apart in distances(queries, centres, label):
-        counts[rows] += (apart <= reach[columns]).count_nonzero(dim=1)
+    for rows, more in blockwise(look, queries, centres, label):
+        counts[rows] += more
     return counts
 
 
