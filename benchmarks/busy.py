@@ -8,6 +8,7 @@ that sleep while they wait. Prints a table; --cases and --turns bound the time.
 import argparse
 import contextlib
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from step_time import REST, ROOT, Process
+from step_time import ROOT, Process
 
 CASES = {  # name -> (flags, steps in a turn)
     "digits_dcgan": ({"dataset": "digits", "model": "dcgan"}, 15),
@@ -62,16 +63,19 @@ def measure(flags, steps, turns):
     for worker in workers.values():
         worker.ask("case", json.dumps(flags))
         worker.ask("step", 2)
+        worker.process.send_signal(signal.SIGSTOP)
     found = {}
     for name in ("quiet", "a busy loop", "a second training"):
         times = {setting: [] for setting in workers}
         with load(name, flags):
             for _ in range(turns):
                 for setting, worker in workers.items():
+                    worker.process.send_signal(signal.SIGCONT)
                     times[setting].append(1000 * worker.ask("step", steps)["seconds"])
-                    time.sleep(REST)
+                    worker.process.send_signal(signal.SIGSTOP)  # else its threads go on spinning beside the next one
         found[name] = {setting: statistics.median(values) for setting, values in times.items()}
     for worker in workers.values():
+        worker.process.send_signal(signal.SIGCONT)
         worker.close()
     return found
 
