@@ -107,6 +107,47 @@ class Cheap(nn.Module):
         return torch.randn(len(batch), 2048), batch[:, :1, 0, 0].float()
 
 
+def gaussian(count, dim, seed):
+    """Features that are 0 or above, as those of a network are."""
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)).relu_()
+
+
+def timed(function, *arguments):
+    """A function's result, and the seconds it took."""
+    start = time.perf_counter()
+    return function(*arguments), round(time.perf_counter() - start, 2)
+
+
+def neighbours(count, real):
+    """Precision and recall of `count` samples against `real` images, 128 dimensions: seconds here and there.
+
+    The second time, the real images' radii are known. torch-fidelity may need 15 GB for 60,000 real images.
+    """
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    from evaluation import metrics
+    from evaluation.reference import Reference
+
+    samples, reference = gaussian(count, 128, 0), Reference(gaussian(real, 128, 1), {})
+    found, first = timed(metrics.precision_recall, samples, reference)
+    again, second = timed(metrics.precision_recall, samples, reference)
+    options = {"save_cpu_ram": True, "verbose": False}
+    theirs, seconds = timed(lambda: prc_features_to_metric(samples, reference.features, **options))
+    equal = found == again == {name: theirs[name] for name in found}
+    return {"torch-fidelity": seconds, "first": first, "second": second, "equal": equal}
+
+
+def intervals(count, dim, resamples):
+    """Seconds for the intervals of FID and KID with as many real images as samples."""
+    from evaluation import certainty, metrics
+    from evaluation.reference import Reference
+
+    samples, real = gaussian(count, dim, 0), gaussian(count, dim, 1)
+    reference = Reference(real, metrics.fid_statistics(real))
+    names = {"FID": certainty.fid_interval, "KID": certainty.kid_interval}
+    return {name: timed(interval, 0.0, samples, reference, resamples)[1] for name, interval in names.items()}
+
+
 def cached_reference(count, data_dir):
     """Seconds that the reference of `count` 32x32 images takes from its cache, the hash of the images included."""
     from evaluation.reference import load_reference
@@ -133,6 +174,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=384, help="samples, and as many real images")
     parser.add_argument("--cached_images", type=int, default=50_000, help="real images of the cache's measurement")
+    counts = {"nargs": 2, "type": int, "metavar": ("SAMPLES", "REAL"), "default": (5000, 30_000)}
+    parser.add_argument("--neighbours", **counts, help="of the measurement of precision and recall")
+    sizes = {"nargs": 3, "type": int, "metavar": ("SAMPLES", "DIMENSIONS", "RESAMPLES"), "default": (20_000, 512, 100)}
+    parser.add_argument("--intervals", **sizes, help="of that of intervals; 50000 2048 100 is the full one")
     parser.add_argument("--inception_weights", help="default: random ones, as good for this")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--of", nargs=3, help=argparse.SUPPRESS)
@@ -164,6 +209,8 @@ def main():
         "time_ratio": round(ours["seconds"] / theirs["seconds"], 3),
         "memory_ratio": round(ours["peak_MiB"] / theirs["peak_MiB"], 3),
         "largest_relative_difference": max(differences.values()),
+        f"seconds for precision and recall, {arguments.neighbours}": neighbours(*arguments.neighbours),
+        f"seconds for intervals, {arguments.intervals}": intervals(*arguments.intervals),
         f"seconds for the reference of {arguments.cached_images:,} images from the cache": round(cached, 3),
     }
     print(json.dumps(report, indent=2))

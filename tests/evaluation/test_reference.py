@@ -7,7 +7,7 @@ import torch
 from helpers import Pixels, random_images
 
 from datasets.images import Images
-from evaluation import metrics, reference
+from evaluation import manifold, metrics, reference
 from utils.config import Config
 
 CPU = torch.device("cpu")
@@ -117,3 +117,59 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_without(load, tmp_path)
     found, _ = load()
     assert len(found.features) == 130
     assert len(load.said) == 1 and "not kept for the next time" in load.said[0]
+
+
+# ---- What follows from a reference -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How often radii were computed."""
+    calls, radii = [], manifold.radii
+    monkeypatch.setattr(manifold, "radii", lambda *parts: calls.append(1) or radii(*parts))
+    return calls
+
+
+def test_radii_are_made_when_they_are_asked_for_and_kept_beside_the_reference(load, tmp_path, computed):
+    made, _ = load()
+    assert len(list((tmp_path / ".cache").iterdir())) == 1 and not computed  # as an old cache is, without them
+    radii = made.radii
+    assert torch.equal(radii, manifold.radii(made.features, "")) and made.radii is radii
+    del computed[:]
+    again, anew = load()
+    assert torch.equal(again.radii, radii)
+    assert not anew and not computed
+    other, _ = load(split(seed=1))
+    assert len(computed) == 0 and not torch.equal(other.radii, radii)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a changed radius", "another key"])
+def test_kept_radii_that_are_damaged_or_of_another_key_are_made_anew(load, tmp_path, computed, damage):
+    radii = load()[0].radii
+    (path,) = (tmp_path / ".cache").glob("*_radii_*")
+    content = torch.load(path, weights_only=True)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:500])
+    else:
+        if damage == "a changed radius":
+            content["value"][3, 2] += 0.125
+        else:
+            content["key"]["neighbours"] = 4
+        torch.save(content, path)
+    del computed[:]
+    assert torch.equal(load()[0].radii, radii) and len(computed) == 1
+    assert torch.equal(load()[0].radii, radii) and len(computed) == 1  # and the good ones were kept
+
+
+def test_radii_that_cannot_be_kept_are_said_and_computed_again(load, tmp_path):
+    (tmp_path / ".cache").write_text("a file where the folder should be")
+    assert len(load()[0].radii) == 130
+    assert "the distances between real images are not kept for the next time" in load.said[-1]
+
+
+def test_a_root_of_the_covariance_leaves_out_what_does_not_vary():
+    features = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    features = torch.cat([features, features[:, :1] + features[:, 1:2], torch.full((50, 1), 3.0)], dim=1)
+    found = reference.Reference(features, reference.fid_statistics(features))
+    assert found.root.shape == (6, 4)
+    assert found.root @ found.root.T == pytest.approx(found.statistics["sigma"], abs=1e-6)
