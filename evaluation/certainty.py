@@ -92,7 +92,7 @@ def interval(score: float, scores: np.ndarray) -> dict[str, Any]:
     """The interval in which a score lies for other samples of the same generator, by those of resamples (R,).
 
     A resample repeats samples, which moves FID and KID up by about as much as their bias, so the 95 % interval is
-    centred on the score itself. On Gaussians its std was 1 to 1.8 times that between independent sets of samples
+    centred on the score itself. On Gaussians its std was 0.95 to 1.75 times that between independent sets of samples
     (benchmarks/error_bars.py): rather too wide. It tells the spread, not the bias, and nothing of how runs with other
     seeds differ.
     """
