@@ -1,6 +1,15 @@
-"""Results of scoring, made by hand, and checkpoints to be scored."""
+"""What tests of scoring begin with: images, checkpoints to be scored, and results made by hand."""
 
+import torch
+from helpers import random_images
+
+from datasets.images import Images
 from training.run_dir import checkpoint_path
+
+
+def noise_images(count, seed=0):
+    """Grey 2x2 images without labels."""
+    return Images(random_images(count, 1, 2, 2, seed=seed), torch.full((count,), -1), ())
 
 
 def result(step, fid, name="modern", **others):

@@ -162,8 +162,10 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
 def threads_of(config: Config, state: State) -> int:
     """The CPU threads of a run's steps: those asked for, those it had before, or those that its networks are worth."""
     before = recorded_threads(config.resume) if config.resume else None
-    if config.threads or (before and before <= share()):
-        return config.threads or before or 1
+    if config.threads:
+        return config.threads
+    if before and before <= share():
+        return before
     return by_work(work(state.G, state.D, config.batch_size // world_size()))
 
 

@@ -15,6 +15,6 @@ if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None
     raise SystemExit(2)
 
 # Threads of OpenMP spin while they wait for each other, and where another program has a core, they spin for one that
-# does not run: a step of the digits took ten times as long. To sleep costs a tenth on a quiet machine.
+# does not run: steps took twice as long and more. To sleep costs a tenth to a quarter of a step on a quiet machine.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

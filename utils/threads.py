@@ -17,7 +17,7 @@ from .distributed import world_size
 from .launcher import launched, number
 
 # Multiply-adds of G and D, forward, for each thread. With fewer, two threads are at most 1.5 times as fast as one on a
-# quiet machine, and less than half as fast beside another program (benchmarks/busy.py).
+# quiet machine, and one is 1.5 to 2.4 times as fast as two beside another program (benchmarks/busy.py).
 WORK_PER_THREAD = 5e8
 SLOWED = 0.25  # of the time, waited for a processor that others have
 MEASURED = 5.0  # seconds, before that is judged

@@ -4,6 +4,9 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
+from evaluation_results import noise_images
+
+from utils.config import Config
 
 
 @pytest.fixture
@@ -15,3 +18,18 @@ def scored(unscored, call, data_dir, tmp_path):
         return run, call("evaluate.py", *what(run), "--data_dir", data_dir, *flags)
 
     return scored
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Settings of a folder data set without test images, whose training images the tests bring themselves."""
+    (tmp_path / "images").mkdir()
+    return Config(dataset="folder", data_dir=str(tmp_path / "images"), channels=1, image_size=8)
+
+
+@pytest.fixture
+def folder_with_test(folder, monkeypatch):
+    """The same with 40 test images."""
+    monkeypatch.setattr("evaluation.evaluator.has_test_split", lambda config: True)
+    monkeypatch.setattr("evaluation.evaluator.load_split", lambda config, split: noise_images(40, seed=9))
+    return folder

@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from helpers import Pixels, random_images
+from evaluation_results import noise_images
+from helpers import Pixels
 from torch import nn
 
-from datasets.images import Images
 from datasets.sources import load_split
 from evaluation import features, metrics, report
 from evaluation.evaluator import Evaluator
@@ -30,31 +30,12 @@ def pixels(monkeypatch):
     monkeypatch.setattr(features, "load_extractor", lambda *args, **kwargs: Pixels())
 
 
-def noise_images(count, seed=0):
-    return Images(random_images(count, 1, 2, 2, seed=seed), torch.full((count,), -1), ())
-
-
 class Endless(Given):
     """Known images as if they were a generator's: there is no end of them, and their order is kept."""
 
     def __init__(self, images):
         super().__init__(images)
         self.count = None
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Settings of a folder data set without test images, whose training images the tests bring themselves."""
-    (tmp_path / "images").mkdir()
-    return Config(dataset="folder", data_dir=str(tmp_path / "images"), channels=1, image_size=8)
-
-
-@pytest.fixture
-def folder_with_test(folder, monkeypatch):
-    """The same with 40 test images."""
-    monkeypatch.setattr("evaluation.evaluator.has_test_split", lambda config: True)
-    monkeypatch.setattr("evaluation.evaluator.load_split", lambda config, split: noise_images(40, seed=9))
-    return folder
 
 
 def test_the_real_images_themselves_have_perfect_scores_and_are_found_to_be_copies(pixels, folder):

@@ -4,14 +4,13 @@ import json
 
 import pytest
 import torch
-from helpers import Pixels, random_images
+from evaluation_results import noise_images
+from helpers import Pixels
 
-from datasets.images import Images
 from evaluation import features, manifold, metrics, sampling
 from evaluation.evaluator import Evaluator
 from evaluation.reference import Reference
 from evaluation.sampling import Given
-from utils.config import Config
 
 CPU = torch.device("cpu")
 FACTS = {"step": 5, "ema": True, "seed": 3}
@@ -21,25 +20,6 @@ FACTS = {"step": 5, "ema": True, "seed": 3}
 def pixels(monkeypatch):
     monkeypatch.setattr(metrics, "KID_SUBSETS", 2)  # for time
     monkeypatch.setattr(features, "load_extractor", lambda *args, **kwargs: Pixels())
-
-
-def noise_images(count, seed=0):
-    return Images(random_images(count, 1, 2, 2, seed=seed), torch.full((count,), -1), ())
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Settings of a folder data set without test images, whose training images the tests bring themselves."""
-    (tmp_path / "images").mkdir()
-    return Config(dataset="folder", data_dir=str(tmp_path / "images"), channels=1, image_size=8)
-
-
-@pytest.fixture
-def folder_with_test(folder, monkeypatch):
-    """The same with 40 test images."""
-    monkeypatch.setattr("evaluation.evaluator.has_test_split", lambda config: True)
-    monkeypatch.setattr("evaluation.evaluator.load_split", lambda config, split: noise_images(40, seed=9))
-    return folder
 
 
 def scored(images, real):
