@@ -208,7 +208,7 @@ def main():
         "ours, reference cached": {key: round(found["ours_cached"][key], 1) for key in ("seconds", "peak_MiB")},
         "time_ratio": round(ours["seconds"] / theirs["seconds"], 3),
         "memory_ratio": round(ours["peak_MiB"] / theirs["peak_MiB"], 3),
-        "largest_relative_difference": max(differences.values()),
+        "relative_differences": differences,
         f"seconds for precision and recall, {arguments.neighbours}": neighbours(*arguments.neighbours),
         f"seconds for intervals, {arguments.intervals}": intervals(*arguments.intervals),
         f"seconds for the reference of {arguments.cached_images:,} images from the cache": round(cached, 3),
