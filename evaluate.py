@@ -20,7 +20,7 @@ import torch
 import generate
 from datasets import Images, load_split, to_float
 from datasets.image_files import check_npz, load_samples, save_samples
-from evaluation import Evaluator, features, kept, lipschitz, report, table
+from evaluation import Evaluator, conditional, features, kept, lipschitz, report, table
 from evaluation.sampling import BLOCK, Generated, Given, images_at, latents
 from training.checkpoint import load_discriminator, load_trained
 from training.logger import append
@@ -118,8 +118,9 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
     for path in paths:
         loaded = load_trained(path, ema, settings, evaluator.device)
         config = loaded.config
-        source = Generated(loaded.G, config.z_dim, config.seed, evaluator.device)
+        source = Generated(loaded.G, config.z_dim, config.seed, evaluator.device, loaded.classes)
         facts = {"step": loaded.step, "ema": loaded.ema, "seed": config.seed}
+        facts |= conditional.facts(config, loaded.classes)
         found, neighbours = evaluator.evaluate(
             source, facts, config.protocol, config.num_samples, bootstrap=bootstrap, infinity=fid_infinity
         )
@@ -189,17 +190,19 @@ def audit(
     """Audit D of a checkpoint, or of a run's newest, on real images and samples of its G. Returns the written path."""
     path = latest(path) if Path(path).is_dir() else Path(path)
     D = load_discriminator(path).to(device)
-    _, G, config, step, ema = load_trained(path, ema, settings, device)
-    images = load_split(config).images
+    _, G, config, step, ema, classes = load_trained(path, ema, settings, device)
+    images = load_split(config)
     generator = torch.Generator().manual_seed(config.seed)
-    chosen = images[torch.randperm(len(images), generator=generator)[:AUDIT_IMAGES]]
-    z = latents(config.seed, 0, len(chosen), config.z_dim)
+    places = torch.randperm(len(images.images), generator=generator)[:AUDIT_IMAGES]
+    chosen, labels = images.images[places], images.labels[places].to(device) if classes else None
+    z = latents(config.seed, 0, len(chosen), config.z_dim).to(device)
+    given = (z,) if labels is None else (z, labels)  # samples of the same classes as the real images
     with torch.no_grad():
-        fake = torch.cat([G(part.to(device)) for part in z.split(BLOCK)])
+        fake = torch.cat([G(*parts) for parts in zip(*(part.split(BLOCK) for part in given))])
     if not fake.isfinite().all():
         raise UserError(f"{path}: the generator draws NaN or infinity: its weights are broken")
     try:
-        found = lipschitz.audit(D, to_float(chosen, generator), fake)
+        found = lipschitz.audit(D, to_float(chosen, generator), fake, labels)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     facts = {"checkpoint": str(path), "step": step, "ema": ema, "seed": config.seed, "model": config.model}

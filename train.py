@@ -98,11 +98,15 @@ def step(state: State, config: Config) -> None:
     set_learning_rates(state, config)
     # Random numbers are drawn for the whole batch on every rank: a run is the same on any number of them.
     for _ in range(config.n_dis):
-        real = to_float(state.batches.next(), state.random)
+        images, real_labels = state.batches.next()
+        real = to_float(images, state.random)
         z = torch.randn(len(real), config.z_dim, **drawn)
-        batch = Batch(z, real, torch.rand(len(real), 1, 1, 1, **drawn)).local()
+        alpha = torch.rand(len(real), 1, 1, 1, **drawn)
+        labels = state.batches.draw_labels(len(real), state.random)
+        batch = Batch(z, real, alpha, labels=labels, real_labels=real_labels).local()
         found = discriminator_step(G, D, state.opt_D, batch, state.objective, state.precision["D"])
-    batch = Batch(torch.randn(config.batch_size_G or config.batch_size, config.z_dim, **drawn)).local()
+    z = torch.randn(config.batch_size_G or config.batch_size, config.z_dim, **drawn)
+    batch = Batch(z, labels=state.batches.draw_labels(len(z), state.random)).local()
     loss_G = generator_step(G, state.D, state.opt_G, batch, state.objective, state.precision["G"])
     state.step += 1
     if state.ema:

@@ -5,6 +5,10 @@ Images are (N, C, H, W) uint8 in memory, at the size and with the channels of th
 
 from .batches import Batches, derived_seed, steps_of
 from .images import Images, quantise, to_float
+from .labels import Classes, classes_of
 from .sources import has_test_split, load_split
 
-__all__ = ["Batches", "Images", "derived_seed", "has_test_split", "load_split", "quantise", "steps_of", "to_float"]
+__all__ = [
+    *("Batches", "Classes", "Images", "classes_of", "derived_seed", "has_test_split", "load_split", "quantise"),
+    *("steps_of", "to_float"),
+]

@@ -16,12 +16,12 @@ def derived_seed(*numbers: int) -> int:
 class Batches:
     """An endless stream of shuffled batches without replacement, whose position is two numbers.
 
-    The order of an epoch is a function of the seed and the epoch alone, so that a run resumes from (epoch, position).
+    labels (N,) int64, on the images' device: of a conditional run. The order of an epoch is a function of the seed and the epoch alone, so that a run resumes from (epoch, position).
     A batch at the end of an epoch is filled up from the next.
     """
 
-    def __init__(self, images: Tensor, batch_size: int, seed: int) -> None:
-        self.images, self.batch_size, self.seed = images, batch_size, seed
+    def __init__(self, images: Tensor, batch_size: int, seed: int, labels: Tensor | None = None) -> None:
+        self.images, self.batch_size, self.seed, self.labels = images, batch_size, seed, labels
         self.epoch = self.position = 0
         self._order = self._shuffle(0)
 
@@ -32,8 +32,8 @@ class Batches:
             return order.pin_memory().to(self.images.device, non_blocking=True)
         return order
 
-    def next(self) -> Tensor:
-        """The next batch: (batch_size, C, H, W) uint8 on the images' device."""
+    def next(self) -> tuple[Tensor, Tensor | None]:
+        """The next batch, on the images' device: images (batch_size, C, H, W) uint8, and their labels (batch_size,)."""
         parts, missing = [], self.batch_size
         while missing:
             if self.position >= len(self.images):
@@ -43,7 +43,15 @@ class Batches:
             parts.append(part)
             self.position += len(part)
             missing -= len(part)
-        return self.images.index_select(0, torch.cat(parts))
+        chosen = torch.cat(parts)
+        return self.images.index_select(0, chosen), None if self.labels is None else self.labels[chosen]
+
+    def draw_labels(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Labels (count,) for samples, each class as often as among the images; None where there are no labels."""
+        if self.labels is None:
+            return None
+        places = torch.randint(len(self.labels), (count,), generator=generator, device=self.labels.device)
+        return self.labels[places]
 
     def change_seed(self, seed: int) -> None:
         """Another order, from the current epoch on."""

@@ -17,7 +17,7 @@ from utils.errors import UserError, explaining_memory
 from utils.precision import without_tf32
 from utils.threads import all_cores
 
-from . import certainty, diagnostics, features, held_out, manifold, metrics
+from . import certainty, conditional, diagnostics, features, held_out, manifold, metrics
 from .features import Say
 from .reference import Reference, load_reference
 from .sampling import Given, Source, extract, images_at
@@ -145,6 +145,8 @@ class Evaluator:
             shared, neighbours = ({}, None) if quick else self.diagnose(source, samples, *compared)
             if self.classifier:
                 shared |= diagnostics.class_shares(answers, self.classifier, self.classes)
+            asked = conditional.asked_of(source, drawn)
+            shared |= conditional.accuracy(asked, answers if self.classifier else None, self.classes)
             radii = functools.cache(lambda count: manifold.radii(samples[:count], "neighbours of samples"))
             results = []
             for name, (num_samples, is_samples) in counts.items():
@@ -153,6 +155,8 @@ class Evaluator:
                 measured = scores(*parts, kid, bootstrap, infinity)
                 result = {"inception_score": inception_score, **measured, **held.get(name, {}), **shared}
                 if not quick:
+                    real = self.images(metrics.PROTOCOLS[name].split)
+                    result |= conditional.within(asked, parts[0], references[name], real)
                     result["warnings"] = diagnostics.warnings(result, drawn)
                 result["protocol"] = self.protocol(name, counts[name]) | facts
                 results.append(result)

@@ -14,15 +14,16 @@ from torch import Tensor
 from utils.errors import UserError
 from utils.files import write_text
 
-from . import kept, plots
+from . import conditional, kept, plots
 from .kept import COMPARED, Result, step_of
 
 REAL = "held_out_"  # in front of the names of real images' scores, in the CSV
+CONDITIONAL = ("class_accuracy", "intra_fid")  # scores of conditional generators alone
 COLUMNS = [
     *("checkpoint", "step", "ema", "protocol", "departures", "dataset", "split", "num_real", "num_samples"),
     *("inception_score_samples", "features", "features_sha256", "seed", "inception_score", "inception_score_std"),
     *("fid", "fid_low", "fid_high", "fid_infinity", "kid", "kid_std", "kid_low", "kid_high"),
-    *("precision", "recall", "nearer", "warnings"),
+    *("precision", "recall", "nearer", *CONDITIONAL, "worst_class", "conditional", "warnings"),
     *(REAL + name for name in ("num", "inception_score", "inception_score_std", "fid", "kid", "kid_std")),
     *(REAL + name for name in ("precision", "recall", "reason")),
 ]
@@ -35,6 +36,9 @@ MEANINGS = """what the scores mean:
   recall     more is better, 1 the most: the share of real images that lie among samples, so how much is covered.
   nearer     0.5 is best: how often a sample lies nearer to a training image than an unseen image does; near 1 the
              samples are copies, near 0 they are unlike the data.
+  class_accuracy  of a conditional generator; more is better, 1 the most: the share of samples that a classifier takes
+             for the class that was asked for. See it beside what the classifier makes of real test images.
+  intra_fid  of a conditional generator; less is better: the mean of the FIDs within the classes.
 A number says something beside others of the same protocol, counts and extractor alone, above all beside what real
 images that were held out get under them: that is the line of "real test images".
 """
@@ -63,7 +67,8 @@ def labels(groups: Iterable[Sequence[Result]]) -> list[str]:
 def flat(result: Result) -> dict[str, Any]:
     """A result's scores as a line of stats.jsonl has them, under the protocol's label."""
     found: dict[str, Any] = {name: result[name] for name in ("fid", "precision", "recall") if name in result}
-    found |= {name: result[name]["mean"] for name in ("inception_score", "kid") if name in result}
+    means = {name: result[name]["mean"] for name in ("inception_score", "kid", *CONDITIONAL) if name in result}
+    found |= {name: mean for name, mean in means.items() if mean is not None}
     return found | {"protocol": label(result["protocol"])}
 
 
@@ -98,6 +103,7 @@ def _scores(result: Result) -> Iterator[str]:
     if protocol["step"] is not None:
         drawn = f"drawn from {'the EMA of G' if protocol['ema'] else 'G'} at step {protocol['step']:,}"
     yield ", ".join(parts)
+    yield from conditional.lines(result)
     yield f"  {label(protocol)}; samples {drawn}"
     if held_out := result.get("held_out"):
         yield f"  {real_images(held_out)}"
@@ -161,6 +167,8 @@ def _row(result: Result) -> dict[str, Any]:
         "departures": "; ".join(protocol["departures"]),
         "fid_infinity": result.get("fid_infinity", {}).get("value"),
         "nearer": result.get("memorisation", {}).get("nearer"),
+        "worst_class": ((result.get("intra_fid") or {}).get("worst") or {}).get("class"),
+        **{name: (result.get(name) or {}).get("mean") for name in CONDITIONAL},
         "warnings": " ".join(result.get("warnings", [])),
     }
     for name in ("fid", "kid"):

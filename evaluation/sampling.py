@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from datasets import derived_seed, quantise
+from datasets import Classes, derived_seed, quantise
 from models import folded
 from utils.console import progress
 from utils.distributed import gather, rank, world_size
@@ -29,18 +29,38 @@ def latents(seed: int, start: int, count: int, z_dim: int) -> Tensor:
 
 
 class Generated:
-    """The endless samples of a generator in eval mode, quantised. They are drawn by a folded copy of it."""
+    """The endless samples of a generator in eval mode, quantised. They are drawn by a folded copy of it.
+
+    classes: those of a conditional generator. label: the class of all samples; without it, each has its own.
+    """
 
     count = None
 
-    def __init__(self, G: nn.Module, z_dim: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        G: nn.Module,
+        z_dim: int,
+        seed: int,
+        device: torch.device,
+        classes: Classes | None = None,
+        label: int | None = None,
+    ) -> None:
         self.G, self.z_dim, self.seed, self.device = folded(G), z_dim, seed, device
+        self.classes, self.label = classes, label
+
+    def labels(self, start: int, count: int) -> Tensor | None:
+        """The labels of the samples start, start + 1, ...: (count,) int64; None of an unconditional generator."""
+        if self.classes is None or self.label is not None:
+            return None if self.label is None else torch.full((count,), self.label)
+        return self.classes.labels(self.seed, start, count)
 
     @torch.inference_mode()
     def block(self, number: int) -> Tensor:
         """Samples 64 * number and on: (64, C, H, W) uint8 on the CPU. UserError where G gives no finite numbers."""
         z = latents(self.seed, BLOCK * number, BLOCK, self.z_dim)
-        images = self.G(z.to(self.device))
+        labels = self.labels(BLOCK * number, BLOCK)
+        given = [part.to(self.device) for part in (z, labels) if part is not None]
+        images = self.G(*given)
         if not images.isfinite().all():  # as uint8 they would be black images, and have a score
             raise UserError("the generator draws NaN or infinity: its weights are broken")
         return quantise(images).cpu()
@@ -49,6 +69,8 @@ class Generated:
 class Given:
     """Images that exist: a data set's, or another program's samples, (N, C, H, W) uint8."""
 
+    classes = None
+
     def __init__(self, images: Tensor) -> None:
         self.images, self.count = images, len(images)
 
@@ -56,6 +78,9 @@ class Given:
         """The same images in a fixed random order: a folder's are often sorted, and its first ones of one kind."""
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(0))
         return Given(self.images[order])
+
+    def labels(self, start: int, count: int) -> None:
+        """They are of no class that was asked for."""
 
     def block(self, number: int) -> Tensor:
         """Images 64 * number and on: (64, C, H, W) uint8, fewer in the last block."""

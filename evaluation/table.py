@@ -15,13 +15,14 @@ from utils.errors import UserError, refuse_if
 from utils.files import check_target, write_text
 
 from .kept import Result, comparable, step_of
-from .report import csv_text, labels
+from .report import CONDITIONAL, csv_text, labels
 
 # What --resume may change is how and where a run goes on, and not what it is.
 VARIED = [name for name, f in FIELDS.items() if name != "seed" and not f.metadata["resumable"] and f.metadata["stored"]]
 NAMED = 4  # differing settings, at most, that stand in a row's name
 SCORES = {"inception_score": ("IS", 2, "more"), "fid": ("FID", 2, "less"), "kid": ("KID", 4, "less")}
 SCORES |= {name: (name, 2, "more") for name in ("precision", "recall")}
+SCORES |= {"class_accuracy": ("class accuracy", 3, "more"), "intra_fid": ("intra-FID", 2, "less")}
 COLUMNS = ["configuration", "step", "n", *(name + end for name in SCORES for end in ("", "_std")), "protocol", "runs"]
 STARTS = {".csv": "configuration,", ".md": "<!-- scores, by evaluate.py", ".tex": "% scores, by evaluate.py"}
 
@@ -205,11 +206,11 @@ def _cells(found: Sequence[Row], escape: Callable[[str], str], plus_minus: str) 
     """The heading, without arrows, and the rows, as text; columns that would say one thing are left out."""
     several = list(dict.fromkeys(row.label for row in found))
     steps = len({row.step for row in found if row.n}) > 1
-    lines = []
+    shown, lines = _shown(found), []
     for row in found:
         line = [escape(row.name)] + [_letter(several.index(row.label))] * (len(several) > 1)
         line += ["" if row.step is None else f"{row.step:,}"] * steps + [str(row.n or "")]
-        for name, (_, digits, _) in SCORES.items():
+        for name, (_, digits, _) in shown.items():
             mean, std = row.scores.get(name, (None, None))
             text = "" if mean is None else f"{mean:z.{digits}f}"
             line.append(text + ("" if std is None else f" {plus_minus} {std:z.{digits}f}"))
@@ -217,9 +218,15 @@ def _cells(found: Sequence[Row], escape: Callable[[str], str], plus_minus: str) 
     return ["configuration"] + ["scored as"] * (len(several) > 1) + ["step"] * steps + ["n"], lines
 
 
+def _shown(found: Sequence[Row]) -> dict[str, tuple[str, int, str]]:
+    """The entries of SCORES that stand in a table of these rows."""
+    some = {name for row in found for name in row.scores}
+    return {name: entry for name, entry in SCORES.items() if name not in CONDITIONAL or name in some}
+
+
 def _as_md(found: Sequence[Row], said: Sequence[str]) -> str:
     head, lines = _cells(found, _escape_md, "±")
-    heads = head + [f"{word} {'↑' if better == 'more' else '↓'}" for word, _, better in SCORES.values()]
+    heads = head + [f"{word} {'↑' if better == 'more' else '↓'}" for word, _, better in _shown(found).values()]
     rule = ["---"] + ["---:"] * (len(heads) - 1)
     text = "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *lines))
     arrows = "↑: more is better, ↓: less is better."
@@ -242,7 +249,7 @@ def _as_tex(found: Sequence[Row], said: Sequence[str]) -> str:
     """A table environment that needs no package."""
     head, lines = _cells(found, _escape_tex, r"$\pm$")
     arrows = {"more": r"$\uparrow$", "less": r"$\downarrow$"}
-    heads = head + [f"{word} {arrows[better]}" for word, _, better in SCORES.values()]
+    heads = head + [f"{word} {arrows[better]}" for word, _, better in _shown(found).values()]
     body = [f"{' & '.join(line)} \\\\" for line in lines]
     return "\n".join(
         [

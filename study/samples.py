@@ -19,7 +19,8 @@ def images_of(result: Result, count: int) -> np.ndarray | None:
     """The first samples of a run's last grid: (n, H, W[, C]) uint8; None where there is none that can be read."""
     paths = sorted((result.run.run_dir / "samples").glob("step_*.png"), key=lambda path: int(path.stem.split("_")[1]))
     try:
-        return read_grid(paths[-1])[:count] if paths else None
+        conditional = result.run.config.conditional != "none"
+        return read_grid(paths[-1], named=conditional)[:count] if paths else None
     except OSError:  # cut off
         return None
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from datasets import Classes
 from models import build_models, remove_spectral_norm
 from utils.combinations import check_combinations
 from utils.config import Config, stored
@@ -22,6 +23,7 @@ from .run_dir import latest
 FORMAT = "sngan-checkpoint-1"
 EXPORT_FORMAT = "sngan-generator-1"
 CHECKPOINT_KEYS = {"format", "config", "step", "G", "D", "ema", "opt_G", "opt_D", "random", "data", "pending"}
+MAX_CLASSES, SHOWN_CLASSES = 10_000, 10
 EXPORT_KEYS = {"format", "config", "step", "ema", "G"}
 
 
@@ -42,8 +44,6 @@ def load(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from error
     except Exception as error:  # torch raises a dozen kinds here: a zip cut short, a pickle with code in it, ...
-        if memory_ran_out(error):
-            raise UserError(f"cannot read {path}: out of memory ({error})") from error
         if memory_ran_out(error):
             raise UserError(f"cannot read {path}: out of memory ({error})") from error
         refused = magic[:1] == b"\x80" or (magic == b"PK" and "weights_only" in str(error).lower())
@@ -71,8 +71,9 @@ def config_of(content: dict[str, Any], path: str | Path) -> Config:
     except (ValueError, TypeError, UserError) as error:
         newer = " (or is the file of a newer version?)" if "unknown setting" in str(error) else ""
         raise UserError(f"{path}: its configuration cannot be used: {error}{newer}") from error
+    classes = classes_of(content, config, path)
     with torch.device("meta"):  # sizes alone, so that a file with mistaken ones does not fill the memory
-        G, _ = models_of(config)
+        G, _ = models_of(config, classes)
     with fitting(path, "generator"):
         found = {name: tuple(value.shape) for name, value in content["G"].items()}
         expected = {name: tuple(value.shape) for name, value in G.state_dict().items()}
@@ -80,6 +81,33 @@ def config_of(content: dict[str, Any], path: str | Path) -> Config:
             if found.get(name) != expected.get(name):
                 raise ValueError(f"{name} is {found.get(name)}, and not {expected.get(name)}")
     return config
+
+
+def classes_of(content: dict[str, Any], config: Config, path: str | Path) -> Classes | None:
+    """The Classes that a loaded checkpoint of a conditional run holds; None of another. UserError for what is none."""
+    if config.conditional == "none":
+        return None
+    with fitting(path, "table of classes"):
+        names, counts = content["classes"]["names"], content["classes"]["counts"]
+        alike = isinstance(names, list) and isinstance(counts, list) and len(names) == len(counts) == len(set(names))
+        if not (alike and 2 <= len(names) <= MAX_CLASSES and all(isinstance(name, str) for name in names)):
+            raise ValueError("two names or more are needed, all different, each with a count")
+        if not all(type(count) is int and 0 < count < 2**40 for count in counts):
+            raise ValueError("each count must be a whole number from 1 on")
+    return Classes(tuple(names), tuple(counts))
+
+
+def stored_classes(classes: Classes | None) -> dict[str, Any]:
+    """The entry of a checkpoint or export that classes_of() reads; none of an unconditional run."""
+    return {"classes": {"names": list(classes.names), "counts": list(classes.counts)}} if classes else {}
+
+
+def other_classes(before: Classes | None, now: Classes | None) -> str:
+    """In what two sets of Classes differ, in words."""
+    names, other = (set(classes.names) if classes else set() for classes in (before, now))
+    gone, new = (", ".join(sorted(part)[:SHOWN_CLASSES]) for part in (names - other, other - names))
+    parts = [f"{what} {which}" for what, which in (("gone:", gone), ("new:", new)) if which]
+    return "; ".join(parts) or "their numbers of images, or their order"
 
 
 def missing_settings(content: dict[str, Any]) -> list[str]:
@@ -95,8 +123,6 @@ def fitting(path: str | Path, what: str) -> Iterator[None]:
     except Exception as error:  # of torch, for whatever the file holds in that place
         if memory_ran_out(error):
             raise
-        if memory_ran_out(error):
-            raise
         first = " ".join(" ".join(str(error).split("\n")[:2]).split()) or type(error).__name__
         raise UserError(f"{path}: its {what} does not fit its configuration: {first[:300]}") from error
 
@@ -107,11 +133,13 @@ def load_weights(module: nn.Module, weights: dict[str, Any], path: str | Path, w
         module.load_state_dict(weights)
 
 
-def models_of(config: Config) -> tuple[nn.Module, nn.Module]:
-    """build_models() with a Config's settings. UserError for a combination that no model has."""
+def models_of(config: Config, classes: Classes | None = None) -> tuple[nn.Module, nn.Module]:
+    """build_models() with a Config's settings, and a conditional one's Classes. UserError for what no model has."""
     names = ("image_size", "channels", "z_dim", "base_channels", "d_norm", "g_sn", "arch_variant")
+    names += ("conditional", "attention")
+    num_classes = len(classes.names) if classes else 0
     try:
-        return build_models(config.model, **{name: getattr(config, name) for name in names})
+        return build_models(config.model, num_classes=num_classes, **{name: getattr(config, name) for name in names})
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -124,19 +152,23 @@ def generator_of(content: dict[str, Any], path: str | Path, ema: bool = True) ->
     else:
         ema = ema and content["ema"] is not None
         weights = content["ema"] if ema else content["G"]
-    G, _ = models_of(config)
+    G, _ = models_of(config, classes_of(content, config, path))
     load_weights(G, weights, path, "generator")
     return G.requires_grad_(False).eval(), config, ema
 
 
 class Loaded(NamedTuple):
-    """A generator in eval mode, and what is known of it. ema: whether its weights are a moving average."""
+    """A generator in eval mode, and what is known of it.
+
+    ema: whether its weights are a moving average. classes: those of a conditional one, which is called as G(z, labels).
+    """
 
     path: Path
     G: nn.Module
     config: Config
     step: int
     ema: bool
+    classes: Classes | None = None
 
 
 def load_trained(
@@ -150,11 +182,16 @@ def load_trained(
     path = latest(path) if Path(path).is_dir() else Path(path)
     content = load(path, (FORMAT, EXPORT_FORMAT))
     G, config, ema = generator_of(content, path, ema)
-    return Loaded(path, G.to(device), dataclasses.replace(config, **(settings or {})), content["step"], ema)
+    classes = classes_of(content, config, path)
+    config = dataclasses.replace(config, **(settings or {}))
+    return Loaded(path, G.to(device), config, content["step"], ema, classes)
 
 
 def load_generator(path: str | Path, ema: bool = True) -> nn.Module:
-    """The generator that load_trained() loads: G(z) with z (N, G.z_dim) gives (N, C, H, W) in [-1, 1]."""
+    """The generator that load_trained() loads: G(z) with z (N, G.z_dim) gives (N, C, H, W) in [-1, 1].
+
+    A conditional one, with G.num_classes > 0, is called as G(z, labels), labels (N,) int64.
+    """
     return load_trained(path, ema).G
 
 
@@ -163,15 +200,17 @@ def load_discriminator(path: str | Path) -> nn.Module:
     content = load(path, (FORMAT, EXPORT_FORMAT))
     if content["format"] == EXPORT_FORMAT:
         raise UserError(f"{path} holds a generator alone, and no discriminator: name a run's checkpoint")
-    _, D = models_of(config_of(content, path))
+    config = config_of(content, path)
+    _, D = models_of(config, classes_of(content, config, path))
     load_weights(D, content["D"], path, "discriminator")
     return D.eval()
 
 
 def export_generator(path: str | Path, loaded: Loaded) -> None:
     """Save a generator for inference, spectral normalization folded into its weights: what load_generator() reads."""
-    _, G, config, step, ema = loaded
+    _, G, config, step, ema, classes = loaded
     if config.g_sn:
         G, config = remove_spectral_norm(copy.deepcopy(G)), dataclasses.replace(config, g_sn=False)
     weights = {name: value.cpu() for name, value in G.state_dict().items()}
-    save(path, {"format": EXPORT_FORMAT, "config": stored(config), "step": step, "ema": ema, "G": weights})
+    content = {"format": EXPORT_FORMAT, "config": stored(config), "step": step, "ema": ema, "G": weights}
+    save(path, content | stored_classes(classes))

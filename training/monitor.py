@@ -3,16 +3,17 @@
 import contextlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from datasets import Images, quantise
-from evaluation import lipschitz, report
+from datasets import Classes, Images, quantise
+from evaluation import conditional, lipschitz, report
 from evaluation.diagnostics import spaced
 from evaluation.sampling import Generated
 from utils.combinations import warnings
+from utils.config import Config
 from utils.distributed import rank, world_size
 from utils.errors import Diverged
 from utils.files import write_text
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 PREVIEW = 100  # samples in a grid
+ROWS = COLUMNS = 10  # of a conditional run's grid: classes at most, and samples of each
 PROBED = 64  # real images, and samples, at which each line of the log measures D's gradient
 PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
 
@@ -81,18 +83,29 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
             network.train(training)
 
 
-def probe(state: State, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Fixed real images, in [-1, 1], and samples of G in eval mode from z, one for each z: twice (n, C, H, W)."""
-    images = state.batches.images
-    images = images[spaced(len(images), len(z)).to(images.device)]
+def probe(state: State, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Fixed real images, in [-1, 1], and samples of G in eval mode from z, one for each z: twice (n, C, H, W).
+
+    And of a conditional run the labels (n,) of the images, of which the samples are too.
+    """
+    images, labels = state.batches.images, state.batches.labels
+    chosen = spaced(len(images), len(z)).to(images.device)
+    images, labels = images[chosen], None if labels is None else labels[chosen]
     with torch.no_grad(), evaluating(state.G):
-        return (images + 0.5) / 128 - 1, state.G(z[: len(images)])
+        return (images + 0.5) / 128 - 1, state.G(z[: len(images)], *given(labels)), labels
+
+
+def given(labels: Tensor | None) -> tuple[Tensor, ...]:
+    """What a network is called with beside z or images: labels, or nothing."""
+    return () if labels is None else (labels,)
 
 
 def steepness(state: State, z: Tensor) -> float:
     """The mean norm of D's gradient with respect to its input, over real images and samples, in eval mode."""
+    real, fake, labels = probe(state, z)
+    both = None if labels is None else torch.cat([labels, labels])
     with evaluating(state.D):
-        return lipschitz.input_gradient_norms(state.D, torch.cat(probe(state, z))).mean().item()
+        return lipschitz.input_gradient_norms(state.D, torch.cat([real, fake]), both).mean().item()
 
 
 def audit(run: "Run") -> None:
@@ -106,6 +119,23 @@ def audit(run: "Run") -> None:
     run.start_clock()  # it is no part of a step's time
 
 
+class Preview(NamedTuple):
+    """What a run's grids are drawn from: z (n, z_dim) and, of a conditional run, labels (n,) and its rows' names."""
+
+    z: Tensor
+    labels: Tensor | None = None
+    names: tuple[str, ...] = ()
+
+
+def preview(z: Tensor, classes: Classes | None) -> Preview:
+    """That of a run with the fixed z (PREVIEW, z_dim): of a conditional one a row a class, with one z a column."""
+    if classes is None:
+        return Preview(z)
+    labels = classes.shown(ROWS)
+    names = tuple(classes.names[label] for label in labels)
+    return Preview(z[:COLUMNS].repeat(len(labels), 1), labels.repeat_interleave(COLUMNS).to(z.device), names)
+
+
 def preview_latents(z_dim: int, device: torch.device | str) -> Tensor:
     """The fixed z of a run's grids."""
     return torch.randn(PREVIEW, z_dim, generator=torch.Generator().manual_seed(PREVIEW_SEED)).to(device)
@@ -114,10 +144,10 @@ def preview_latents(z_dim: int, device: torch.device | str) -> Tensor:
 def sample(run: "Run") -> None:
     """Draw the grid of the fixed z in eval mode and save it under the step's name."""
     if rank() == 0:
-        G = run.state.scored
+        G, (z, labels, names) = run.state.scored, preview(run.z, run.state.classes)
         with torch.inference_mode(), evaluating(G):
-            images = quantise(G(run.z)).cpu()
-        grid(images).save(run.run_dir / "samples" / f"step_{run.state.step:06d}.png")
+            images = quantise(G(z, *given(labels))).cpu()
+        grid(images, COLUMNS, names).save(run.run_dir / "samples" / f"step_{run.state.step:06d}.png")
 
 
 def score(run: "Run") -> None:
@@ -125,8 +155,9 @@ def score(run: "Run") -> None:
     state, config, evaluator = run.state, run.config, run.evaluator
     assert evaluator is not None  # or it is not due
     check_weights(state)
-    source = Generated(state.scored, config.z_dim, config.seed, state.device)
+    source = Generated(state.scored, config.z_dim, config.seed, state.device, state.classes)
     facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
+    facts |= conditional.facts(config, state.classes)
     results, _ = evaluator.evaluate(
         source, facts, config.protocol[:1], config.num_samples, quick=True, kid=config.eval_kid
     )
@@ -150,8 +181,11 @@ def announce(run: "Run", images: Images, changes: Iterable[str]) -> None:
     where = f"{state.device}" if world_size() == 1 else f"{world_size()} processes, {state.device.type}"
     if state.device.type == "cpu":
         where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
-    logger.say(f"data        {config.dataset}: {n:,} images of {side}x{side}, {'grey' if channels == 1 else 'colour'}")
-    logger.say(f"networks    {config.model}: G {count['G']:,} parameters, D {count['D']:,} with d_norm {norm}")
+    kinds = f" of {len(state.classes.names)} classes" if state.classes else ""
+    grey = "grey" if channels == 1 else "colour"
+    logger.say(f"data        {config.dataset}: {n:,} images{kinds} of {side}x{side}, {grey}")
+    parts = "".join(f", {what} {value}" for what, value in _parts(config))
+    logger.say(f"networks    {config.model}{parts}: G {count['G']:,} parameters, D {count['D']:,} with d_norm {norm}")
     logger.say(f"training    {config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {where}")
     size = disk_use(state, config.keep) / 2**20
     logger.say(
@@ -159,6 +193,14 @@ def announce(run: "Run", images: Images, changes: Iterable[str]) -> None:
     )
     for sentence in warnings(config, state.device.type == "cuda"):
         logger.say(f"warning     {sentence}")
+
+
+def _parts(config: Config) -> Iterator[tuple[str, Any]]:
+    """What a run's networks have beside those of the paper: what it is called, and which."""
+    if config.conditional != "none":
+        yield "conditional by", config.conditional
+    if config.attention:
+        yield "attention at side", config.attention
 
 
 def finish_pictures(run: "Run") -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from datasets import Batches, Images, derived_seed
+from datasets import Batches, Images, classes_of, derived_seed
 from utils import files
 from utils.config import Config, stored
 from utils.distributed import average, on_rank_zero, parallel
@@ -29,8 +29,9 @@ class State:
     """All that changes while a run trains, and so all that a checkpoint holds beside the configuration."""
 
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
+        self.classes = classes_of(config, images)
         torch.manual_seed(config.seed)
-        G, D = checkpoint.models_of(config)
+        G, D = checkpoint.models_of(config, self.classes)
         self.G, self.D, self.device = G.to(device), D.to(device), device
         self.objective = Objective.of(config)
         self.precision = {name: Precision(config.amp, device) for name in ("G", "D")}
@@ -38,7 +39,8 @@ class State:
         self.opt_D = _make_optimizer(config, self.D, config.lr_D)
         self.ema = EMA(self.G, config.ema_decay) if config.ema_decay else None
         self.seed = config.seed
-        self.batches = Batches(images.images.to(device), config.batch_size, config.seed)
+        labels = images.labels.to(device) if self.classes else None
+        self.batches = Batches(images.images.to(device), config.batch_size, config.seed, labels)
         self.data_sha256 = images.sha256()
         # One stream for z, dequantization and interpolation, apart from torch's global one, which libraries may use.
         self.random = torch.Generator(device).manual_seed(config.seed)
@@ -83,6 +85,7 @@ class State:
             "data": {**self.batches.state_dict(), "sha256": self.data_sha256},
             "pending": torch.stack(self.averaged) if self.averaged else None,
             "rollbacks": self.rollbacks,
+            **checkpoint.stored_classes(self.classes),
         }
 
     def load_state_dict(self, content: dict[str, Any], path: str | Path) -> list[str]:
@@ -91,6 +94,9 @@ class State:
         Returns sentences about what could not be taken over.
         """
         notes = []
+        if (trained := checkpoint.classes_of(content, checkpoint.config_of(content, path), path)) != self.classes:
+            told = checkpoint.other_classes(trained, self.classes)
+            raise UserError(f"{path} was trained on other classes than there are now ({told})")
         if content["data"].get("sha256") != self.data_sha256:
             raise UserError(f"{path} was trained on other data than there are now: the same --data_dir, unchanged?")
         networks = {"G": self.G, "D": self.D} | ({"ema": self.ema.G} if self.ema else {})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from .config import Config, to_flag
+from .config import FIELDS, Config, to_flag
 from .errors import UserError, refuse_if
 
 
@@ -34,6 +34,13 @@ def check_combinations(config: Config) -> None:
         config.arch_variant != "code" and config.model != "dcgan",
         f"arch_variant {config.arch_variant} is for --model dcgan: paper and code agree on the other models",
     )
+    refuse_if(
+        config.conditional != "none" and config.dataset == "stl10",
+        f"conditional {config.conditional} needs the class of every training image, and STL-10 trains on its "
+        "unlabelled images, as the paper does",
+    )
+    weighed = [name for name in ("acgan_weight_D", "acgan_weight_G") if getattr(config, name) != FIELDS[name].default]
+    refuse_if(weighed and config.conditional != "acgan", f"{' and '.join(weighed)} go with --conditional acgan")
     unused = config.regularizer_weight is not None and config.regularizer == "none"
     refuse_if(unused, "regularizer_weight needs a regularizer")
 

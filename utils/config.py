@@ -173,10 +173,8 @@ def to_yaml(config: Config) -> str:
 
 
 def default_run_dir(config: Config) -> Path:
-    """runs/DATASET_MODEL_LOSS_NORM_seedK, with the regularizer beside the norm where there is one."""
-    norm = "-".join(config.d_norm)
-    if config.regularizer != "none":
-        norm += f"-{config.regularizer}"
+    """runs/DATASET_MODEL_LOSS_NORM_seedK, with the regularizer and how it is conditional beside the norm."""
+    norm = "-".join([*config.d_norm, *(name for name in (config.regularizer, config.conditional) if name != "none")])
     return Path("runs") / f"{config.dataset}_{config.model}_{config.loss}_{norm}_seed{config.seed}"
 
 

@@ -1,23 +1,35 @@
 """Pictures: grids of images, and matplotlib. Images are (N, C, H, W) uint8."""
 
+import functools
 import math
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 MIN_CELL = 64  # pixels: smaller images are enlarged by a whole factor to at least this, so that a person can see them
 GAP = 2  # pixels between images
+LARGEST_TEXT, SMALLEST_TEXT = 20, 8  # pixels, of a row's name
 
 
-def grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """Lay images out in rows, small ones enlarged without smoothing. Returns a PIL image; square by default."""
+def grid(images: Tensor, columns: int | None = None, names: Sequence[str] = ()) -> Image.Image:
+    """Lay images out in rows, small ones enlarged without smoothing. Returns a PIL image; square by default.
+
+    names: of the rows, each written in a cell of its own in front of its row.
+    """
     columns = columns or math.isqrt(len(images) - 1) + 1
     factor = max(1, -(-MIN_CELL // images.size(-1)))
+    if names:
+        cells = [named_cell(name, factor * images.size(-1), images.size(1)) for name in names]
+        images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+        rows = zip(cells, images.split(columns), strict=True)
+        images, columns, factor = torch.cat([part for cell, row in rows for part in (cell, row)]), columns + 1, 1
     images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     count, channels, height, width = images.shape
     rows = -(-count // columns)
@@ -28,20 +40,47 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
     return picture(canvas)
 
 
+def named_cell(name: str, side: int, channels: int) -> Tensor:
+    """A white cell with a name in it, as large as fits: (1, channels, side, side) uint8."""
+    canvas = Image.new("L", (side, side), 255)
+    lines = "\n".join(filter(None, re.split(r"[ _]+", name))) or name
+    for size in range(LARGEST_TEXT, SMALLEST_TEXT - 1, -1):
+        box = ImageDraw.Draw(canvas).multiline_textbbox((0, 0), lines, _font(size), spacing=2)
+        if max(box[2], box[3]) <= side - 2:
+            break
+    while max(box[2], box[3]) > side - 2 and len(lines) > 2:  # a name that is too long even so: its beginning
+        lines = lines[:-2] + "\u2026"
+        box = ImageDraw.Draw(canvas).multiline_textbbox((0, 0), lines, _font(size), spacing=2)
+    middle = ((side - box[2]) / 2, (side - box[3]) / 2)
+    ImageDraw.Draw(canvas).multiline_text(middle, lines, 0, _font(size), spacing=2, align="center")
+    return torch.from_numpy(np.array(canvas)).expand(1, channels, -1, -1)
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A font of this size: matplotlib's, since Pillow has brought its own only for a short time."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+
+
 def picture(image: Tensor) -> Image.Image:
     """An image (C, H, W) uint8 as a PIL image, each of its pixels one."""
     array = image.permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if image.size(0) == 1 else array)
 
 
-def read_grid(path: str | Path, columns: int = 10) -> np.ndarray:
-    """The images of a picture that grid() made with so many columns, as enlarged there: (n, H, W) or (n, H, W, 3)."""
+def read_grid(path: str | Path, columns: int = 10, named: bool = False) -> np.ndarray:
+    """The images of a picture that grid() made with so many columns, as enlarged there: (n, H, W) or (n, H, W, 3).
+
+    named: its rows have names in front.
+    """
     array = np.asarray(Image.open(path))
-    side = (array.shape[1] - GAP) // columns
+    side = (array.shape[1] - GAP) // (columns + named)
     starts = (
         (GAP + row, GAP + column)
         for row in range(0, len(array) - GAP, side)
-        for column in range(0, columns * side, side)
+        for column in range(named * side, (columns + named) * side, side)
     )
     return np.stack([array[top : top + side - GAP, left : left + side - GAP] for top, left in starts])
 

@@ -1,0 +1,97 @@
+"""Classes: which there are and how often they come, the labels of samples, and the names that a person gives them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from utils.config import Config
+from utils.errors import UserError
+
+from .batches import derived_seed
+from .image_files import list_images
+from .images import Images
+from .sources import folder_root
+
+LABEL_STREAM = 1  # beside a sample's z, which comes of the seed and its number alone
+SHOWN = 20  # names in a message
+
+
+class Classes(NamedTuple):
+    """The classes of a training set: their names, and how many images each has. Labels are their numbers, from 0."""
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    def label_of(self, seed: int, i: int) -> int:
+        """The label of sample i, which depends on the seed and i alone: each class as often as in training."""
+        generator = torch.Generator().manual_seed(derived_seed(seed, i, LABEL_STREAM))
+        place = int(torch.randint(sum(self.counts), (), generator=generator))
+        return int(torch.bucketize(place, torch.tensor(self.counts).cumsum(0), right=True))
+
+    def labels(self, seed: int, start: int, count: int) -> Tensor:
+        """The labels of the samples start, start + 1, ...: (count,) int64."""
+        return torch.tensor([self.label_of(seed, i) for i in range(start, start + count)])
+
+    def shown(self, count: int) -> Tensor:
+        """The labels of at most `count` classes, evenly spaced, that stand for all in a picture."""
+        total = len(self.names)
+        return torch.arange(min(count, total)) * total // min(count, total)
+
+
+def classes_of(config: Config, images: Images) -> Classes | None:
+    """The Classes of a training split where a run is conditional; None where it is not. UserError without labels."""
+    if config.conditional == "none":
+        return None
+    what = f"--conditional {config.conditional} needs the class of every training image"
+    if len(images.classes) < 2 or bool((images.labels < 0).any()):
+        raise UserError(f"{what}, and {_unlabelled(config, images)}")
+    counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
+    few = {name: count for name, count in zip(images.classes, counts) if count < 2}
+    few |= dict.fromkeys(sorted(_empty_folders(config, images.classes)), 0)
+    if few:
+        told = ", ".join(f"{name} has {count or 'none'}" for name, count in list(few.items())[:SHOWN])
+        raise UserError(f"each class needs at least 2 images, and {told}: add some, or remove these classes")
+    return Classes(tuple(images.classes), tuple(counts))
+
+
+def _unlabelled(config: Config, images: Images) -> str:
+    """Why images have no labels, in words."""
+    if config.dataset != "folder":
+        return f"those of {config.dataset} have none"
+    if len(images.classes) == 1:
+        return f"{config.data_dir} has one class alone, {images.classes[0]}: make a folder for each class"
+    return f"there are images in {config.data_dir} beside its class folders, or no such: make a folder for each class"
+
+
+def _empty_folders(config: Config, classes: Iterable[str]) -> set[str]:
+    """The class folders of a folder's training split in which there is no image at all."""
+    if config.dataset != "folder" or not Path(config.data_dir).is_dir():
+        return set()
+    root = folder_root(config.data_dir, "train")
+    return {path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."} - set(classes)
+
+
+def named(classes: Sequence[str], words: Sequence[str]) -> list[int]:
+    """The labels that words name: a class's name, in any case, or else its number. UserError for what is neither.
+
+    A number that is also another class's name is refused where it could mean both.
+    """
+    lower = [name.lower() for name in classes]
+    found = []
+    for word in words:
+        by_name = [label for label, name in enumerate(lower) if name == word.lower()]
+        exact = [label for label in by_name if classes[label] == word]
+        by_number = [int(word)] if word.isdecimal() and len(word) < 10 and int(word) < len(classes) else []
+        candidates = sorted({*(exact or by_name), *by_number})
+        if len(candidates) > 1:
+            told = " or ".join(f"number {label}, {classes[label]}" for label in candidates)
+            raise UserError(f"--labels {word} is ambiguous: it may be {told}; name the class in its own letters")
+        if not candidates:
+            names = ", ".join(classes[:SHOWN]) + (f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else "")
+            raise UserError(f"--labels {word}: there is no such class. The classes are {names}; or by number, 0 to "
+                            f"{len(classes) - 1}")
+        found.append(candidates[0])
+    return found
