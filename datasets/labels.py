@@ -25,15 +25,15 @@ class Classes(NamedTuple):
     names: tuple[str, ...]
     counts: tuple[int, ...]
 
-    def label_of(self, seed: int, i: int) -> int:
-        """The label of sample i, which depends on the seed and i alone: each class as often as in training."""
-        generator = torch.Generator().manual_seed(derived_seed(seed, i, LABEL_STREAM))
-        place = int(torch.randint(sum(self.counts), (), generator=generator))
-        return int(torch.bucketize(place, torch.tensor(self.counts).cumsum(0), right=True))
-
     def labels(self, seed: int, start: int, count: int) -> Tensor:
-        """The labels of the samples start, start + 1, ...: (count,) int64."""
-        return torch.tensor([self.label_of(seed, i) for i in range(start, start + count)])
+        """The labels of the samples start, start + 1, ...: (count,) int64, each class as often as in training.
+
+        That of sample i depends on the seed and i alone.
+        """
+        generator, total = torch.Generator(), sum(self.counts)
+        seeds = (derived_seed(seed, i, LABEL_STREAM) for i in range(start, start + count))
+        places = [torch.randint(total, (1,), generator=generator.manual_seed(seed)) for seed in seeds]
+        return torch.bucketize(torch.cat(places), torch.tensor(self.counts).cumsum(0), right=True)
 
     def shown(self, count: int) -> Tensor:
         """The labels of at most `count` classes, evenly spaced, that stand for all in a picture."""

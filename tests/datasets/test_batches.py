@@ -15,7 +15,7 @@ def stream(batch_size, seed=0, count=10):
 
 def draw(batches, count):
     """The next `count` batches as lists of the images' values."""
-    return [batches.next().flatten().tolist() for _ in range(count)]
+    return [batches.next()[0].flatten().tolist() for _ in range(count)]
 
 
 def test_an_epoch_holds_each_image_once():

@@ -1,0 +1,112 @@
+"""Classes: labels that are drawn as often as they come, and the names that a person gives them."""
+
+import pytest
+import torch
+from helpers import save_image
+
+from datasets import Batches, Classes, Images, classes_of
+from datasets.labels import named
+from datasets.sources import load_split
+from utils.errors import UserError
+from utils.settings import resolve
+
+NAMES = ("zero", "one", "7", "Ankle boot", "ankle Boot")
+
+
+def folder(tmp_path, **counts):
+    """The configuration of a folder with so many pictures a class, and its training split."""
+    for name, count in counts.items():
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            save_image(tmp_path / name / f"{i}.png", (i, 0, 0))
+    config, _ = resolve({"dataset": "folder", "data_dir": str(tmp_path), "image_size": 8, "conditional": "concat"})
+    return config, load_split(config)
+
+
+def test_the_label_of_a_sample_depends_on_the_seed_and_its_number_alone():
+    classes = Classes(("a", "b", "c"), (1, 5, 2))
+    whole = classes.labels(3, 0, 200)
+    assert torch.equal(torch.cat([classes.labels(3, 0, 7), classes.labels(3, 7, 193)]), whole)
+    assert not torch.equal(classes.labels(4, 0, 200), whole)
+
+
+def test_labels_come_as_often_as_in_training():
+    shares = torch.bincount(Classes(("a", "b", "c"), (1, 5, 2)).labels(0, 0, 4000), minlength=3) / 4000
+    assert torch.allclose(shares, torch.tensor([1, 5, 2]) / 8, atol=0.03)  # four standard deviations
+    assert Classes(("a", "b"), (0, 3)).labels(0, 0, 20).tolist() == [1] * 20
+
+
+def test_batches_bring_each_image_with_its_label_and_draw_labels_as_often_as_they_come():
+    images = torch.arange(10, dtype=torch.uint8).view(-1, 1, 1, 1)
+    batches = Batches(images, 4, seed=0, labels=torch.arange(10) % 3)
+    for _ in range(5):
+        batch, labels = batches.next()
+        assert torch.equal(labels, batch.flatten().long() % 3)
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.bincount(batches.draw_labels(4000, generator)) / 4000
+    assert torch.allclose(shares, torch.tensor([0.4, 0.3, 0.3]), atol=0.03)
+    assert Batches(images, 4, seed=0).draw_labels(3, generator) is None
+
+
+def test_the_classes_of_a_training_set_are_counted(tmp_path):
+    config, images = folder(tmp_path, cat=2, dog=3)
+    assert classes_of(config, images) == Classes(("cat", "dog"), (2, 3))
+    assert classes_of(resolve({})[0], images) is None
+
+
+@pytest.mark.parametrize(
+    "counts, words",
+    [
+        ({"cat": 2, "dog": 1}, "dog has 1"),
+        ({"cat": 2, "dog": 2, "emu": 0}, "emu has none"),
+        ({"cat": 3}, "one class alone, cat"),
+    ],
+)
+def test_a_folder_whose_classes_cannot_be_learned_is_refused_with_the_reason(tmp_path, counts, words):
+    with pytest.raises(UserError, match=words):
+        classes_of(*folder(tmp_path, **counts))
+
+
+def test_images_without_labels_are_refused(tmp_path):
+    save_image(tmp_path / "a.png", "red")
+    config, images = folder(tmp_path, cat=2, dog=2)
+    with pytest.raises(UserError, match="needs the class of every training image.*beside its class folders"):
+        classes_of(config, images)
+    digits, _ = resolve({"conditional": "acgan"})
+    unknown = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.full((4,), -1), ())
+    with pytest.raises(UserError, match="those of digits have none"):
+        classes_of(digits, unknown)
+    with pytest.raises(UserError, match="STL-10 trains on its unlabelled images"):
+        resolve({"dataset": "stl10", "conditional": "projection"})
+
+
+@pytest.mark.parametrize(
+    "word, label", [("zero", 0), ("ZERO", 0), ("1", 1), ("4", 4), ("7", 2), ("Ankle boot", 3), ("ankle Boot", 4)]
+)
+def test_a_class_is_named_by_its_name_or_its_number(word, label):
+    assert named(NAMES, [word]) == [label]
+
+
+@pytest.mark.parametrize(
+    "names, word, words",
+    [
+        (NAMES, "ANKLE BOOT", "ambiguous: it may be number 3, Ankle boot or number 4, ankle Boot"),
+        (("5", "1", "0"), "1", None),  # its name and its number are the same class
+        (("5", "2", "1"), "1", "ambiguous: it may be number 1, 2 or number 2, 1"),
+        (NAMES, "sneaker", "The classes are zero, one, 7, Ankle boot, ankle Boot; or by number, 0 to 4"),
+        (NAMES, "-1", "no such class"),
+        (NAMES, "5", "no such class"),
+        (NAMES, "9" * 5000, "no such class"),
+    ],
+)
+def test_a_word_that_names_no_class_or_two_is_refused_with_the_names(names, word, words):
+    if words is None:
+        assert named(names, [word]) == [1]
+        return
+    with pytest.raises(UserError, match=words):
+        named(names, [word])
+
+
+def test_up_to_ten_classes_stand_for_all_in_a_picture():
+    assert Classes(("a", "b", "c"), (1, 1, 1)).shown(10).tolist() == [0, 1, 2]
+    assert Classes(tuple(map(str, range(100))), (1,) * 100).shown(10).tolist() == list(range(0, 100, 10))
