@@ -102,7 +102,10 @@ class Discriminator(nn.Module):
         self.num_classes = num_classes
         check_image_size(image_size)
         classes = CONDITIONAL[conditional][1]
-        widths = [channels + classes.extra(num_classes), *((base_channels or 64) * width for width in D_WIDTHS[arch_variant])]
+        widths = [
+            channels + classes.extra(num_classes),
+            *((base_channels or 64) * width for width in D_WIDTHS[arch_variant]),
+        ]
         halved = 2 ** (len(D_WIDTHS[arch_variant]) // 2)
         if image_size % halved:
             raise ValueError(

@@ -139,8 +139,8 @@ class DownBlock(nn.Module):
 class Discriminator(nn.Module):
     """Images (N, channels, image_size, image_size) -> logits (N, 1), by global sum pooling and a layer without bias.
 
-    labels where there are classes; under projection too psi has no bias, as the authors' of 32 pixels (their other sizes
-    have one). classify, for acgan: (logits, class logits (N, num_classes)).
+    labels where there are classes. Under projection too psi has no bias, as in the authors' network of 32 pixels; those
+    of other sizes have one. classify, for acgan: (logits, class logits (N, num_classes)).
     """
 
     def __init__(
