@@ -34,21 +34,23 @@ from utils.precision import FULL, Precision
 def discriminator_step(
     G: nn.Module, D: nn.Module, opt_D: Optimizer, batch: Batch, objective: Objective, precision: Precision = FULL
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One update of D on batch.real (N, C, H, W) and as many fresh samples G(batch.z).
+    """One update of D on batch.real (N, C, H, W) and as many fresh samples G(batch.z), each with its label if any.
 
     precision: of the networks; losses and penalties are computed in full precision. Returns detached (loss,
-    real_logits (N, 1), fake_logits (N, 1)); the loss, a scalar, includes the penalties.
+    real_logits (N, 1), fake_logits (N, 1)); the loss, a scalar, includes the penalties and acgan's classes.
     """
     with torch.no_grad():
-        batch = batch._replace(fake=precision.call(G, batch.z))
+        batch = batch._replace(fake=precision.call(G, batch.z, batch.labels))
     opt_D.zero_grad()
     found = []
     for i, part in enumerate(batch.chunk(objective.accumulate)):
         with in_part(i, objective.accumulate, D, D):
-            real_logits, fake_logits = objective.judge(D, part.real, part.fake, precision=precision)
-            loss = objective.d_loss(real_logits, fake_logits) + objective.penalty(D, part)
+            judged = (part.real, part.real_labels), (part.fake, part.labels)
+            real, fake = objective.judge(D, *judged, precision=precision)
+            loss = objective.d_loss(real.logits, fake.logits) + objective.acgan_weight_D * real.class_loss
+            loss = loss + objective.penalty(D, part)
             precision.backward(loss / objective.accumulate)
-        found.append((loss.detach().view(1), real_logits.detach(), fake_logits.detach()))
+        found.append((loss.detach().view(1), real.logits.detach(), fake.logits.detach()))
     precision.update(opt_D)
     objective.project(D)
     losses, real_logits, fake_logits = (torch.cat(parts) for parts in zip(*found))
@@ -67,8 +69,10 @@ def generator_step(
     losses = []
     for i, part in enumerate(batch.chunk(objective.accumulate)):
         with in_part(i, objective.accumulate, G, G, D):
-            fake = precision.call(G, part.z)
-            loss = objective.g_loss(*objective.judge(D, fake, part.real, precision=precision))
+            judged = (precision.call(G, part.z, part.labels), part.labels), (part.real, part.real_labels)
+            fake, *real = objective.judge(D, *judged, precision=precision)
+            loss = objective.g_loss(fake.logits, *(verdict.logits for verdict in real))
+            loss = loss + objective.acgan_weight_G * fake.class_loss
             precision.backward(loss / objective.accumulate)
         losses.append(loss.detach())
     precision.update(opt_G)

@@ -1,6 +1,7 @@
-"""Scalars from logits: adversarial losses and what is added to D's."""
+"""Scalars from logits: adversarial losses and what is added to them."""
 
 from .adversarial import LOSSES, accuracy
+from .auxiliary import class_cross_entropy
 from .regularizers import REGULARIZERS, Regularizer
 
-__all__ = ["LOSSES", "REGULARIZERS", "Regularizer", "accuracy"]
+__all__ = ["LOSSES", "REGULARIZERS", "Regularizer", "accuracy", "class_cross_entropy"]

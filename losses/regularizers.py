@@ -8,32 +8,41 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 
-def input_gradient(D: nn.Module, x: Tensor) -> Tensor:
-    """The gradient of D's logits at each image: (N, C, H, W), differentiable. D must treat images independently."""
+def input_gradient(D: nn.Module, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    """The gradient of D's logits at each image, and at its label where there are any: (N, C, H, W), differentiable.
+
+    D must treat images independently.
+    """
     x = x.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
+    logits = D(x) if labels is None else D(x, labels)
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return gradient
 
 
-def gradient_penalty(D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+def gradient_penalty(
+    D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor, real_labels: Tensor | None = None
+) -> Tensor:
     """Mean of (|grad D(x)| - 1)^2 at x between real and fake (Gulrajani et al. 2017, eq. 3). A scalar.
 
-    real and fake are (N, C, H, W); alpha (N, 1, 1, 1) in [0, 1] places x on the line between each pair.
+    real and fake are (N, C, H, W); alpha (N, 1, 1, 1) in [0, 1] places x on the line between each pair. A conditional D
+    sees x under the label of the pair's real image.
     """
     x = alpha * real + (1 - alpha) * fake
-    return (input_gradient(D, x).flatten(1).norm(dim=1) - 1).square().mean()
+    return (input_gradient(D, x, real_labels).flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def r1(D: nn.Module, real: Tensor, fake: Tensor | None, alpha: Tensor | None) -> Tensor:
+def r1(
+    D: nn.Module, real: Tensor, fake: Tensor | None, alpha: Tensor | None, real_labels: Tensor | None = None
+) -> Tensor:
     """Half the mean of |grad D(real)|^2 (Mescheder et al. 2018, eq. 9). A scalar; fake and alpha are not used."""
-    return 0.5 * input_gradient(D, real).flatten(1).square().sum(dim=1).mean()
+    return 0.5 * input_gradient(D, real, real_labels).flatten(1).square().sum(dim=1).mean()
 
 
-def orthonormal(D: nn.Module, real: Tensor | None, fake: Tensor | None, alpha: Tensor | None) -> Tensor | float:
+def orthonormal(D: nn.Module, *images: Tensor | None) -> Tensor | float:
     """Sum over D's weights of |W W^T - I|_F^2 (Brock et al. 2017; compared in Miyato et al. 2018, section 3).
 
     W is the reshaped weight (d_out, d_in * kernel size), or its transpose where d_out is larger: at most min(rows,
-    columns) singular values can be 1. A scalar; the images are not used.
+    columns) singular values can be 1. A scalar; neither images nor labels are used.
     """
     penalty: Tensor | float = 0.0
     for module in D.modules():
@@ -56,7 +65,7 @@ def clip_weights(D: nn.Module, bound: float) -> None:
 class Regularizer(NamedTuple):
     """What a regularizer does in D's step: a penalty added to the loss, or a projection after the update.
 
-    penalty(D, real, fake, alpha) is multiplied by the weight; project(D, weight) takes it as its bound.
+    penalty(D, real, fake, alpha, real_labels) is multiplied by the weight; project(D, weight) takes it as its bound.
     """
 
     default_weight: float

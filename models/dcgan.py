@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from .attention import attention_at
+from .conditional import CONDITIONAL, Sequential, Verdict
 from .convolution import Conv2d, ConvTranspose2d, channels_last
 from .normalization import feature_norm
 
@@ -32,8 +34,16 @@ def check_image_size(image_size: int) -> None:
         raise ValueError(f"dcgan makes images whose size is a multiple of 8, not {image_size}")
 
 
+def attention_sides(image_size: int) -> list[int]:
+    """The sides of the feature maps that both networks have."""
+    return [image_size // factor for factor in (8, 4, 2, 1)]
+
+
 class Generator(nn.Module):
-    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]."""
+    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]; labels where there are classes.
+
+    All batch norms but the last know of the class under projection and acgan.
+    """
 
     def __init__(
         self,
@@ -42,27 +52,40 @@ class Generator(nn.Module):
         z_dim: int = 128,
         base_channels: int | None = None,
         arch_variant: str = "code",
+        num_classes: int = 0,
+        conditional: str = "none",
+        attention: int | None = None,
     ) -> None:
         super().__init__()
-        self.z_dim = z_dim
+        self.z_dim, self.num_classes = z_dim, num_classes
         check_image_size(image_size)
         ch, self.bottom = base_channels or 64, image_size // 8
         widths = (8 * ch, 4 * ch, 2 * ch, ch)
-        self.project = nn.Linear(z_dim, self.bottom**2 * widths[0])
-        layers = [nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)] if arch_variant == "code" else []
-        for in_channels, out_channels in itertools.pairwise(widths):
-            layers += [ConvTranspose2d(in_channels, out_channels, 4, 2, 1), nn.BatchNorm2d(out_channels)]
+        self.classes = CONDITIONAL[conditional][0](num_classes)
+        norm = self.classes.norm(nn.BatchNorm2d)
+        self.project = nn.Linear(z_dim + self.classes.extra(num_classes), self.bottom**2 * widths[0])
+        layers = [norm(widths[0]), nn.ReLU(inplace=True)] if arch_variant == "code" else []
+        layers += attention_at(self.bottom, attention, widths[0])
+        for i, (in_channels, out_channels) in enumerate(itertools.pairwise(widths), 1):
+            layers.append(ConvTranspose2d(in_channels, out_channels, 4, 2, 1))
+            layers.append((norm if i < len(widths) - 1 else nn.BatchNorm2d)(out_channels))
             layers.append(nn.ReLU(inplace=True))
-        self.layers = nn.Sequential(*layers, Conv2d(ch, channels, 3, 1, 1), nn.Tanh())
+            layers += attention_at(self.bottom * 2**i, attention, out_channels)
+        self.layers = Sequential(*layers, Conv2d(ch, channels, 3, 1, 1), nn.Tanh())
         initialise(self)
 
-    def forward(self, z: Tensor) -> Tensor:
-        h = self.project(z).unflatten(1, (-1, self.bottom, self.bottom))  # (N, 8 ch, S/8, S/8)
-        return self.layers(channels_last(h))
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        h = self.project(self.classes.beside(z, labels))
+        h = h.unflatten(1, (-1, self.bottom, self.bottom))  # (N, 8 ch, S/8, S/8)
+        return self.layers(channels_last(h), labels)
 
 
 class Discriminator(nn.Module):
-    """Images (N, channels, image_size, image_size) -> logits (N, 1): 3x3 and strided 4x4 convolutions in turn."""
+    """Images (N, channels, image_size, image_size) -> logits (N, 1): 3x3 and strided 4x4 convolutions in turn.
+
+    labels where there are classes; under projection h is the last feature map, sum-pooled, beside the flat head.
+    classify, for acgan: (logits, class logits (N, num_classes)).
+    """
 
     def __init__(
         self,
@@ -71,10 +94,18 @@ class Discriminator(nn.Module):
         base_channels: int | None = None,
         d_norm: Sequence[str] = ("none",),
         arch_variant: str = "code",
+        num_classes: int = 0,
+        conditional: str = "none",
+        attention: int | None = None,
     ) -> None:
         super().__init__()
+        self.num_classes = num_classes
         check_image_size(image_size)
-        widths = [channels, *((base_channels or 64) * width for width in D_WIDTHS[arch_variant])]
+        classes = CONDITIONAL[conditional][1]
+        widths = [
+            channels + classes.extra(num_classes),
+            *((base_channels or 64) * width for width in D_WIDTHS[arch_variant]),
+        ]
         halved = 2 ** (len(D_WIDTHS[arch_variant]) // 2)
         if image_size % halved:
             raise ValueError(
@@ -88,9 +119,14 @@ class Discriminator(nn.Module):
             if i > 0:  # as in DCGAN, the image itself is not normalised
                 layers.append(feature_norm(d_norm, out_channels))
             layers.append(nn.LeakyReLU(SLOPE, inplace=True))
+            if strided or i == 0:  # the first map of its side
+                layers += attention_at(image_size // 2 ** ((i + 1) // 2), attention, out_channels)
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1] * (image_size // halved) ** 2, 1)
         initialise(self)
+        self.classes = classes(num_classes, widths[-1])  # last: the other weights are those of a D without it
+        initialise(self.classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layers(channels_last(x)).flatten(1))
+    def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:
+        h = self.layers(channels_last(self.classes.beside(x, labels)))
+        return self.classes.judged(self.head(h.flatten(1)), h, labels, classify)

@@ -9,31 +9,47 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from .conditional import CONDITIONAL, Sequential, Verdict
 from .normalization import feature_norm
 
 SLOPE = 0.2
 
 
 class Generator(nn.Module):
-    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]."""
+    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]; labels where there are classes.
+
+    All batch norms but the last know of the class under projection and acgan.
+    """
 
     def __init__(
-        self, image_size: int = 32, channels: int = 3, z_dim: int = 128, base_channels: int | None = None
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        z_dim: int = 128,
+        base_channels: int | None = None,
+        num_classes: int = 0,
+        conditional: str = "none",
     ) -> None:
         super().__init__()
-        self.z_dim = z_dim
+        self.z_dim, self.num_classes = z_dim, num_classes
         width, self.shape = base_channels or 256, (channels, image_size, image_size)
-        widths, layers = (z_dim, width, 2 * width, 4 * width), []
-        for fan_in, fan_out in itertools.pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), nn.BatchNorm1d(fan_out), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(self.shape)), nn.Tanh())
+        self.classes = CONDITIONAL[conditional][0](num_classes)
+        widths = (z_dim + self.classes.extra(num_classes), width, 2 * width, 4 * width)
+        norms = (*[self.classes.norm(nn.BatchNorm1d)] * 2, nn.BatchNorm1d)
+        layers: list[nn.Module] = []
+        for (fan_in, fan_out), norm in zip(itertools.pairwise(widths), norms, strict=True):
+            layers += [nn.Linear(fan_in, fan_out), norm(fan_out), nn.ReLU()]
+        self.layers = Sequential(*layers, nn.Linear(widths[-1], math.prod(self.shape)), nn.Tanh())
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z).unflatten(1, self.shape)
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.layers(self.classes.beside(z, labels), labels).unflatten(1, self.shape)
 
 
 class Discriminator(nn.Module):
-    """Images (N, channels, image_size, image_size) -> logits (N, 1)."""
+    """Images (N, channels, image_size, image_size) -> logits (N, 1); labels where there are classes.
+
+    classify, for acgan: (logits, class logits (N, num_classes)).
+    """
 
     def __init__(
         self,
@@ -41,17 +57,26 @@ class Discriminator(nn.Module):
         channels: int = 3,
         base_channels: int | None = None,
         d_norm: Sequence[str] = ("none",),
+        num_classes: int = 0,
+        conditional: str = "none",
     ) -> None:
         super().__init__()
+        self.num_classes = num_classes
         width = base_channels or 256
+        classes = CONDITIONAL[conditional][1]
         self.layers = nn.Sequential(
-            nn.Linear(channels * image_size**2, 2 * width),
+            nn.Linear(channels * image_size**2 + classes.extra(num_classes), 2 * width),
             nn.LeakyReLU(SLOPE),
             nn.Linear(2 * width, width),
             feature_norm(d_norm, width),
             nn.LeakyReLU(SLOPE),
             nn.Linear(width, 1),
         )
+        self.classes = classes(num_classes, width)  # last: the other weights are those of a D without it
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.flatten(1))
+    def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:
+        *hidden, head = self.layers
+        h = self.classes.beside(x.flatten(1), labels)
+        for layer in hidden:
+            h = layer(h)
+        return self.classes.judged(head(h), h, labels, classify)

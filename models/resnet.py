@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .attention import attention_at
+from .conditional import CONDITIONAL, Labelled, Norm, Sequential, Verdict, call
 from .convolution import Conv2d, channels_last
 from .normalization import feature_norm
 from .resampling import ConvAvgPool2d, UpsampleConv2d
@@ -35,6 +37,13 @@ def architecture(image_size: int, base_channels: int | None) -> tuple[int, Row]:
     return base_channels or (128 if image_size <= 32 else 64), ARCHITECTURES[image_size]
 
 
+def attention_sides(image_size: int) -> list[int]:
+    """The sides of the feature maps that both networks have."""
+    bottom, _, up, rows = architecture(image_size, None)[1]
+    seen = [image_size // 2 ** (i + 1) for i in range(sum(down for _, down in rows))]  # by D
+    return [side for side in (bottom * 2**i for i in range(len(up) + 1)) if side in seen]
+
+
 def initialise(network: nn.Module) -> None:
     """Xavier uniform with gain sqrt(2) on the residual 3x3 convolutions, 1 elsewhere; biases 0 (sngan_projection)."""
     for name, module in network.named_modules():
@@ -45,40 +54,59 @@ def initialise(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-class UpBlock(nn.Module):
-    """BN, ReLU, upsample, conv, BN, ReLU, conv; shortcut: conv 1x1, upsample. (N, C, H, W) -> (N, C', 2H, 2W)."""
+class UpBlock(Labelled):
+    """BN, ReLU, upsample, conv, BN, ReLU, conv; shortcut: conv 1x1, upsample. (N, C, H, W) -> (N, C', 2H, 2W).
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    norm: what makes its two batch norms, which may take the labels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
-        self.bn1, self.conv1 = nn.BatchNorm2d(in_channels), UpsampleConv2d(in_channels, out_channels)
-        self.bn2, self.conv2 = nn.BatchNorm2d(out_channels), Conv2d(out_channels, out_channels, 3, padding=1)
+        self.bn1, self.conv1 = norm(in_channels), UpsampleConv2d(in_channels, out_channels)
+        self.bn2, self.conv2 = norm(out_channels), Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.relu(self.bn1(x), inplace=True))
-        h = self.conv2(F.relu(self.bn2(h), inplace=True))
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        h = self.conv1(F.relu(call(self.bn1, x, labels), inplace=True))
+        h = self.conv2(F.relu(call(self.bn2, h, labels), inplace=True))
         # A 1x1 convolution commutes with upsampling, and costs a quarter before it.
         return h + F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
 
 
 class Generator(nn.Module):
-    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]."""
+    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]; labels where there are classes.
+
+    Under projection and acgan both batch norms of each block know of the class, the last before the image does not.
+    """
 
     def __init__(
-        self, image_size: int = 32, channels: int = 3, z_dim: int = 128, base_channels: int | None = None
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        z_dim: int = 128,
+        base_channels: int | None = None,
+        num_classes: int = 0,
+        conditional: str = "none",
+        attention: int | None = None,
     ) -> None:
         super().__init__()
-        self.z_dim = z_dim
+        self.z_dim, self.num_classes = z_dim, num_classes
         base, (self.bottom, first, up, _) = architecture(image_size, base_channels)
         widths = [base * width for width in (first, *up)]
-        self.project = nn.Linear(z_dim, self.bottom**2 * widths[0])
-        self.blocks = nn.Sequential(*(UpBlock(*pair) for pair in itertools.pairwise(widths)))
+        self.classes = CONDITIONAL[conditional][0](num_classes)
+        norm = self.classes.norm(nn.BatchNorm2d)
+        self.project = nn.Linear(z_dim + self.classes.extra(num_classes), self.bottom**2 * widths[0])
+        blocks = attention_at(self.bottom, attention, widths[0])
+        for i, pair in enumerate(itertools.pairwise(widths), 1):
+            blocks += [UpBlock(*pair, norm), *attention_at(self.bottom * 2**i, attention, pair[1])]
+        self.blocks = Sequential(*blocks)
         self.bn, self.to_image = nn.BatchNorm2d(widths[-1]), Conv2d(widths[-1], channels, 3, padding=1)
         initialise(self)
 
-    def forward(self, z: Tensor) -> Tensor:
-        h = self.project(z).unflatten(1, (-1, self.bottom, self.bottom))  # (N, C, 4, 4), or 6x6 for 48 pixels
-        h = self.blocks(channels_last(h))  # (N, C', S, S)
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        h = self.project(self.classes.beside(z, labels))
+        h = h.unflatten(1, (-1, self.bottom, self.bottom))  # (N, C, 4, 4), or 6x6 for 48 pixels
+        h = self.blocks(channels_last(h), labels)  # (N, C', S, S)
         return self.to_image(F.relu(self.bn(h), inplace=True)).tanh()
 
 
@@ -109,7 +137,11 @@ class DownBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, channels, image_size, image_size) -> logits (N, 1), by global sum pooling and a layer without bias."""
+    """Images (N, channels, image_size, image_size) -> logits (N, 1), by global sum pooling and a layer without bias.
+
+    labels where there are classes. Under projection too psi has no bias, as in the authors' network of 32 pixels; those
+    of other sizes have one. classify, for acgan: (logits, class logits (N, num_classes)).
+    """
 
     def __init__(
         self,
@@ -117,21 +149,29 @@ class Discriminator(nn.Module):
         channels: int = 3,
         base_channels: int | None = None,
         d_norm: Sequence[str] = ("none",),
+        num_classes: int = 0,
+        conditional: str = "none",
+        attention: int | None = None,
     ) -> None:
         super().__init__()
-        base, (*_, blocks) = architecture(image_size, base_channels)
-        widths = [channels, *(base * width for width, _ in blocks)]
-        self.blocks = nn.Sequential(
-            *(
-                DownBlock(widths[i], widths[i + 1], down, first=i == 0, d_norm=d_norm)
-                for i, (_, down) in enumerate(blocks)
-            )
-        )
+        self.num_classes = num_classes
+        base, (*_, rows) = architecture(image_size, base_channels)
+        classes = CONDITIONAL[conditional][1]
+        widths = [channels + classes.extra(num_classes), *(base * width for width, _ in rows)]
+        blocks: list[nn.Module] = []
+        for i, (_, down) in enumerate(rows):
+            blocks.append(DownBlock(widths[i], widths[i + 1], down, first=i == 0, d_norm=d_norm))
+            if down:  # the first map of its side
+                image_size //= 2
+                blocks += attention_at(image_size, attention, widths[i + 1])
+        self.blocks = nn.Sequential(*blocks)
         self.norm = feature_norm(d_norm, widths[-1])
         self.head = nn.Linear(widths[-1], 1, bias=False)
         initialise(self)
+        self.classes = classes(num_classes, widths[-1])  # last: the other weights are those of a D without it
+        initialise(self.classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.blocks(channels_last(x))  # (N, C, S', S')
-        h = F.relu(self.norm(h))
-        return self.head(h.sum(dim=(2, 3)))
+    def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:
+        h = self.blocks(channels_last(self.classes.beside(x, labels)))  # (N, C, S', S')
+        h = F.relu(self.norm(h)).sum(dim=(2, 3))
+        return self.classes.judged(self.head(h), h, labels, classify)

@@ -1,13 +1,13 @@
 """What the two updates optimise: the losses and regularizers of a configuration, and the batches that they take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from losses import LOSSES, REGULARIZERS, Regularizer
+from losses import LOSSES, REGULARIZERS, Regularizer, class_cross_entropy
 from models.spectral_norm import iteration
 from utils.config import Config
 from utils.distributed import local
@@ -18,13 +18,16 @@ class Batch(NamedTuple):
     """What an update takes, all random numbers in it drawn; None where it needs none of that.
 
     z: latents (N, z_dim). real: images (N, C, H, W) in [-1, 1]. alpha (N, 1, 1, 1) in [0, 1]: where the gradient
-    penalty looks, between real and fake. fake: samples of these z, which D's update draws itself.
+    penalty looks, between real and fake. fake: samples of these z, which D's update draws itself. labels: the classes
+    of z, and so of fake, and real_labels those of real: (N,) int64, of conditional networks.
     """
 
     z: Tensor
     real: Tensor | None = None
     alpha: Tensor | None = None
     fake: Tensor | None = None
+    labels: Tensor | None = None
+    real_labels: Tensor | None = None
 
     def local(self) -> "Batch":
         """This rank's share of a global batch."""
@@ -36,6 +39,13 @@ class Batch(NamedTuple):
         return [Batch._make(part) for part in zip(*fields, strict=True)]
 
 
+class Verdict(NamedTuple):
+    """What D says of images: logits (N, 1), and the cross-entropy of their classes, 0 where it does not classify."""
+
+    logits: Tensor
+    class_loss: Tensor | float = 0.0
+
+
 @dataclass(frozen=True)
 class Objective:
     """The losses of D and of G, and how D is judged by.
@@ -44,7 +54,8 @@ class Objective:
     real images. regularizers: of D, each with its weight. joint: one forward of D for real and fake images, so one
     power iteration an update as in the paper's algorithm 1; batch norm in D needs one for each. accumulate: parts, of
     one size, in which a batch is computed; u and v move in the first alone, and batch norm takes each part's own
-    statistics.
+    statistics. classifies: D tells the classes apart, as acgan's does; acgan_weight_D and acgan_weight_G are what the
+    cross-entropy of real images counts in D's loss, and that of samples in G's.
     """
 
     d_loss: Callable[..., Tensor]
@@ -52,28 +63,55 @@ class Objective:
     regularizers: tuple[tuple[Regularizer, float], ...] = ()
     joint: bool = True
     accumulate: int = 1
+    classifies: bool = False
+    acgan_weight_D: float = 1.0
+    acgan_weight_G: float = 1.0
 
     @classmethod
     def of(cls, config: Config) -> "Objective":
         """That of a run."""
         regularizer = REGULARIZERS[config.regularizer]
         regularizers = ((regularizer, config.regularizer_weight or regularizer.default_weight),)
-        return cls(*LOSSES[config.loss], regularizers, "batch" not in config.d_norm, config.accumulate)
+        return cls(
+            *LOSSES[config.loss],
+            regularizers,
+            joint="batch" not in config.d_norm,
+            accumulate=config.accumulate,
+            classifies=config.conditional == "acgan",
+            acgan_weight_D=config.acgan_weight_D,
+            acgan_weight_G=config.acgan_weight_G,
+        )
 
-    def judge(self, D: nn.Module, *images: Tensor | None, precision: Precision = FULL) -> tuple[Tensor, ...]:
-        """D's logits (N, 1) of each of these batches of images (N, C, H, W), of which some may be None, for none."""
-        seen = [part for part in images if part is not None]
+    def judge(self, D: nn.Module, *batches: tuple[Any, Any], precision: Precision = FULL) -> list[Verdict]:
+        """D's verdict on each of these batches, (images (N, C, H, W), their labels or None); none where images is None.
+
+        labels: the classes that conditional networks were asked for.
+        """
+        seen = [batch for batch in batches if batch[0] is not None]
+        outputs: Iterable[tuple[Tensor, ...]]
         if self.joint and len(seen) > 1:
-            return precision.call(D, torch.cat(seen)).split([len(part) for part in seen])
-        return tuple(precision.call(D, part) for part in seen)
+            sizes = [len(images) for images, _ in seen]
+            together = (None if parts[0] is None else torch.cat(parts) for parts in zip(*seen))
+            outputs = zip(*(output.split(sizes) for output in self._outputs(D, *together, precision=precision)))
+        else:
+            outputs = (self._outputs(D, *batch, precision=precision) for batch in seen)
+        return [
+            Verdict(logits, *(class_cross_entropy(class_logits, labels) for class_logits in rest))
+            for (logits, *rest), (_, labels) in zip(outputs, seen)
+        ]
+
+    def _outputs(self, D: nn.Module, *seen: Tensor | None, precision: Precision) -> tuple[Tensor, ...]:
+        """D's logits of images and labels, and its class logits where it classifies."""
+        return precision.call(D, *seen, classify=True) if self.classifies else (precision.call(D, *seen),)
 
     def penalty(self, D: nn.Module, batch: Batch) -> Tensor | float:
         """What the regularizers add to D's loss, in full precision."""
         penalties = [(found.penalty, weight) for found, weight in self.regularizers if found.penalty]
         if not penalties:
             return 0.0
+        seen = (batch.real, batch.fake, batch.alpha, batch.real_labels)
         with iteration(D, False):  # their forwards are of the same update
-            return sum(weight * penalty(D, batch.real, batch.fake, batch.alpha) for penalty, weight in penalties)
+            return sum(weight * penalty(D, *seen) for penalty, weight in penalties)
 
     def project(self, D: nn.Module) -> None:
         """What the regularizers do to D's weights after an update."""

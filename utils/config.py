@@ -59,6 +59,19 @@ class Config:
         choices=("none", "spectral", "weight", "batch", "layer"),
     )
     g_sn: bool = setting(False, "spectral normalization in G too")
+    conditional: str = setting(
+        "none",
+        "how both networks know of the class: projection, an embedding in D and batch norms of each class in G; acgan, "
+        "which has D tell the classes apart instead; concat, the class beside their inputs",
+        choices=("none", "projection", "acgan", "concat"),
+    )
+    acgan_weight_D: float = setting(
+        1.0, "acgan: factor of the classes' cross-entropy on real images in D's loss", low=0
+    )
+    acgan_weight_G: float = setting(1.0, "acgan: factor of the classes' cross-entropy on samples in G's loss", low=0)
+    attention: int | None = setting(
+        None, "dcgan, resnet: self-attention on the feature maps of so many pixels a side, in both networks", low=2
+    )
     loss: str = setting("hinge", "adversarial loss", choices=("bce", "hinge", "wasserstein", "lsgan"))
     regularizer: str = setting(
         "none",

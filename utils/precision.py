@@ -22,12 +22,17 @@ class Precision:
         self.dtype = HALF.get(amp) if device.type == "cuda" else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
-    def call(self, network: nn.Module, x: Tensor) -> Tensor:
-        """network(x), where half precision was asked for computed in it, and returned in float32."""
+    def call(self, network: nn.Module, *inputs: Tensor | None, **options: Any) -> Any:
+        """network(*inputs), where half precision was asked for computed in it, and returned in float32.
+
+        An input that is None is left out. A network may return one tensor or several.
+        """
+        given = [x for x in inputs if x is not None]
         if self.dtype is None:
-            return network(x)
+            return network(*given, **options)
         with torch.autocast(self.device_type, self.dtype):
-            return network(x).float()
+            found = network(*given, **options)
+            return found.float() if isinstance(found, Tensor) else tuple(part.float() for part in found)
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to what is there. The scaler keeps small ones off zero."""

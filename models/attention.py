@@ -1,0 +1,50 @@
+"""Self-attention between the pixels of a feature map: Zhang et al. 2019 (SAGAN, arXiv 1805.08318), section 3."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .convolution import Conv2d, channels_last
+
+LEAST = 2  # pixels a side: keys and values are pooled
+
+
+class SelfAttention(nn.Module):
+    """x + scale * attention(x), (N, C, H, W) -> the same; the scale is learned and 0 at the start.
+
+    As in the authors' code: queries and keys of C/8 channels, values of C/2, no biases, keys and values max-pooled 2x2,
+    products not divided by a root.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        narrow, half = max(1, channels // 8), max(1, channels // 2)
+        self.query, self.key = (Conv2d(channels, narrow, 1, bias=False) for _ in range(2))
+        self.value, self.output = Conv2d(channels, half, 1, bias=False), Conv2d(half, channels, 1, bias=False)
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.query(x).flatten(2)  # (N, C/8, HW)
+        key, value = (F.max_pool2d(layer(x), 2).flatten(2) for layer in (self.key, self.value))  # (N, ., HW/4)
+        attention = torch.bmm(query.transpose(1, 2), key).softmax(dim=2)  # (N, HW, HW/4)
+        found = torch.bmm(value, attention.transpose(1, 2).to(value.dtype))  # (N, C/2, HW)
+        return x + self.scale * self.output(channels_last(found.unflatten(2, x.shape[2:])))
+
+
+def attention_at(side: int, attention: int | None, channels: int) -> list[nn.Module]:
+    """The attention that follows a feature map of this side: one, or none where it is asked for at another side."""
+    return [SelfAttention(channels)] if side == attention else []
+
+
+def check_attention(attention: int, model: str, sides: Iterable[int] | None) -> None:
+    """ValueError where the networks have no feature maps of that side; sides: those that both have, None for none."""
+    if sides is None:
+        raise ValueError(f"attention is between the pixels of feature maps, which {model} does not have")
+    there = [side for side in sides if side >= LEAST]
+    if attention not in there:
+        raise ValueError(
+            f"attention {attention}: of this size, {model} has feature maps of {', '.join(map(str, there))} pixels a "
+            "side in both networks"
+        )
