@@ -7,7 +7,7 @@ number (Sedghi, Gupta and Long 2019, arXiv 1805.10408), and the product of such 
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,26 +15,28 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
-from models import dcgan, mlp, resnet
+from models.attention import SelfAttention
 from models.convolution import Conv2d
 from models.resampling import ConvAvgPool2d
 from models.spectral_norm import fold_weight, power_iteration, weight_matrix
 
-POOLING = 0.5  # the norm of 2x2 average pooling: each output is half the inner product with a unit vector of its own
+from .bounds import POOLING, Norms, Shapes, beside_image, lipschitz
+
 FRACTIONS, BETWEEN_PAIRS = 9, 64  # points on a line between a real image and a fake one, and such lines
 BATCH = 64  # images whose gradients are taken at once
+NO_BOUND = "dot-product attention is not Lipschitz (Kim et al. 2021, arXiv 2006.04710)"
 
 
 @torch.enable_grad()
-def input_gradient_norms(D: nn.Module, images: Tensor) -> Tensor:
-    """The Euclidean norm of D's gradient at each of the images (N, C, H, W): (N,), detached.
+def input_gradient_norms(D: nn.Module, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    """The Euclidean norm of D's gradient at each of the images (N, C, H, W), under its label if any: (N,), detached.
 
     D must treat images independently: in eval mode, where it has batch norms.
     """
     found = []
-    for part in images.detach().split(BATCH):
-        x = part.clone().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(D(x).sum(), x)
+    for part in zip(*(given.detach().split(BATCH) for given in _given(images, labels))):
+        x = part[0].clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(D(x, *part[1:]).sum(), x)
         found.append(gradient.flatten(1).norm(dim=1))
     return torch.cat(found)
 
@@ -84,81 +86,25 @@ def _normal_map(linear: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.autograd.grad(y, x, y.detach())[0]
 
 
-# ---- What bounds a network -----------------------------------------------------------------------------------------
-
-Norms = dict[nn.Module, float]
-Shapes = dict[nn.Module, tuple[int, ...]]
-
-
-def lipschitz(module: nn.Module, norms: Norms, shapes: Shapes) -> float:
-    """An upper bound of a module's Lipschitz constant in eval mode, in Euclidean norms: a float.
-
-    norms: {linear layer or convolution: its norm}; shapes: {module: the shape of its input without N}. ValueError for a
-    module whose slope no bound is known of.
-    """
-    for kind in type(module).__mro__:
-        if kind in BOUNDS:
-            return BOUNDS[kind](module, norms, shapes)
-    raise ValueError(f"no bound is known of the slope of a {type(module).__name__}")
-
-
-def _of_sequence(modules: Iterable[nn.Module], norms: Norms, shapes: Shapes) -> float:
-    return math.prod(lipschitz(module, norms, shapes) for module in modules)
-
-
-def _of_batch_norm(module: _BatchNorm, *_: Any) -> float:
-    if module.running_var is None:
-        raise ValueError("no bound is known of the slope of a batch norm without running statistics")
-    gain = 1.0 if module.weight is None else module.weight.double()
-    return (gain / (module.running_var.double() + module.eps).sqrt()).abs().max().item()
-
-
-def _of_group_norm(module: nn.GroupNorm, *_: Any) -> float:
-    # With c the centred input of n numbers and s^2 = |c|^2 / n + eps, the Jacobian is (I - c c^T / (n s^2)) / s after a
-    # projection: at most 1 / s, and that is 1 / sqrt(eps) at c = 0, so that no smaller bound holds for all inputs.
-    gain = 1.0 if module.weight is None else module.weight.abs().max().item()
-    return gain / math.sqrt(module.eps)
-
-
-def _of_down_block(block: resnet.DownBlock, norms: Norms, shapes: Shapes) -> float:
-    residual = _of_sequence((block.norm1, block.conv1, block.norm2, block.conv2), norms, shapes)  # and ReLUs
-    return residual + lipschitz(block.shortcut, norms, shapes) * (POOLING if block.down else 1.0)
-
-
-def _of_resnet(D: resnet.Discriminator, norms: Norms, shapes: Shapes) -> float:
-    _, height, width = shapes[D.norm]
-    summing = math.sqrt(height * width)  # each channel's inner product with a vector of ones
-    return summing * _of_sequence((D.blocks, D.norm, D.head), norms, shapes)
-
-
-BOUNDS: dict[type, Callable[..., float]] = {
-    nn.Linear: lambda module, norms, shapes: norms[module],
-    nn.Conv2d: lambda module, norms, shapes: norms[module],
-    nn.Identity: lambda *_: 1.0,
-    nn.Flatten: lambda *_: 1.0,
-    nn.ReLU: lambda *_: 1.0,
-    nn.LeakyReLU: lambda module, *_: max(1.0, abs(module.negative_slope)),
-    _BatchNorm: _of_batch_norm,
-    nn.GroupNorm: _of_group_norm,
-    nn.Sequential: _of_sequence,
-    resnet.DownBlock: _of_down_block,
-    resnet.Discriminator: _of_resnet,
-    dcgan.Discriminator: lambda D, norms, shapes: _of_sequence((D.layers, D.head), norms, shapes),
-    mlp.Discriminator: lambda D, norms, shapes: lipschitz(D.layers, norms, shapes),
-}
-
-
 # ---- The audit -----------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def audit(D: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Any]:
+def audit(
+    D: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    real_labels: Tensor | None = None,
+    fake_labels: Tensor | None = None,
+) -> dict[str, Any]:
     """Measure how steep D is in eval mode, on real and fake images (N, C, H, W) in [-1, 1]. D itself is not changed.
 
-    Returns plain values: `layers` and `normalizations`, in the order of the forward; `upper_bound` of D's Lipschitz
-    constant, image to logit, in Euclidean norms, and `upper_bound_reshaped`, what the same composition gives with the
-    norms of the reshaped weights, which is no bound; `gradient_norm` at real and fake images and at points between
-    them, and their maximum, `lower_bound`. ValueError for a D that cannot be bounded or is not finite.
+    The labels are a conditional D's; its bound is of all classes. Returns plain values: `layers` and `normalizations`,
+    in the order of the forward; `upper_bound` of D's Lipschitz constant, image to logit, in Euclidean norms, and
+    `upper_bound_reshaped`, what the same composition gives with the norms of the reshaped weights, which is no bound;
+    where attention has none, both are None and `no_bound` says why; `gradient_norm` at real and fake images and at
+    points between them, and their maximum, `lower_bound`. ValueError for another D that cannot be bounded, or one that
+    is not finite.
     """
     if not all(value.isfinite().all() for value in D.state_dict().values()):
         raise ValueError("the weights of D are not finite")
@@ -166,28 +112,38 @@ def audit(D: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Any]:
     exact = copy.deepcopy(D).double()
     device = next(D.parameters()).device
     real, fake = (images.to(device, torch.float32) for images in (real, fake))
-    shapes = _input_shapes(exact, real[:2].double())
+    real_labels, fake_labels = (None if labels is None else labels.to(device) for labels in (real_labels, fake_labels))
+    shapes = _input_shapes(exact, *(given[:2] for given in _given(real.double(), real_labels)))
     names = {module: name for name, module in exact.named_modules()}
-    used = [module for module in shapes if isinstance(module, (nn.Linear, nn.Conv2d))]
-    layers = [{"name": names[layer], **_spectrum(layer, shapes[layer])} for layer in used]
+    used = [module for module in shapes if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding))]
+    beside = beside_image(exact)
+    layers = [{"name": names[layer], **_spectrum(layer, shapes[layer], beside.get(layer, 0))} for layer in used]
     norms: Norms = {layer: found["operator_norm"] for layer, found in zip(used, layers)}
     pooling = [POOLING if isinstance(layer, ConvAvgPool2d) else 1.0 for layer in used]  # is not in the weight
     reshaped: Norms = {layer: found["sigma_svd"] * factor for layer, found, factor in zip(used, layers, pooling)}
     normalizations = [module for module in shapes if isinstance(module, (_BatchNorm, nn.GroupNorm))]
-    gradients = {name: input_gradient_norms(D, images) for name, images in _points(real, fake).items()}
+    points = _points((real, real_labels), (fake, fake_labels))
+    gradients = {name: input_gradient_norms(D, *seen) for name, seen in points.items()}
+    bounded = not any(isinstance(module, SelfAttention) for module in shapes)
+    bounds = {"upper_bound": norms, "upper_bound_reshaped": reshaped}
     return {
         "layers": layers,
         "normalizations": [
             {"name": names[module], "lipschitz": lipschitz(module, norms, shapes)} for module in normalizations
         ],
-        "upper_bound": lipschitz(exact, norms, shapes),
-        "upper_bound_reshaped": lipschitz(exact, reshaped, shapes),
+        **{name: lipschitz(exact, found, shapes) if bounded else None for name, found in bounds.items()},
+        **({} if bounded else {"no_bound": NO_BOUND}),
         "gradient_norm": {
             name: {"mean": found.mean().item(), "max": found.max().item(), "points": len(found)}
             for name, found in gradients.items()
         },
         "lower_bound": max(found.max().item() for found in gradients.values()),
     }
+
+
+def _given(*inputs: Tensor | None) -> list[Tensor]:
+    """What D takes of images and labels."""
+    return [found for found in inputs if found is not None]
 
 
 def _plain(D: nn.Module) -> nn.Module:
@@ -199,47 +155,61 @@ def _plain(D: nn.Module) -> nn.Module:
     return D
 
 
-def _input_shapes(D: nn.Module, images: Tensor) -> Shapes:
-    """{module: the shape of its input without N}, in the order of the forward of images (N, C, H, W)."""
+def _input_shapes(D: nn.Module, *seen: Tensor) -> Shapes:
+    """{module: the shape of its input without N}, in the order of the forward of images (N, C, H, W) and labels."""
     shapes: Shapes = {}
 
     def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         shapes.setdefault(module, tuple(inputs[0].shape[1:]))
 
     hooks = [module.register_forward_pre_hook(see) for module in D.modules()]
-    D(images)
+    D(*seen)
     for hook in hooks:
         hook.remove()
     return shapes
 
 
-def _points(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """Where D's gradient is looked at: the images, and points on the lines between pairs of them."""
-    pairs = min(len(real), len(fake), BETWEEN_PAIRS)
-    fractions = torch.linspace(0, 1, FRACTIONS + 2, device=real.device)[1:-1].view(-1, 1, 1, 1, 1)
-    return {"real": real, "fake": fake, "between": torch.lerp(real[:pairs], fake[:pairs], fractions).flatten(0, 1)}
+Seen = tuple[Tensor, Tensor | None]  # images and their labels
 
 
-def _spectrum(layer: nn.Linear | nn.Conv2d, shape: Sequence[int]) -> dict[str, Any]:
-    """What the audit says of a layer whose input is (1, *shape)."""
+def _points(real: Seen, fake: Seen) -> dict[str, Seen]:
+    """Where D's gradient is looked at: the images, and points on the lines between pairs of them, of the real label."""
+    pairs = min(len(real[0]), len(fake[0]), BETWEEN_PAIRS)
+    fractions = torch.linspace(0, 1, FRACTIONS + 2, device=real[0].device)[1:-1].view(-1, 1, 1, 1, 1)
+    between = torch.lerp(real[0][:pairs], fake[0][:pairs], fractions).flatten(0, 1)
+    labels = None if real[1] is None else real[1][:pairs].repeat(FRACTIONS, *[1] * (real[1].dim() - 1))
+    return {"real": real, "fake": fake, "between": (between, labels)}
+
+
+def _spectrum(layer: nn.Linear | nn.Conv2d | nn.Embedding, shape: Sequence[int], beside: int = 0) -> dict[str, Any]:
+    """What the audit says of a layer whose input is (1, *shape), the last `beside` channels of which tell the class.
+
+    Its operator norm is of what the image may change, of all others.
+    """
     W, values = weight_matrix(layer.weight), singular_values(layer.weight)
-    # The library's way of convolving: for a single image, other ways spend more on the weight than they save.
-    forward = functools.partial(nn.Conv2d.forward, layer) if isinstance(layer, Conv2d) else layer
-    constant = forward(torch.zeros(1, *shape, dtype=W.dtype, device=W.device))  # what the bias makes of nothing
-    return {
+    found = {
         "kind": _kind(layer),
         "input": list(shape),
         "weight": list(W.shape),
         "sigma_power_iteration": _iterated(W),
         "sigma_svd": values[0].item(),
-        "operator_norm": operator_norm(lambda x: forward(x) - constant, shape, W.device),
+        "operator_norm": values[0].item(),
         "singular_values": [float(f"{value:.6g}") for value in values.tolist()],
     }
+    if isinstance(layer, nn.Embedding):
+        return found | {"input": [len(W)]}  # the classes
+    # The library's way of convolving: for a single image, other ways spend more on the weight than they save.
+    forward = functools.partial(nn.Conv2d.forward, layer) if isinstance(layer, Conv2d) else layer
+    constant = forward(torch.zeros(1, *shape, dtype=W.dtype, device=W.device))  # what the bias makes of nothing
+    classes = torch.zeros(1, beside, *shape[1:], dtype=W.dtype, device=W.device)
+    image = (shape[0] - beside, *shape[1:])
+    norm = operator_norm(lambda x: forward(torch.cat([x, classes], dim=1)) - constant, image, W.device)
+    return found | {"operator_norm": norm}
 
 
-def _kind(layer: nn.Linear | nn.Conv2d) -> str:
-    if isinstance(layer, nn.Linear):
-        return "Linear"
+def _kind(layer: nn.Linear | nn.Conv2d | nn.Embedding) -> str:
+    if not isinstance(layer, nn.Conv2d):
+        return "Linear" if isinstance(layer, nn.Linear) else "Embedding"
     kind = f"Conv2d {'x'.join(map(str, layer.kernel_size))}"
     kind += f", stride {layer.stride[0]}" if layer.stride[0] > 1 else ""
     return kind + (" and pool" if isinstance(layer, ConvAvgPool2d) else "")
@@ -274,9 +244,9 @@ def summary(found: dict[str, Any]) -> str:
     for name, norms in found["gradient_norm"].items():
         lines.append(f"gradient norm, {name}: {norms['mean']:.4g} in the mean, {norms['max']:.4g} at most")
     points = sum(norms["points"] for norms in found["gradient_norm"].values())
+    seen = f"the steepest gradient seen at {points:,} points is {found['lower_bound']:.4g}"
+    if found["upper_bound"] is None:
+        return "\n".join([*lines, f"no bound of D's slope is known: {found['no_bound']}; {seen}"])
     lines.append(f"the reshaped weights' norms multiply to {found['upper_bound_reshaped']:.4g}, which is no bound")
-    lines.append(
-        f"D's slope is at most {found['upper_bound']:.4g} (product of the layers' true norms); the steepest gradient "
-        f"seen at {points:,} points is {found['lower_bound']:.4g}"
-    )
+    lines.append(f"D's slope is at most {found['upper_bound']:.4g} (product of the layers' true norms); {seen}")
     return "\n".join(lines)

@@ -150,7 +150,11 @@ def _on_dynamics(ends: dict[str, dict[str, float]]) -> str:
 def lipschitz(study: Study, results: Sequence[Result]) -> Figure:
     """For each method what its layers' norms allow of D's slope, and the steepest gradient that was seen."""
     figure, (axis,) = panels(1, 1, 0.3 * len(study.methods) + 1.1)
-    slopes, final = {}, _final_audits(results)
+    bounded = {
+        method: [audit for audit in audits if audit["upper_bound"] is not None]  # attention has no bound
+        for method, audits in _final_audits(results).items()
+    }
+    slopes, final = {}, {method: audits for method, audits in bounded.items() if audits}
     for method, audits in final.items():
         row = study.methods.index(method)
         pairs = [(audit["lower_bound"], audit["upper_bound"]) for audit in audits]

@@ -153,6 +153,12 @@ def _figure(figure: Figure, path: Path) -> str:
     )
 
 
+def _bound(audit: dict[str, Any]) -> str:
+    if audit["upper_bound"] is None:
+        return f"D's slope has no bound that is known ({audit['no_bound']})"
+    return f"D is no steeper than {number(audit['upper_bound'])}"
+
+
 def _audits(study: Study, results: Sequence[Result]) -> str:
     """The layers of a D under spectral norm and of one without, as evaluate.py --audit shows them."""
     setting, seed = shown_setting(study), study.seeds[0]
@@ -166,7 +172,7 @@ def _audits(study: Study, results: Sequence[Result]) -> str:
         off = max(abs(layer["sigma_svd"] - 1) for layer in audit["layers"])
         text = (
             f"{METHODS[method].label}, setting {setting}, seed {seed}: the largest singular value of a reshaped weight "
-            f"is off 1 by {off:.3f} at most. D is no steeper than {number(audit['upper_bound'])}, and was seen at "
+            f"is off 1 by {off:.3f} at most. {_bound(audit)}, and was seen at "
             f"{number(audit['lower_bound'])} on images, samples and between them."
         )
         parts.append(f"{_table(header, rows)}\n{_paragraph(text)}")

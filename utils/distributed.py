@@ -233,8 +233,10 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        scale = (self.weight * (variance + self.eps).rsqrt()).view(shape)
-        return centred * scale + self.bias.view(shape)
+        scale = (variance + self.eps).rsqrt()
+        if not self.affine:
+            return centred * scale.view(shape)
+        return centred * (self.weight * scale).view(shape) + self.bias.view(shape)
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
