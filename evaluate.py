@@ -202,7 +202,7 @@ def audit(
     if not fake.isfinite().all():
         raise UserError(f"{path}: the generator draws NaN or infinity: its weights are broken")
     try:
-        found = lipschitz.audit(D, to_float(chosen, generator), fake, labels)
+        found = lipschitz.audit(D, to_float(chosen, generator), fake, labels, labels)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     facts = {"checkpoint": str(path), "step": step, "ema": ema, "seed": config.seed, "model": config.model}

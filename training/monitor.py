@@ -112,7 +112,8 @@ def audit(run: "Run") -> None:
     """Write the audit of D as it is now to audits/step_NNNNNN.json."""
     check_weights(run.state)
     if rank() == 0:
-        text = json.dumps(lipschitz.audit(run.state.D, *probe(run.state, run.z))) + "\n"
+        real, fake, labels = probe(run.state, run.z)
+        text = json.dumps(lipschitz.audit(run.state.D, real, fake, labels, labels)) + "\n"
         path = run.run_dir / "audits" / f"step_{run.state.step:06d}.json"
         path.parent.mkdir(exist_ok=True)
         write_text(path, text)
