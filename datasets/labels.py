@@ -91,7 +91,9 @@ def named(classes: Sequence[str], words: Sequence[str]) -> list[int]:
             raise UserError(f"--labels {word} is ambiguous: it may be {told}; name the class in its own letters")
         if not candidates:
             names = ", ".join(classes[:SHOWN]) + (f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else "")
-            raise UserError(f"--labels {word}: there is no such class. The classes are {names}; or by number, 0 to "
-                            f"{len(classes) - 1}")
+            raise UserError(
+                f"--labels {word}: there is no such class. The classes are {names}; or by number, 0 to "
+                f"{len(classes) - 1}"
+            )
         found.append(candidates[0])
     return found

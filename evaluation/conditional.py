@@ -53,7 +53,9 @@ def accuracy(asked: Asked | None, answers: Tensor | None, known: Sequence[str]) 
     if answers is None or tuple(known) != names:
         reason = "there is no classifier of the classes" if answers is None else "the classifier knows other classes"
         return {"class_accuracy": {"mean": None, "reason": reason}}
-    table = torch.bincount(asked.labels * k + answers.argmax(1), minlength=k * k).view(k, k).double()  # asked, taken for
+    table = (
+        torch.bincount(asked.labels * k + answers.argmax(1), minlength=k * k).view(k, k).double()
+    )  # asked, taken for
     each = (table.diagonal() / table.sum(1)).tolist()  # NaN where a class was never asked for
     place = int((table - table.diag().diag()).argmax())
     asked_for, taken_for = divmod(place, k)

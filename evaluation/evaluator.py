@@ -119,10 +119,7 @@ class Evaluator:
         """
         self.load()
         counts = self.counts(protocols, num_samples, source.count)
-        if isinstance(source, Given) and source.count:  # images that exist: a part of them is to be like the whole
-            whole = source.count, source.count
-            part = any(pair != whole or not metrics.PROTOCOLS[name].shuffle for name, pair in counts.items())
-            source, facts = source.shuffled() if part else source, facts | {"samples_shuffled": part}
+        source, facts = in_order(source, facts, counts)
         references: dict[str, Any] = {name: self.reference(metrics.PROTOCOLS[name].split) for name in counts}
         if infinity and rank() == 0:
             for name, reference in references.items():
@@ -254,6 +251,17 @@ class Evaluator:
             "versions": {"python": platform.python_version()}
             | {package: importlib.metadata.version(package) for package in PACKAGES},
         }
+
+
+def in_order(
+    source: Source, facts: dict[str, Any], counts: dict[str, tuple[int, int]]
+) -> tuple[Source, dict[str, Any]]:
+    """The source and its facts; images that exist in a random order, where a part of them is to be like the whole."""
+    if not (isinstance(source, Given) and source.count):
+        return source, facts
+    whole = source.count, source.count
+    part = any(pair != whole or not metrics.PROTOCOLS[name].shuffle for name, pair in counts.items())
+    return source.shuffled() if part else source, facts | {"samples_shuffled": part}
 
 
 def scores(
