@@ -9,6 +9,14 @@ from .labels import Classes, classes_of
 from .sources import has_test_split, load_split
 
 __all__ = [
-    *("Batches", "Classes", "Images", "classes_of", "derived_seed", "has_test_split", "load_split", "quantise"),
-    *("steps_of", "to_float"),
+    "Batches",
+    "Classes",
+    "Images",
+    "classes_of",
+    "derived_seed",
+    "has_test_split",
+    "load_split",
+    "quantise",
+    "steps_of",
+    "to_float",
 ]

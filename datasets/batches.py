@@ -16,8 +16,9 @@ def derived_seed(*numbers: int) -> int:
 class Batches:
     """An endless stream of shuffled batches without replacement, whose position is two numbers.
 
-    labels (N,) int64, on the images' device: of a conditional run. The order of an epoch is a function of the seed and the epoch alone, so that a run resumes from (epoch, position).
-    A batch at the end of an epoch is filled up from the next.
+    The order of an epoch is a function of the seed and the epoch alone, so that a run resumes from (epoch, position).
+    A batch at the end of an epoch is filled up from the next. labels (N,) int64, on the images' device: of a
+    conditional run.
     """
 
     def __init__(self, images: Tensor, batch_size: int, seed: int, labels: Tensor | None = None) -> None:

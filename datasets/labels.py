@@ -11,7 +11,6 @@ from utils.config import Config
 from utils.errors import UserError
 
 from .batches import derived_seed
-from .image_files import list_images
 from .images import Images
 from .sources import folder_root
 

@@ -70,7 +70,7 @@ def test_a_folder_whose_classes_cannot_be_learned_is_refused_with_the_reason(tmp
 def test_images_without_labels_are_refused(tmp_path):
     save_image(tmp_path / "a.png", "red")
     config, images = folder(tmp_path, cat=2, dog=2)
-    with pytest.raises(UserError, match="needs the class of every training image.*beside its class folders"):
+    with pytest.raises(UserError, match=r"needs the class of every training image.*beside its class folders"):
         classes_of(config, images)
     digits, _ = resolve({"conditional": "acgan"})
     unknown = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.full((4,), -1), ())

@@ -78,7 +78,7 @@ def test_a_run_is_not_resumed_on_other_classes(tmp_path):
 def test_a_checkpoint_with_a_damaged_table_of_classes_is_refused(tmp_path, classes):
     path = train.train(start(tmp_path, **TWO_STEPS))
     rewrite(path, lambda content: content.update(classes=classes))
-    with pytest.raises(UserError, match="its (table of classes|generator) does not fit its configuration"):
+    with pytest.raises(UserError, match=r"its (table of classes|generator) does not fit its configuration"):
         load_generator(path)
 
 
