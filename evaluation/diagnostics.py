@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from utils.console import progress
+
 from .features import Classifier
 
 QUERIES = 5000  # images whose nearest neighbours are sought, at most: the cost grows with it
@@ -34,13 +36,15 @@ class Neighbours(NamedTuple):
     distances: Tensor
 
 
-def nearest(queries: Tensor, images: Tensor, k: int = 1, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def nearest(
+    queries: Tensor, images: Tensor, k: int = 1, own: Tensor | None = None, label: str = "nearest images"
+) -> tuple[Tensor, Tensor]:
     """The k nearest images (M, d) of each query (N, d): distances (N, k) and indices (N, k).
 
-    own (N,): the numbers that the queries have among the images; then none is its own neighbour.
+    own (N,): the numbers that the queries have among the images; then none is its own neighbour. label: of the bar.
     """
     found = []
-    for start in range(0, len(queries), CHUNK):
+    for start in progress(range(0, len(queries), CHUNK), label, unit="block"):
         apart = torch.cdist(queries[start : start + CHUNK], images)
         if own is not None:
             apart.scatter_(1, own[start : start + CHUNK, None], torch.inf)

@@ -139,7 +139,8 @@ def train_classifier(train: Images, device: torch.device, epochs: int) -> Classi
 @torch.inference_mode()
 def examine(network: nn.Module, split: Images, device: torch.device) -> dict[str, Any]:
     """What the classifier answers on a split: {accuracy, class_share}, shares of the images, a class each."""
-    answers = torch.cat([network(images.to(device))[1].argmax(1).cpu() for images in split.images.split(1000)])
+    parts = progress(split.images.split(1000), "the classifier's test", unit="block", disable=rank() > 0)
+    answers = torch.cat([network(images.to(device))[1].argmax(1).cpu() for images in parts])
     shares = torch.bincount(answers, minlength=len(split.classes)).double() / len(answers)
     return {"accuracy": (answers == split.labels).double().mean().item(), "class_share": shares.tolist()}
 

@@ -13,6 +13,7 @@ from evaluation import lipschitz, report
 from evaluation.diagnostics import spaced
 from evaluation.sampling import Generated
 from utils.combinations import warnings
+from utils.console import announced
 from utils.distributed import rank, world_size
 from utils.errors import Diverged
 from utils.files import write_text
@@ -168,8 +169,9 @@ def finish_pictures(run: "Run") -> None:
     config, run_dir = run.config, run.run_dir
     title = f"{config.dataset}, {config.model}, {config.loss}, D: {' + '.join(config.d_norm)}"
     try:
-        plots.plot_curves(run_dir, read_stats(run_dir), title)
-        plots.animate(run_dir)
+        with announced("drawing the curves and the animation"):
+            plots.plot_curves(run_dir, read_stats(run_dir), title)
+            plots.animate(run_dir)
     except Exception as error:  # whatever matplotlib and Pillow make of files that somebody else may have changed
         with contextlib.suppress(OSError):  # where the disk is full, log.txt cannot be written either
             run.logger.say(f"warning     the pictures in {run_dir / 'plots'} could not be made: {error}")
