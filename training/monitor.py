@@ -15,7 +15,7 @@ from evaluation.sampling import Generated
 from utils.combinations import warnings
 from utils.console import announced
 from utils.distributed import rank, world_size
-from utils.errors import Diverged
+from utils.errors import Diverged, Stopped
 from utils.files import write_text
 from utils.plots import grid
 
@@ -128,9 +128,14 @@ def score(run: "Run") -> None:
     check_weights(state)
     source = Generated(state.scored, config.z_dim, config.seed, state.device)
     facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
-    results, _ = evaluator.evaluate(
-        source, facts, config.protocol[:1], config.num_samples, quick=True, kid=config.eval_kid
-    )
+    try:
+        results, _ = evaluator.evaluate(
+            source, facts, config.protocol[:1], config.num_samples, quick=True, kid=config.eval_kid
+        )
+    except Stopped as stopped:  # while the classifier was trained; the run is saved after its next step
+        run.signals.stop = stopped.exit_code - 128
+        run.logger.say(str(stopped))
+        return
     if rank() == 0:
         run.logger.say(f"step {state.step:,}: {report.summary(results)}")
         run.logger.write(state.step, report.flat(results[0]))
