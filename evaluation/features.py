@@ -10,8 +10,8 @@ import signal
 import threading
 import urllib.error
 from collections.abc import Callable, Iterator
-from types import FrameType
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -194,8 +194,8 @@ def at_once(left: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        number = came[0] if came else signal.SIGINT
-        raise Stopped(f"{signal.Signals(number).name}: {left}", number) from None
+        raised = signal.Signals((came or [signal.SIGINT])[0])
+        raise Stopped(f"{raised.name}: {left}", raised) from None
     finally:
         for number, handler in taken.items():
             signal.signal(number, handler)

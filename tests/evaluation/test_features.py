@@ -122,7 +122,9 @@ def test_ctrl_c_while_the_classifier_is_trained_leaves_nothing_and_the_next_star
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr(features.F, "cross_entropy", lambda *given: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(Stopped, match="SIGINT: the classifier of digits is not kept, .* trains it anew") as stopped:
+        with pytest.raises(
+            Stopped, match=r"SIGINT: the classifier of digits is not kept, .* trains it anew"
+        ) as stopped:
             features.load_extractor(digits_config(tmp_path), few, CPU, quiet)
     assert stopped.value.exit_code == 130
     assert signal.getsignal(signal.SIGINT) is before
