@@ -58,11 +58,27 @@ def spaced(total: int, count: int) -> Tensor:
     return torch.arange(min(count, total)) * total // min(count, total)
 
 
+def unseen_distances(training: Tensor, unseen: Tensor | None = None) -> Tensor:
+    """How far unseen images (K, d) lie from the nearest training image (M, d): (n,), of some 5,000 at most.
+
+    Without unseen images, it is training images without themselves. No sample changes this.
+    """
+    if unseen is None:
+        own = spaced(len(training), QUERIES)
+        return nearest(training[own], training, own=own, label="nearest of training images")[0][:, 0]
+    return nearest(unseen[spaced(len(unseen), QUERIES)], training, label="nearest of unseen images")[0][:, 0]
+
+
 def memorisation(
-    samples: Tensor, training: Tensor, unseen: Tensor | None = None, name: str = "training"
+    samples: Tensor,
+    training: Tensor,
+    unseen: Tensor | None = None,
+    name: str = "training",
+    distances: Tensor | None = None,
 ) -> tuple[dict[str, Any], Neighbours]:
     """How near samples (N, d) lie to training images (M, d), beside how near unseen images (K, d) lie.
 
+    distances: what unseen_distances() gives for these images, if it is known.
     nearer: the probability that a sample is nearer to a training image than an unseen image is (0.5: alike; the effect
     size of the Mann-Whitney test, as in Meehan et al. 2020). name: what the training images are called in words.
     Returns (dict, Neighbours).
@@ -70,18 +86,14 @@ def memorisation(
     from scipy import stats
 
     chosen = spaced(len(samples), QUERIES)
-    of_samples, indices = nearest(samples[chosen], training, NEIGHBOURS)
-    if unseen is None:
-        own = spaced(len(training), QUERIES)
-        of_unseen, _ = nearest(training[own], training, own=own)
-    else:
-        of_unseen, _ = nearest(unseen[spaced(len(unseen), QUERIES)], training)
-    first, other = of_samples[:, 0].numpy(), of_unseen[:, 0].numpy()
+    of_samples, indices = nearest(samples[chosen], training, NEIGHBOURS, label="nearest of samples")
+    of_unseen = unseen_distances(training, unseen) if distances is None else distances
+    first, other = of_samples[:, 0].numpy(), of_unseen.numpy()
     found = {
         "real": f"{name} images",
         "unseen": "test images" if unseen is not None else f"other {name} images",
         "distance_of_samples": of_samples[:, 0].median().item(),
-        "distance_of_unseen": of_unseen[:, 0].median().item(),
+        "distance_of_unseen": of_unseen.median().item(),
         "nearer": float(stats.mannwhitneyu(other, first).statistic / len(first) / len(other)),
     }
     shown = torch.cat([of_samples[:, 0].argsort()[:PICTURED], spaced(len(of_samples), PICTURED)])

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +72,28 @@ class Reference:
         self.features, self.statistics, self.beside = features, statistics, beside
         self.logits: Tensor | None = None
         self.kernel_means: dict[tuple[int, ...], np.ndarray] = {}  # what metrics.kernel_sums() found of it
+        self.known: dict[str, Tensor] = {}
 
     @functools.cached_property
     def radii(self) -> Tensor:
         """What manifold.radii() gives for the features; its cost grows with the square of their number."""
-        facts = {"neighbours": manifold.FARTHEST}
-        found = self.beside.load("radii", facts) if self.beside else None
-        if found is None:
-            found = manifold.radii(self.features, "neighbours of real images")
-            if self.beside:
-                self.beside.keep("radii", facts, found, "the distances between real images are")
-        return found
+        facts, what = {"neighbours": manifold.FARTHEST}, "the distances between real images are"
+        return self.kept("radii", facts, lambda: manifold.radii(self.features, "neighbours of real images"), what)
+
+    def kept(self, name: str, facts: dict[str, Any], make: Callable[[], Tensor], what: str) -> Tensor:
+        """What make() gives and no sample changes: from memory, from beside the reference, or made now and kept there.
+
+        facts: what it depends on beside the reference. what: such as "the radii are", where they cannot be kept.
+        """
+        place = f"{name}_{_digest(facts)}"
+        if place not in self.known:
+            found = self.beside.load(name, facts) if self.beside else None
+            if found is None:
+                found = make()
+                if self.beside:
+                    self.beside.keep(name, facts, found, what)
+            self.known[place] = found
+        return self.known[place]
 
     @functools.cached_property
     def root(self) -> np.ndarray:
