@@ -64,7 +64,7 @@ def log(run: "Run") -> dict[str, float]:
     run.logger.write(state.step, line)
     if share := run.waiting.slowed():
         advice = "end some, or take fewer --threads" if torch.get_num_threads() > 1 else "end some of them"
-        run.logger.say(f"slowed      others have the cores, waited for {share:.0%} of the time: {advice}")
+        run.logger.say(f"slowed      other programs had the cores {share:.0%} of the time, the run waited: {advice}")
     run.start_clock()
     return line
 
