@@ -26,6 +26,7 @@ from training.checkpoint import load_discriminator, load_trained
 from training.logger import append
 from training.run_dir import by_run, latest, own_stem, stem_of
 from utils.config import comparison
+from utils.console import announced, progress
 from utils.distributed import broadcast, on_rank_zero, processes, rank, rank_zero_first, say_once, select_device
 from utils.errors import UserError, refuse_if, run_as_script
 from utils.files import check_target, write_text
@@ -134,7 +135,8 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
     if rank() > 0:
         return []
     if keep:
-        save_samples(keep, torch.stack(list(images_at(source, range(drawn)))))
+        images = progress(images_at(source, range(drawn)), "samples to keep", drawn, unit="image")
+        save_samples(keep, torch.stack(list(images)))
         print(f"{drawn:,} scored images are in {keep}")
     if sentence := report.best_and_last(results, found[0]):
         print(sentence)
@@ -202,7 +204,8 @@ def audit(
     if not fake.isfinite().all():
         raise UserError(f"{path}: the generator draws NaN or infinity: its weights are broken")
     try:
-        found = lipschitz.audit(D, to_float(chosen, generator), fake, labels, labels)
+        with announced("measuring D's layers and its slope"):
+            found = lipschitz.audit(D, to_float(chosen, generator), fake, labels, labels)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     facts = {"checkpoint": str(path), "step": step, "ema": ema, "seed": config.seed, "model": config.model}

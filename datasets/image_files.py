@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.console import announced, progress
 from utils.errors import UserError, memory_ran_out, refuse_if
 from utils.files import check_target, write_atomically
+from utils.launcher import own_rank
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # Pillow knows others, some of which start programs
@@ -56,7 +58,7 @@ def read_images(paths: Sequence[str | Path], image_size: int, channels: int, res
 
     images = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
     image: Image.Image
-    for path, out in zip(paths, images):
+    for path, out in progress(zip(paths, images), "reading images", len(paths), unit="image", disable=own_rank() > 0):
         try:
             with Image.open(path, formats=FORMATS) as image:
                 if not resize:
@@ -101,7 +103,7 @@ def load_samples(path: str | Path, image_size: int, channels: int) -> Tensor:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_NPZ:
                 raise ValueError("it unpacks to more than 16 GiB")
-        with np.load(path, allow_pickle=False) as content:
+        with announced(f"reading {path}"), np.load(path, allow_pickle=False) as content:
             names = [name for name in NPZ_KEYS if name in content]
             array = content[names[0]] if names else None
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a file that is damaged or something else
@@ -128,8 +130,9 @@ def load_samples(path: str | Path, image_size: int, channels: int) -> Tensor:
 def save_samples(path: str | Path, images: Tensor) -> None:
     """Save images (N, C, H, W) uint8 as an .npz that load_samples() reads."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, samples=images.permute(0, 2, 3, 1).numpy())
-    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+    with announced(f"writing {len(images):,} images into {path}"):
+        np.savez_compressed(buffer, samples=images.permute(0, 2, 3, 1).numpy())
+        write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
 
 
 def check_npz(flag: str, path: str | None) -> None:

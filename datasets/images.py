@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.console import announced
+
 RESIZE_CHUNK = 2048  # images resized at once, to bound the memory of their float copies
 
 
@@ -19,7 +21,8 @@ class Images(NamedTuple):
 
     def sha256(self) -> str:
         """A hash of all pixels and labels: whether two runs saw the same data."""
-        digest = hashlib.sha256(self.images.contiguous().numpy().data)
+        with announced("computing the hash of the images"):
+            digest = hashlib.sha256(self.images.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from utils.config import Config
+from utils.console import announced
 from utils.errors import UserError, explaining_memory, memory_ran_out
 
 from .image_files import list_images, read_images
@@ -107,7 +108,7 @@ def load_split(config: Config, split: str = "train") -> Images:
             return load_folder(config.data_dir, split, config.image_size, config.channels)
         source = SOURCES[config.dataset]
         try:
-            with _download_timeout():
+            with _download_timeout(), announced(f"loading {config.dataset}"):
                 images, labels, classes = source.load(config.data_dir, split)
             if len(images) != len(labels):
                 raise ValueError(f"{len(images)} images but {len(labels)} labels")
@@ -115,7 +116,8 @@ def load_split(config: Config, split: str = "train") -> Images:
             if memory_ran_out(error):
                 raise
             raise UserError(_why_not(config, source, error)) from error
-        return Images(fit(images, config.image_size, config.channels), labels, classes)
+        with announced(f"resizing the images of {config.dataset}"):
+            return Images(fit(images, config.image_size, config.channels), labels, classes)
 
 
 @contextlib.contextmanager

@@ -34,11 +34,11 @@ class _Weighted(NamedTuple):
     products: np.ndarray  # (N, r) float32: a product is rounded in proportion to its own size
 
 
-def _weighted(features: Tensor, root: np.ndarray, weights: np.ndarray) -> _Weighted:
+def _weighted(features: Tensor, root: np.ndarray, weights: np.ndarray, label: str) -> _Weighted:
     mean = sum(part.double().sum(0) for part in features.split(CHUNK)).numpy() / len(features)
     moved, squares = np.zeros((len(weights), len(mean))), np.empty(len(features))
     products = np.empty((len(features), root.shape[1]), np.float32)
-    for start in range(0, len(features), CHUNK):
+    for start in progress(range(0, len(features), CHUNK), f"{label}: products", unit="block"):
         rows = slice(start, start + CHUNK)
         part = features[rows].double().numpy() - mean
         moved += weights[:, rows].astype(float) @ part
@@ -49,7 +49,7 @@ def _weighted(features: Tensor, root: np.ndarray, weights: np.ndarray) -> _Weigh
 
 def fids(features: Tensor, reference: Reference, weights: np.ndarray, label: str) -> np.ndarray:
     """The FID of samples' features (N, d), each counted as often as weights (R, N) say: (R,), in float64."""
-    found = _weighted(features, reference.root, weights)
+    found = _weighted(features, reference.root, weights, label)
     mu, trace = reference.statistics["mu"], np.trace(reference.statistics["sigma"])
     scores = []
     for counts, moved in zip(progress(weights, label, unit="resample"), found.moved):

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from utils.console import progress
+
 from .features import Classifier
 
 QUERIES = 5000  # images whose nearest neighbours are sought, at most: the cost grows with it
@@ -34,13 +36,15 @@ class Neighbours(NamedTuple):
     distances: Tensor
 
 
-def nearest(queries: Tensor, images: Tensor, k: int = 1, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def nearest(
+    queries: Tensor, images: Tensor, k: int = 1, own: Tensor | None = None, label: str = "nearest images"
+) -> tuple[Tensor, Tensor]:
     """The k nearest images (M, d) of each query (N, d): distances (N, k) and indices (N, k).
 
-    own (N,): the numbers that the queries have among the images; then none is its own neighbour.
+    own (N,): the numbers that the queries have among the images; then none is its own neighbour. label: of the bar.
     """
     found = []
-    for start in range(0, len(queries), CHUNK):
+    for start in progress(range(0, len(queries), CHUNK), label, unit="block"):
         apart = torch.cdist(queries[start : start + CHUNK], images)
         if own is not None:
             apart.scatter_(1, own[start : start + CHUNK, None], torch.inf)
@@ -54,11 +58,27 @@ def spaced(total: int, count: int) -> Tensor:
     return torch.arange(min(count, total)) * total // min(count, total)
 
 
+def unseen_distances(training: Tensor, unseen: Tensor | None = None) -> Tensor:
+    """How far unseen images (K, d) lie from the nearest training image (M, d): (n,), of some 5,000 at most.
+
+    Without unseen images, it is training images without themselves. No sample changes this.
+    """
+    if unseen is None:
+        own = spaced(len(training), QUERIES)
+        return nearest(training[own], training, own=own, label="nearest of training images")[0][:, 0]
+    return nearest(unseen[spaced(len(unseen), QUERIES)], training, label="nearest of unseen images")[0][:, 0]
+
+
 def memorisation(
-    samples: Tensor, training: Tensor, unseen: Tensor | None = None, name: str = "training"
+    samples: Tensor,
+    training: Tensor,
+    unseen: Tensor | None = None,
+    name: str = "training",
+    distances: Tensor | None = None,
 ) -> tuple[dict[str, Any], Neighbours]:
     """How near samples (N, d) lie to training images (M, d), beside how near unseen images (K, d) lie.
 
+    distances: what unseen_distances() gives for these images, if it is known.
     nearer: the probability that a sample is nearer to a training image than an unseen image is (0.5: alike; the effect
     size of the Mann-Whitney test, as in Meehan et al. 2020). name: what the training images are called in words.
     Returns (dict, Neighbours).
@@ -66,18 +86,14 @@ def memorisation(
     from scipy import stats
 
     chosen = spaced(len(samples), QUERIES)
-    of_samples, indices = nearest(samples[chosen], training, NEIGHBOURS)
-    if unseen is None:
-        own = spaced(len(training), QUERIES)
-        of_unseen, _ = nearest(training[own], training, own=own)
-    else:
-        of_unseen, _ = nearest(unseen[spaced(len(unseen), QUERIES)], training)
-    first, other = of_samples[:, 0].numpy(), of_unseen[:, 0].numpy()
+    of_samples, indices = nearest(samples[chosen], training, NEIGHBOURS, label="nearest of samples")
+    of_unseen = unseen_distances(training, unseen) if distances is None else distances
+    first, other = of_samples[:, 0].numpy(), of_unseen.numpy()
     found = {
         "real": f"{name} images",
         "unseen": "test images" if unseen is not None else f"other {name} images",
         "distance_of_samples": of_samples[:, 0].median().item(),
-        "distance_of_unseen": of_unseen[:, 0].median().item(),
+        "distance_of_unseen": of_unseen.median().item(),
         "nearer": float(stats.mannwhitneyu(other, first).statistic / len(first) / len(other)),
     }
     shown = torch.cat([of_samples[:, 0].argsort()[:PICTURED], spaced(len(of_samples), PICTURED)])

@@ -53,6 +53,7 @@ class Evaluator:
         if has_test_split(self.config):
             self.splits["test"] = None  # loaded when it is asked for
         self.references: dict[str, Reference | None] = {}
+        self.sha256 = functools.cache(lambda split: self.images(split).sha256())
 
     def load(self) -> None:
         """Load the extractor and the classifier of class shares, or train it now; on every rank at once."""
@@ -202,7 +203,12 @@ class Evaluator:
                 return [taken.features[chosen], answers[chosen]] if taken and answers is not None else None
             return extract([self.extractor], Given(images.images[chosen]), len(chosen), self.device, what)
 
-        facts = {"what": what, "num": len(chosen), "data_sha256": images.sha256(), "kid_subsets": metrics.KID_SUBSETS}
+        facts = {
+            "what": what,
+            "num": len(chosen),
+            "data_sha256": self.sha256(other),
+            "kid_subsets": metrics.KID_SUBSETS,
+        }
         return held_out.load_or_score(reference, facts, take)
 
     def diagnose(
@@ -213,8 +219,11 @@ class Evaluator:
         Returns what a result holds of it, and what plots.plot_neighbours() takes.
         """
         real = "reference" if self.folder else "training"
-        others = unseen.features if unseen else None
-        memorisation, found = diagnostics.memorisation(samples, training.features, others, real)
+        parts = training.features, unseen.features if unseen else None
+        facts = {"queries": diagnostics.QUERIES, "unseen_sha256": self.sha256("test") if unseen else None}
+        make, what = functools.partial(diagnostics.unseen_distances, *parts), "the distances of unseen images are"
+        apart = training.kept("unseen", facts, make, what)
+        memorisation, found = diagnostics.memorisation(samples, *parts, real, apart)
         diversity = diagnostics.diversity(samples, training.features)
         shown = torch.stack(list(images_at(source, found.samples.tolist())))
         pictures = shown, self.images("train").images[found.training]
@@ -231,7 +240,7 @@ class Evaluator:
             "dataset": self.config.dataset,
             "reference": self.folder,
             "split": split,
-            "data_sha256": images.sha256(),
+            "data_sha256": self.sha256(split),
             "num_real": num_real,
             "num_samples": num_samples,
             "inception_score_samples": is_samples,

@@ -4,10 +4,14 @@ Inception is torch-fidelity's conversion of the TensorFlow 2015-12-05 network wi
 small CNN trained once on the data set's own labels, for images that Inception was not made for, and needs no network.
 """
 
+import contextlib
 import hashlib
+import signal
+import threading
 import urllib.error
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,8 +21,8 @@ from torch.nn import functional as F
 from datasets import Images, has_test_split, load_split
 from utils.config import Config
 from utils.console import progress
-from utils.distributed import rank
-from utils.errors import UserError
+from utils.distributed import rank, world_size
+from utils.errors import Stopped, UserError
 from utils.files import file_sha256, load_tensors, save
 from utils.threads import all_cores
 
@@ -139,7 +143,8 @@ def train_classifier(train: Images, device: torch.device, epochs: int) -> Classi
 @torch.inference_mode()
 def examine(network: nn.Module, split: Images, device: torch.device) -> dict[str, Any]:
     """What the classifier answers on a split: {accuracy, class_share}, shares of the images, a class each."""
-    answers = torch.cat([network(images.to(device))[1].argmax(1).cpu() for images in split.images.split(1000)])
+    parts = progress(split.images.split(1000), "the classifier's test", unit="block", disable=rank() > 0)
+    answers = torch.cat([network(images.to(device))[1].argmax(1).cpu() for images in parts])
     shares = torch.bincount(answers, minlength=len(split.classes)).double() / len(answers)
     return {"accuracy": (answers == split.labels).double().mean().item(), "class_share": shares.tolist()}
 
@@ -167,6 +172,35 @@ def keep(path: Path, content: dict[str, Any], what: str, say: Say) -> None:
         say(f"{what} not kept for the next time: {error}")
 
 
+@contextlib.contextmanager
+def at_once(left: str) -> Iterator[None]:
+    """Within it, Ctrl-C stops at once what takes minutes, and so does SIGTERM in a run, which else only notes them.
+
+    Raises Stopped, which says what is left undone. Several processes note signals as before, to stop together.
+    """
+    if world_size() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = {number: handler for number, handler in before.items() if callable(handler)}  # not what ends the process
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raised = signal.Signals((came or [signal.SIGINT])[0])
+        raise Stopped(f"{raised.name}: {left}", raised) from None
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+
+
 def load_classifier(config: Config, train: Images | None, device: torch.device, say: Say) -> Classifier:
     """The data set's classifier: from its file in data_dir/.cache, or trained now and kept there.
 
@@ -182,7 +216,7 @@ def load_classifier(config: Config, train: Images | None, device: torch.device, 
         epochs = min(max(3, 100_000 // len(train.images)), 100)  # small sets need more passes
         say(f"training the classifier that scores {config.dataset}, once ({epochs} epochs)")
         tested, where = (load_split(config, "test"), "test") if has_test_split(config) else (train, "training")
-        with all_cores():
+        with all_cores(), at_once(f"the classifier of {config.dataset} is not kept, and the next score trains it anew"):
             network = train_classifier(train, device, epochs)
             network.examined = {"split": where, **examine(network, tested._replace(classes=train.classes), device)}
         weights = {name: value.cpu() for name, value in network.state_dict().items()}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from utils.console import progress
+from utils.console import announced, progress
 
 from . import manifold
 from .reference import Reference, fid_statistics
@@ -76,7 +76,8 @@ def inception_score(logits: Tensor, shuffle: bool = True) -> dict[str, float]:
     """{mean, std} over 10 splits of the samples' logits (N, k)."""
     from torch_fidelity import metric_isc
 
-    found = metric_isc.isc_features_to_metric(logits, splits=IS_SPLITS, shuffle=shuffle)
+    with announced("computing the Inception Score"):
+        found = metric_isc.isc_features_to_metric(logits, splits=IS_SPLITS, shuffle=shuffle)
     return {"mean": found[metric_isc.KEY_METRIC_ISC_MEAN], "std": found[metric_isc.KEY_METRIC_ISC_STD]}
 
 
@@ -84,7 +85,9 @@ def fid(features: Tensor, reference: Reference) -> float:
     """FID of samples' features (N, d) against a Reference."""
     from torch_fidelity import metric_fid
 
-    found = metric_fid.fid_statistics_to_metric(fid_statistics(features), reference.statistics, verbose=False)
+    statistics = fid_statistics(features)
+    with announced("computing the FID"):
+        found = metric_fid.fid_statistics_to_metric(statistics, reference.statistics, verbose=False)
     return found[metric_fid.KEY_METRIC_FID]
 
 

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from datasets import Images
 from utils.config import Config
+from utils.console import announced
 from utils.distributed import broadcast, rank
 from utils.files import load_tensors
 from utils.threads import all_cores
@@ -30,7 +32,8 @@ def fid_statistics(features: Tensor) -> dict[str, np.ndarray]:
     """The mean and covariance of features (N, d), as {mu, sigma}."""
     from torch_fidelity import metric_fid
 
-    return metric_fid.fid_features_to_statistics(features)
+    with announced(f"computing the covariance of {len(features):,} features"):
+        return metric_fid.fid_features_to_statistics(features)
 
 
 class Beside:
@@ -69,22 +72,34 @@ class Reference:
         self.features, self.statistics, self.beside = features, statistics, beside
         self.logits: Tensor | None = None
         self.kernel_means: dict[tuple[int, ...], np.ndarray] = {}  # what metrics.kernel_sums() found of it
+        self.known: dict[str, Tensor] = {}
 
     @functools.cached_property
     def radii(self) -> Tensor:
         """What manifold.radii() gives for the features; its cost grows with the square of their number."""
-        facts = {"neighbours": manifold.FARTHEST}
-        found = self.beside.load("radii", facts) if self.beside else None
-        if found is None:
-            found = manifold.radii(self.features, "neighbours of real images")
-            if self.beside:
-                self.beside.keep("radii", facts, found, "the distances between real images are")
-        return found
+        facts, what = {"neighbours": manifold.FARTHEST}, "the distances between real images are"
+        return self.kept("radii", facts, lambda: manifold.radii(self.features, "neighbours of real images"), what)
+
+    def kept(self, name: str, facts: dict[str, Any], make: Callable[[], Tensor], what: str) -> Tensor:
+        """What make() gives and no sample changes: from memory, from beside the reference, or made now and kept there.
+
+        facts: what it depends on beside the reference. what: such as "the radii are", where they cannot be kept.
+        """
+        place = f"{name}_{_digest(facts)}"
+        if place not in self.known:
+            found = self.beside.load(name, facts) if self.beside else None
+            if found is None:
+                found = make()
+                if self.beside:
+                    self.beside.keep(name, facts, found, what)
+            self.known[place] = found
+        return self.known[place]
 
     @functools.cached_property
     def root(self) -> np.ndarray:
         """A root R (d, r) of the covariance R R^T, of its rank r: constant or dependent features add no column."""
-        values, vectors = np.linalg.eigh(self.statistics["sigma"])
+        with announced("computing a root of the real covariance"):
+            values, vectors = np.linalg.eigh(self.statistics["sigma"])
         kept = values > max(values.max(), 0) * len(values) * np.finfo(values.dtype).eps
         return vectors[:, kept] * np.sqrt(values[kept])
 
@@ -109,7 +124,8 @@ def load_reference(
     }
     path = Path(config.data_dir) / CACHE / f"reference_{config.dataset}_{split}_{_digest(key)}.pt"
     beside = Beside(path, key, say)
-    cached = _cached(path, key, beside) if rank() == 0 else None
+    with announced(f"reading the features of the {split} images, which were kept"):
+        cached = _cached(path, key, beside) if rank() == 0 else None
     if broadcast(cached is not None):
         return cached
     found = extract([extractor], Given(images.images), len(images.images), device, f"{split} images")
@@ -121,7 +137,8 @@ def load_reference(
     reference.logits = logits
     tensors = {name: torch.from_numpy(value) for name, value in reference.statistics.items()}
     content = {"key": key, "features": features.clone(), "statistics": tensors, "sha256": _checksum(reference)}
-    keep(path, content, f"the features of the {split} images are", say)
+    with announced(f"keeping the features of the {split} images for the next time"):
+        keep(path, content, f"the features of the {split} images are", say)
     return reference
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from utils.console import announced
 from utils.errors import UserError
 from utils.files import write_text
 
@@ -198,14 +199,19 @@ def draw(stem: Path, results: Sequence[Result], pictures: Mapping[str, tuple[Ten
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"the scores are written, but no pictures can be into {folder}: {error.strerror}") from error
-    drawn = []
+    with announced("drawing the scores"):
+        return list(_draw(folder, stem.name, results, pictures))
+
+
+def _draw(
+    folder: Path, name: str, results: Sequence[Result], pictures: Mapping[str, tuple[Tensor, ...] | None]
+) -> Iterator[Path]:
     if len({step_of(result) for result in results} - {None}) > 1:
         groups = in_groups(results)
-        drawn.append(plots.plot_scores(folder / f"{stem.name}_scores.png", dict(zip(labels(groups), groups))))
-    for name, neighbours in pictures.items():
+        yield plots.plot_scores(folder / f"{name}_scores.png", dict(zip(labels(groups), groups)))
+    for picture, neighbours in pictures.items():
         if neighbours:
-            drawn.append(plots.plot_neighbours(folder / f"{name}_neighbours.png", *neighbours))
-    return drawn
+            yield plots.plot_neighbours(folder / f"{picture}_neighbours.png", *neighbours)
 
 
 def in_groups(results: Sequence[Result]) -> list[list[Result]]:

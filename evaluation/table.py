@@ -238,7 +238,8 @@ def _escape_md(text: str) -> str:
 
 
 TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-TEX |= {"<": r"\textless{}", ">": r"\textgreater{}"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+TEX |= {"[": "{[}", "*": "{*}"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
 def _escape_tex(text: str) -> str:

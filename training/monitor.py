@@ -14,8 +14,9 @@ from evaluation.diagnostics import spaced
 from evaluation.sampling import Generated
 from utils.combinations import warnings
 from utils.config import Config
+from utils.console import announced
 from utils.distributed import rank, world_size
-from utils.errors import Diverged
+from utils.errors import Diverged, Stopped
 from utils.files import write_text
 from utils.plots import grid
 
@@ -65,7 +66,7 @@ def log(run: "Run") -> dict[str, float]:
     run.logger.write(state.step, line)
     if share := run.waiting.slowed():
         advice = "end some, or take fewer --threads" if torch.get_num_threads() > 1 else "end some of them"
-        run.logger.say(f"slowed      others have the cores, waited for {share:.0%} of the time: {advice}")
+        run.logger.say(f"slowed      other programs had the cores {share:.0%} of the time, the run waited: {advice}")
     run.start_clock()
     return line
 
@@ -159,9 +160,14 @@ def score(run: "Run") -> None:
     source = Generated(state.scored, config.z_dim, config.seed, state.device, state.classes)
     facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
     facts |= conditional.facts(config, state.classes)
-    results, _ = evaluator.evaluate(
-        source, facts, config.protocol[:1], config.num_samples, quick=True, kid=config.eval_kid
-    )
+    try:
+        results, _ = evaluator.evaluate(
+            source, facts, config.protocol[:1], config.num_samples, quick=True, kid=config.eval_kid
+        )
+    except Stopped as stopped:  # while the classifier was trained; the run is saved after its next step
+        run.signals.stop = stopped.exit_code - 128
+        run.logger.say(str(stopped))
+        return
     if rank() == 0:
         run.logger.say(f"step {state.step:,}: {report.summary(results)}")
         run.logger.write(state.step, report.flat(results[0]))
@@ -211,8 +217,9 @@ def finish_pictures(run: "Run") -> None:
     config, run_dir = run.config, run.run_dir
     title = f"{config.dataset}, {config.model}, {config.loss}, D: {' + '.join(config.d_norm)}"
     try:
-        plots.plot_curves(run_dir, read_stats(run_dir), title)
-        plots.animate(run_dir)
+        with announced("drawing the curves and the animation"):
+            plots.plot_curves(run_dir, read_stats(run_dir), title)
+            plots.animate(run_dir)
     except Exception as error:  # whatever matplotlib and Pillow make of files that somebody else may have changed
         with contextlib.suppress(OSError):  # where the disk is full, log.txt cannot be written either
             run.logger.say(f"warning     the pictures in {run_dir / 'plots'} could not be made: {error}")

@@ -6,13 +6,16 @@ import select
 import shlex
 import stat
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from .launcher import own_rank
+
 LOG_FILE_INTERVAL = 30  # seconds between a progress bar's updates where nobody watches it move
-PATIENCE = 5  # seconds before a bar is shown at all
+PATIENCE = 5  # seconds before a bar, or what stands in its place, is shown at all
 
 
 class Outlet:
@@ -74,3 +77,21 @@ def progress(
     """A tqdm bar that moves on a terminal and leaves a line now and then in a log file."""
     interval = 0.1 if sys.stderr.isatty() else LOG_FILE_INTERVAL
     return tqdm(iterable, label, total, mininterval=interval, delay=delay, dynamic_ncols=True, **options)
+
+
+@contextlib.contextmanager
+def announced(what: str, delay: float = PATIENCE) -> Iterator[None]:
+    """Within it, a line on stderr says what is done where that takes longer than `delay` seconds and has no bar.
+
+    what: such as "computing the FID". Of several processes, the first alone says it.
+    """
+    if own_rank():
+        yield
+        return
+    timer = threading.Timer(delay, lambda: tqdm.write(f"{what} ...", file=sys.stderr))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

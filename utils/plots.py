@@ -28,8 +28,8 @@ def grid(images: Tensor, columns: int | None = None, names: Sequence[str] = ()) 
     if names:
         cells = [named_cell(name, factor * images.size(-1), images.size(1)) for name in names]
         images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-        rows = zip(cells, images.split(columns), strict=True)
-        images, columns, factor = torch.cat([part for cell, row in rows for part in (cell, row)]), columns + 1, 1
+        parts = [part for pair in zip(cells, images.split(columns), strict=True) for part in pair]
+        images, columns, factor = torch.cat(parts), columns + 1, 1
     images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     count, channels, height, width = images.shape
     rows = -(-count // columns)

@@ -183,6 +183,7 @@ def test_two_processes_give_exactly_the_scores_of_one(run_script, no_pictures, t
         (run / "evaluation.json").unlink()
         rmtree(data / ".cache")
     assert found[0] == found[1]
+    assert all("fid" in result["held_out"] for result in found[0])  # real test images were scored by both
     scores = [result["inception_score"]["mean"] for result in found[0]]
     assert all(1.1 < score < 1.9 for score in scores)  # of samples that are not all alike
     assert done.stdout.count("best by FID") == 1  # one process speaks

@@ -1,6 +1,7 @@
 """The evaluator: one pass, every protocol, and a result that holds everything it depends on."""
 
 import json
+import threading
 
 import pytest
 import torch
@@ -87,6 +88,24 @@ def test_several_protocols_are_scored_in_one_pass_each_on_its_own_samples_and_im
         Endless(samples), FACTS, ("paper",) * 2, num_samples=200
     )
     assert alone == results[1]
+
+
+def test_every_part_that_may_take_long_without_a_bar_is_said(pixels, folder, monkeypatch, capsys):
+    class Late(threading.Timer):
+        """A timer whose time is over when it starts."""
+
+        def start(self):
+            self.function()
+
+    monkeypatch.setattr("utils.console.threading.Timer", Late)
+    samples = Given(noise_images(120, seed=1).images)
+    Evaluator(folder, noise_images(150), CPU).evaluate(samples, FACTS, ("modern",), bootstrap=2)
+    said = capsys.readouterr().err
+    for what in ("hash of the images", "covariance of 150 features", "covariance of 120 features", "root of the real"):
+        assert f"computing the {what}" in said or f"computing a {what}" in said
+    for score in ("FID", "Inception Score"):
+        assert f"computing the {score} ...\n" in said
+    assert "keeping the features of the train images for the next time ...\n" in said
 
 
 def test_the_paper_scores_its_ten_sets_in_the_order_of_the_samples(pixels, folder_with_test):

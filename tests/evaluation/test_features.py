@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import signal
 import urllib.error
 from unittest.mock import Mock
 
@@ -14,7 +15,7 @@ from datasets.images import Images
 from datasets.sources import load_split
 from evaluation import features
 from utils.config import Config
-from utils.errors import UserError
+from utils.errors import Stopped, UserError
 
 CPU = torch.device("cpu")
 train_classifier = features.train_classifier
@@ -112,6 +113,25 @@ def test_a_damaged_cache_is_built_again(tmp_path, digits, trainings, damage):
     assert second.sha256 == first.sha256
     assert features.load_extractor(digits_config(tmp_path), digits, CPU, quiet).sha256 == first.sha256
     assert len(trainings) == 2
+
+
+def test_ctrl_c_while_the_classifier_is_trained_leaves_nothing_and_the_next_start_trains_it(
+    tmp_path, digits, trainings, monkeypatch
+):
+    few = Images(digits.images[:300], digits.labels[:300], digits.classes)
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(features.F, "cross_entropy", lambda *given: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(
+            Stopped, match=r"SIGINT: the classifier of digits is not kept, .* trains it anew"
+        ) as stopped:
+            features.load_extractor(digits_config(tmp_path), few, CPU, quiet)
+    assert stopped.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / ".cache").exists()
+    found = features.load_extractor(digits_config(tmp_path), few, CPU, quiet)
+    other = features.load_extractor(digits_config(tmp_path / "undisturbed"), few, CPU, quiet)
+    assert found.sha256 == other.sha256 and len(trainings) == 3
 
 
 @pytest.mark.parametrize("changed", ["images", "labels"])

@@ -7,7 +7,7 @@ import torch
 from evaluation_results import noise_images
 from helpers import Pixels
 
-from evaluation import features, manifold, metrics, sampling
+from evaluation import diagnostics, features, manifold, metrics, sampling
 from evaluation.evaluator import Evaluator
 from evaluation.reference import Reference
 from evaluation.sampling import Given
@@ -97,3 +97,22 @@ def test_radii_of_samples_are_made_once_for_protocols_of_one_count_and_none_for_
     of_samples = [count for label, count in labels if label == "neighbours of samples"]
     assert len(of_samples) == 2 + 2  # each evaluation's, and those of the held-out images of both protocols
     assert [label for label, _ in labels].count("neighbours of real images") == 2
+
+
+def test_how_far_unseen_images_are_is_found_once_for_all_checkpoints_and_starts(folder_with_test, monkeypatch):
+    found, plain = [], diagnostics.unseen_distances
+    monkeypatch.setattr(diagnostics, "unseen_distances", lambda *parts: found.append(len(parts[1])) or plain(*parts))
+    memories = []
+    for seed in (3, 4):
+        evaluator = Evaluator(folder_with_test, noise_images(150), CPU)
+        for other in (0, 10):
+            samples = Given(noise_images(200, seed=seed + other).images)
+            (result,), _ = evaluator.evaluate(samples, FACTS, ("modern",), num_samples=200)
+            memories.append(result["memorisation"])
+    assert found == [40]
+    assert len({memory["distance_of_unseen"] for memory in memories}) == 1
+    unseen, training = (
+        images.images.flatten(1).float() / 255 for images in (noise_images(40, seed=9), noise_images(150))
+    )
+    expected = torch.cdist(unseen, training).min(1).values.median().item()
+    assert memories[0]["distance_of_unseen"] == pytest.approx(expected, rel=1e-5)

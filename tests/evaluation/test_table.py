@@ -95,12 +95,34 @@ def test_names_are_escaped(tmp_path):
         table.write(tmp_path / f"t{suffix}", [scored(strange, 2.0)])
     assert r"| a\|b\_c\&d%e\$f\#g{h}\~i^j\\k\*l\<m | 1 |" in (tmp_path / "t.md").read_text(encoding="utf-8")
     text = (tmp_path / "t.tex").read_text(encoding="utf-8")
-    expected = r"a|b\_c\&d\%e\$f\#g\{h\}\textasciitilde{}i\textasciicircum{}j\textbackslash{}k*l\textless{}m & 1 & 8.40"
+    expected = (
+        r"a\textbar{}b\_c\&d\%e\$f\#g\{h\}\textasciitilde{}i\textasciicircum{}j\textbackslash{}k{*}l\textless{}m & 1 &"
+    )
     assert expected in text
     for line in re.findall(r".* & .*", text):
         assert len(re.findall(r"(?<!\\)&", line)) == 6 and line.endswith(r"\\")
     with open(tmp_path / "t.csv", newline="") as file:
         assert next(csv.DictReader(file))["configuration"] == strange
+
+
+def test_tex_is_balanced_and_no_name_is_taken_for_a_command(tmp_path):
+    strange = "50%_off & {half #1 $x^2~"
+    rows = [scored("[2ex] a", 2.0), scored("* b", 3.0, config={"loss": "bce"}, protocol={"num_samples": 500})]
+    table.write(tmp_path / "t.tex", [*rows, scored(strange, 4.0, config={"loss": "bce", "z_dim": 7, "model": "mlp"})])
+    table.write(tmp_path / "named.tex", [scored(rows[0].name, 2.0), scored("x", 2.0, protocol={"reference": strange})])
+    for name in ("t.tex", "named.tex"):
+        text = (tmp_path / name).read_text(encoding="utf-8").split("\n", 1)[1]  # the first line is a comment
+        bare = re.sub(r"\\[&%$#_{}\\]", "", text)  # without what is escaped, and the ends of rows
+        depth = 0
+        for sign in bare:
+            depth += (sign == "{") - (sign == "}")
+            assert depth >= 0
+        assert depth == 0 and bare.count("$") % 2 == 0
+        assert not re.search(r"[%#~]|(?<!\$)\^", bare)
+        assert "_" not in bare
+        environments = re.findall(r"\\(begin|end)\{(\w+)\}", text)
+        assert environments == [("begin", "table"), ("begin", "tabular"), ("end", "tabular"), ("end", "table")]
+        assert not re.search(r"\\\\\s*[\[*]", text)  # these after the end of a row are an argument of it
 
 
 def test_a_table_is_made_anew_but_nothing_else_is_overwritten(tmp_path):

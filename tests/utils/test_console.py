@@ -2,13 +2,16 @@
 
 import contextlib
 import inspect
+import io
 import os
+import threading
 
 import pytest
 from helpers import FAST
 
 from training.run_dir import latest
-from utils.console import Outlet
+from utils.console import PATIENCE, Outlet, announced
+from utils.launcher import VARIABLES
 
 
 def filled_pipe():
@@ -67,3 +70,42 @@ def test_a_run_does_not_depend_on_a_reader_of_what_it_prints(tmp_path, forks):
     assert done.returncode == 0
     assert latest(tmp_path / "run").name == "step_000012.pt"
     assert "networks    dcgan" in (tmp_path / "run" / "log.txt").read_text()
+
+
+class Heard(io.StringIO):
+    """What is written, and an event for its first line."""
+
+    def __init__(self):
+        super().__init__()
+        self.line = threading.Event()
+
+    def write(self, text):
+        length = super().write(text)
+        if "\n" in text:
+            self.line.set()
+        return length
+
+
+def test_what_takes_long_is_said_once_by_the_first_process(monkeypatch):
+    monkeypatch.setattr("sys.stderr", stream := Heard())
+    with announced("computing the answer", delay=0):
+        assert stream.line.wait(60)
+    assert stream.getvalue().count("computing the answer ...\n") == 1
+    monkeypatch.setattr("utils.console.threading.Timer", None)
+    for name, value in zip(VARIABLES, ("1", "2", "127.0.0.1", "1")):
+        monkeypatch.setenv(name, value)
+    with announced("computing the answer"):
+        pass
+
+
+def test_what_is_soon_done_or_fails_is_not_said(monkeypatch):
+    timers, made = [], threading.Timer
+    monkeypatch.setattr("utils.console.threading.Timer", lambda *given: timers.append(made(*given)) or timers[-1])
+    with announced("computing"):
+        pass
+    with pytest.raises(ZeroDivisionError), announced("computing"):
+        raise ZeroDivisionError
+    for timer in timers:
+        timer.join(60)  # it has been called off: its thread ends long before its time
+        assert timer.interval == PATIENCE and timer.finished.is_set() and not timer.is_alive()
+    assert len(timers) == 2
