@@ -85,7 +85,7 @@ def check_flags(given: argparse.Namespace) -> None:
     """Raise UserError for flags that make no sense, alone or together."""
     numbered = given.num is not None or given.seeds is not None
     drawn = given.out or given.npz or given.walk
-    idle = not drawn and (numbered or not (given.interpolate or given.export))
+    idle = not drawn and (numbered or (given.interpolate is None and not given.export))
     refuse_if(idle, "say where the images go: --out DIR or --npz FILE.npz")
     for name in ("num", "interpolate", "enlarge"):
         value = getattr(given, name)

@@ -73,7 +73,7 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_or_foreign_file_is_refused_with_its_name(tmp_path, name):
     path = file_of(tmp_path / "G.safetensors", DAMAGED[name])
-    with pytest.raises(UserError, match="G.safetensors is not a checkpoint of this project"):
+    with pytest.raises(UserError, match=r"G\.safetensors is not a checkpoint of this project"):
         checkpoint.load_trained(path)
 
 
