@@ -119,7 +119,7 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
     for path in paths:
         loaded = load_trained(path, ema, settings, evaluator.device)
         config = loaded.config
-        source = Generated(loaded.G, config.z_dim, config.seed, evaluator.device, loaded.classes)
+        source = Generated(loaded.G, config.z_dim, config.seed, evaluator.device, classes=loaded.classes)
         facts = {"step": loaded.step, "ema": loaded.ema, "seed": config.seed}
         facts |= conditional.facts(config, loaded.classes)
         found, neighbours = evaluator.evaluate(

@@ -1,19 +1,22 @@
-"""Draw from a trained generator: a picture for each seed and a grid of them, latent interpolations; or export it."""
+"""Draw from a trained generator: a picture for each seed and a grid of them, interpolations, a walk; or export it."""
 
 import utils  # noqa: F401, first, since it says which package is missing
 
 # isort: split
 import argparse
 import itertools
+import math
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
-from datasets import quantise
 from datasets.image_files import check_npz, save_samples
-from evaluation.sampling import Generated, images_at
-from training.checkpoint import Loaded, export_generator, load_trained
+from evaluation.sampling import Generated, images_at, latents
+from training.checkpoint import Loaded, load_trained
+from training.drawing import LINE_STEPS, LINES, images_of, lines, save_walk, walk
+from training.export import check, export
 from utils import plots
 from utils.console import progress
 from utils.distributed import select_device
@@ -24,7 +27,8 @@ from utils.parser import Parser, a_path, add_settings, given_settings
 OVERRIDES = ("seed", "device")
 LARGEST_SEED = 2**32
 GRID = 400  # images in grid.png, at most
-INTERPOLATIONS, INTERPOLATION_STEPS = 8, 10
+CORNERS, FRAMES = 8, 120  # of a walk
+LEAST_TRUNCATION = 0.01  # below it most of the time goes by in drawing again
 
 
 def seed_range(text: str) -> range:
@@ -42,67 +46,92 @@ def seed_range(text: str) -> range:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, allow_abbrev=False)
     add = parser.add_argument
-    add(
-        "path",
-        type=a_path,
-        metavar="RUN_DIR_OR_FILE",
-        help="a run, one of its checkpoints, or an exported file",
-    )
+    what = "a run, one of its checkpoints, or an exported file"
+    add("path", type=a_path, metavar="RUN_DIR_OR_FILE", help=what)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--num", type=int, help="how many images: those of the seeds 0, 1, ... (default: 64)")
+    many = f"how many images: those of the seeds 0, 1, ... (default: 64; {CORNERS} of a walk)"
+    which.add_argument("--num", type=int, help=many)
     seeds = "numbers and ranges such as 0-63: the image of seed K is the one that evaluate.py scores as number K"
     which.add_argument("--seeds", nargs="+", type=seed_range, metavar="SEED", help=seeds)
-    add(
-        "--out",
-        type=a_path,
-        metavar="DIR",
-        help="write a PNG for each seed there, and grid.png of them all",
-    )
-    add(
-        "--npz",
-        type=a_path,
-        metavar="FILE.npz",
-        help="keep the images in one file: samples, uint8, N x H x W x C",
-    )
-    add("--interpolate", action="store_true", help="draw a latent interpolation into the run's plots")
-    add(
-        "--export",
-        type=a_path,
-        metavar="FILE",
-        help="save the generator for inference, spectral norm folded in",
-    )
+    near = "draw each number of z again until it is within this of 0, such as 0.7: better images, less varied"
+    add("--truncation", type=float, metavar="T", help=near)
+    add("--out", type=a_path, metavar="DIR", help="write a PNG for each seed there, and grid.png of them all")
+    add("--npz", type=a_path, metavar="FILE.npz", help="keep the images in one file: samples, uint8, N x H x W x C")
+    between = f"draw so many latent interpolations (default: {LINES}) into the run's plots"
+    add("--interpolate", nargs="?", type=int, const=LINES, metavar="LINES", help=between)
+    closed = "an animation of a closed walk through latent space, by way of the images of --seeds or --num"
+    add("--walk", type=a_path, metavar="FILE.gif", help=closed)
+    add("--frames", type=int, help=f"of the walk (default: {FRAMES})")
+    larger = "each pixel as N x N, in PNGs, grids and walks; grids and walks of small images are enlarged anyway"
+    add("--enlarge", type=int, metavar="N", help=larger)
+    kinds = "save the generator for inference, spectral norm folded in: FILE.pt, FILE.safetensors or FILE.onnx"
+    add("--export", type=a_path, metavar="FILE", help=kinds)
+    levels = "the ONNX file gives RGB images of 256 levels, as torch-fidelity takes, not floats in [-1, 1]"
+    add("--uint8", action="store_true", help=levels)
     add("--no_ema", action="store_true", help="draw from G itself, not the moving average of its weights")
     add_settings(parser, OVERRIDES)
-    given = parser.parse_args(argv)
-    numbered = given.num is not None or given.seeds is not None
-    idle = not (given.out or given.npz) and (numbered or not (given.interpolate or given.export))
-    refuse_if(idle, "say where the images go: --out DIR or --npz FILE.npz")
-    refuse_if(given.num is not None and given.num < 1, f"--num {given.num}: at least 1")
-    check_npz("npz", given.npz)
-    check_target(given.export)
+    given = parser.parse_args(with_lines(sys.argv[1:] if argv is None else argv))
+    check_flags(given)
     return given
 
 
-def draw(loaded: Loaded, seeds: Iterable[int], total: int, out: Path | None, npz: str | None) -> None:
-    """Draw the image of each of these seeds into a folder, with a grid of them, and into an .npz.
+def with_lines(argv: Sequence[str]) -> list[str]:
+    """Give an --interpolate before anything but a number its default, or it would take a run for the number."""
+    pairs = zip(argv, [*argv[1:], ""])
+    return [f"{word}={LINES}" if word == "--interpolate" and not then.isdigit() else word for word, then in pairs]
+
+
+def check_flags(given: argparse.Namespace) -> None:
+    """Raise UserError for flags that make no sense, alone or together."""
+    numbered = given.num is not None or given.seeds is not None
+    drawn = given.out or given.npz or given.walk
+    idle = not drawn and (numbered or (given.interpolate is None and not given.export))
+    refuse_if(idle, "say where the images go: --out DIR or --npz FILE.npz")
+    for name in ("num", "interpolate", "enlarge"):
+        value = getattr(given, name)
+        refuse_if(value is not None and value < 1, f"--{name} {value}: at least 1")
+    small = given.truncation is not None and not given.truncation >= LEAST_TRUNCATION
+    refuse_if(small, f"--truncation {given.truncation}: at least {LEAST_TRUNCATION}")
+    refuse_if(given.truncation is not None and not drawn, "--truncation goes with --out, --npz or --walk")
+    refuse_if(given.frames is not None and not given.walk, "--frames goes with --walk FILE.gif")
+    refuse_if(given.walk and not given.walk.endswith(".gif"), f"--walk {given.walk}: the name must end in .gif")
+    if given.walk:
+        corners, frames = sum(map(len, seeds_of(given, CORNERS))), FRAMES if given.frames is None else given.frames
+        refuse_if(frames < corners, f"--frames {frames}: at least one for each of the {corners} images on the way")
+    check_npz("npz", given.npz)
+    check_target(given.walk)
+    check(given.export, given.uint8)
+
+
+def seeds_of(given: argparse.Namespace, default: int) -> list[range]:
+    """The seeds that are asked for, as ranges."""
+    return given.seeds or [range(given.num or default)]
+
+
+def draw(loaded: Loaded, given: argparse.Namespace) -> None:
+    """Draw the image of each seed into a folder, with a grid of them, and into an .npz.
 
     Each is the same at any number of them: evaluation.sampling draws whole blocks.
     """
-    source = Generated(loaded.G, loaded.config.z_dim, loaded.config.seed, next(loaded.G.parameters()).device)
+    ranges, out, npz = seeds_of(given, 64), Path(given.out) if given.out else None, given.npz
+    total, seeds = sum(map(len, ranges)), itertools.chain.from_iterable(ranges)
+    if out:
+        make_folder(out, itertools.chain.from_iterable(ranges))
+    device = next(loaded.G.parameters()).device
+    source = Generated(loaded.G, loaded.config.z_dim, loaded.config.seed, device, given.truncation or math.inf)
     kept: list[torch.Tensor] = []
     with explaining_memory(f"{total:,} images of {loaded.config.image_size} pixels", "ask for fewer at once"):
-        seeds, numbers = itertools.tee(seeds)
-        images = images_at(source, numbers)
+        images = images_at(source, itertools.chain.from_iterable(ranges))
         for seed, image in progress(zip(seeds, images), "images", total, unit="image"):
             if out:
-                plots.picture(image).save(out / name_of(seed))
+                plots.picture(plots.enlarge(image, given.enlarge or 1)).save(out / name_of(seed))
             if npz or len(kept) < GRID:
                 kept.append(image)
         if npz:
             save_samples(npz, torch.stack(kept))
             print(f"{total:,} images are in {npz}")
     if out:
-        plots.grid(torch.stack(kept[:GRID])).save(out / "grid.png")
+        plots.grid(torch.stack(kept[:GRID]), factor=given.enlarge).save(out / "grid.png")
         shown = f", which has the first {GRID}" if total > GRID else ""
         print(f"{total:,} images are in {out}, beside {out / 'grid.png'}{shown}")
 
@@ -123,43 +152,47 @@ def make_folder(out: Path, seeds: Iterable[int]) -> None:
             raise UserError(f"{out / name} exists, and no picture is overwritten: choose another --out, or delete it")
 
 
-@torch.inference_mode()
-def interpolate(loaded: Loaded) -> Path:
+def interpolate(loaded: Loaded, count: int, enlarge: int | None) -> Path:
     """Draw lines of samples between pairs of latents on the sphere of their norms. Returns the picture's path."""
-    generator = torch.Generator().manual_seed(loaded.config.seed)
-    start, end = torch.randn(2, INTERPOLATIONS, 1, loaded.config.z_dim, generator=generator)
-    angle = torch.linspace(0, torch.pi / 2, INTERPOLATION_STEPS).view(1, -1, 1)
-    # cos^2 + sin^2 = 1: every point between two independent normal latents is a normal latent too.
-    z = (angle.cos() * start + angle.sin() * end).flatten(0, 1)  # (pairs * steps, z_dim)
-    images = quantise(loaded.G(z.to(next(loaded.G.parameters()).device))).cpu()
+    images = images_of(loaded.G, lines(loaded.config.seed, count, loaded.config.z_dim))
     folder = loaded.path.parent
     target = folder / f"{loaded.path.stem}_interpolation.png"
     if folder.name == "checkpoints":
         target = folder.parent / "plots" / "interpolation.png"
-    picture = plots.grid(images, columns=INTERPOLATION_STEPS)
+    picture = plots.grid(images, LINE_STEPS, enlarge)
     write_atomically(target, lambda temporary: picture.save(temporary, format="PNG"))
     return target
 
 
+def animate(loaded: Loaded, given: argparse.Namespace) -> None:
+    """Draw a closed walk through the latents of the seeds: at each of them its image is met."""
+    config, truncation = loaded.config, given.truncation or math.inf
+    seeds = itertools.chain.from_iterable(seeds_of(given, CORNERS))
+    corners = torch.cat([latents(config.seed, seed, 1, config.z_dim, truncation) for seed in seeds])
+    z, classes = walk(corners, FRAMES if given.frames is None else given.frames)
+    with explaining_memory(f"{len(z):,} frames of {config.image_size} pixels", "ask for fewer --frames"):
+        save_walk(given.walk, images_of(loaded.G, z, classes), given.enlarge)
+    print(f"{given.walk}: a walk of {len(z)} frames by way of {len(corners)} images")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    namespace = parse_args(argv)
-    settings = given_settings(namespace)
+    given = parse_args(argv)
+    settings = given_settings(given)
     device = select_device(settings.get("device", "auto"))
-    loaded = load_trained(namespace.path, not namespace.no_ema, settings, device)
-    if namespace.out or namespace.npz:
-        ranges = namespace.seeds or [range(namespace.num or 64)]
-        total, out = sum(map(len, ranges)), Path(namespace.out) if namespace.out else None
-        if out:
-            make_folder(out, itertools.chain.from_iterable(ranges))
+    loaded = load_trained(given.path, not given.no_ema, settings, device)
+    if given.out or given.npz:
         try:
-            draw(loaded, itertools.chain.from_iterable(ranges), total, out, namespace.npz)
+            draw(loaded, given)
         except OSError as error:
-            raise UserError(f"cannot write into {out}: {error.strerror}") from error
-    if namespace.interpolate:
-        print(interpolate(loaded))
-    if namespace.export:
-        export_generator(namespace.export, loaded)
-        print(f"{namespace.export}: the generator of {loaded.path}; load it with training.load_generator()")
+            raise UserError(f"cannot write into {given.out}: {error.strerror}") from error
+    if given.walk:
+        animate(loaded, given)
+    if given.interpolate:
+        print(interpolate(loaded, given.interpolate, given.enlarge))
+    if given.export:
+        export(given.export, loaded, given.uint8)
+        reader = "onnxruntime" if given.export.endswith(".onnx") else "training.load_generator()"
+        print(f"{given.export}: the generator of {loaded.path}; load it with {reader}")
 
 
 if __name__ == "__main__":

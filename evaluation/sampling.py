@@ -5,6 +5,7 @@ i alone: not of how many are drawn, by how many processes, or of a batch size.
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -19,12 +20,17 @@ from utils.errors import UserError
 BLOCK = 64  # images; also torch-fidelity's default batch size
 
 
-def latents(seed: int, start: int, count: int, z_dim: int) -> Tensor:
-    """z ~ N(0, I) of the samples start, start + 1, ...: (count, z_dim), each from a seed of its own."""
+def latents(seed: int, start: int, count: int, z_dim: int, truncation: float = math.inf) -> Tensor:
+    """z ~ N(0, I) of the samples start, start + 1, ...: (count, z_dim), each from a seed of its own.
+
+    truncation: coordinates further than this from 0 are drawn again (Brock et al. 2019, section 3.1).
+    """
     z = torch.empty(count, z_dim)
     generator = torch.Generator()
     for i, row in enumerate(z, start):
         torch.randn(z_dim, generator=generator.manual_seed(derived_seed(seed, i)), out=row)
+        while (outside := row.abs() > truncation).any():
+            row[outside] = torch.randn(int(outside.sum()), generator=generator)
     return z
 
 
@@ -42,10 +48,11 @@ class Generated:
         z_dim: int,
         seed: int,
         device: torch.device,
+        truncation: float = math.inf,
         classes: Classes | None = None,
         label: int | None = None,
     ) -> None:
-        self.G, self.z_dim, self.seed, self.device = folded(G), z_dim, seed, device
+        self.G, self.z_dim, self.seed, self.device, self.truncation = folded(G), z_dim, seed, device, truncation
         self.classes, self.label = classes, label
 
     def labels(self, start: int, count: int) -> Tensor | None:
@@ -57,10 +64,9 @@ class Generated:
     @torch.inference_mode()
     def block(self, number: int) -> Tensor:
         """Samples 64 * number and on: (64, C, H, W) uint8 on the CPU. UserError where G gives no finite numbers."""
-        z = latents(self.seed, BLOCK * number, BLOCK, self.z_dim)
+        z = latents(self.seed, BLOCK * number, BLOCK, self.z_dim, self.truncation)
         labels = self.labels(BLOCK * number, BLOCK)
-        given = [part.to(self.device) for part in (z, labels) if part is not None]
-        images = self.G(*given)
+        images = self.G(*(part.to(self.device) for part in (z, labels) if part is not None))
         if not images.isfinite().all():  # as uint8 they would be black images, and have a score
             raise UserError("the generator draws NaN or infinity: its weights are broken")
         return quantise(images).cpu()

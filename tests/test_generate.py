@@ -51,14 +51,53 @@ def test_the_images_are_those_that_evaluate_scores(run_dir, call, tmp_path, data
     assert np.array_equal(*(np.load(tmp_path / name)["samples"] for name in ("scored.npz", "drawn.npz")))
 
 
-def test_an_exported_generator_and_a_checkpoint_draw_alike(run_dir, call, tmp_path):
-    checkpoint, exported = run_dir / "checkpoints" / "step_000002.pt", tmp_path / "G.pt"
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_an_exported_generator_and_a_checkpoint_draw_alike(run_dir, call, tmp_path, suffix):
+    checkpoint, exported = run_dir / "checkpoints" / "step_000002.pt", tmp_path / f"G{suffix}"
     assert call("generate.py", checkpoint, "--export", exported).returncode == 0
     for name, path in (("a", checkpoint), ("b", exported)):
         assert call("generate.py", path, "--num", 5, "--out", tmp_path / name).returncode == 0
     first, second = pictures(tmp_path / "a"), pictures(tmp_path / "b")
     assert first.keys() == second.keys()
     assert all(np.abs(pixels.astype(int) - second[name]).max() <= 1 for name, pixels in first.items())
+
+
+def test_a_truncated_image_is_that_of_its_own_seed_alone(run_dir, call, tmp_path):
+    for name, flags in (("many", ["--num", 8]), ("few", ["--seeds", 7]), ("all", ["--seeds", 7, "--truncation", 9])):
+        words = ["--truncation", 0.5, *flags, "--out", tmp_path / name]
+        assert call("generate.py", run_dir, *words).returncode == 0
+    assert call("generate.py", run_dir, "--seeds", 7, "--out", tmp_path / "plain").returncode == 0
+    many, few, whole, plain = (pictures(tmp_path / name)["seed000007.png"] for name in ("many", "few", "all", "plain"))
+    assert np.array_equal(many, few) and np.array_equal(whole, plain) and not np.array_equal(many, plain)
+
+
+def test_enlarged_pictures_have_each_pixel_as_a_square(run_dir, call, tmp_path):
+    for name, flags in (("large", ["--enlarge", 3]), ("plain", [])):
+        assert call("generate.py", run_dir, "--num", 2, "--out", tmp_path / name, *flags).returncode == 0
+    large, plain = pictures(tmp_path / "large"), pictures(tmp_path / "plain")
+    assert np.array_equal(large["seed000001.png"], np.kron(plain["seed000001.png"], np.ones((3, 3), np.uint8)))
+    assert large["grid.png"].shape == (24 + 4, 2 * (24 + 2) + 2)
+
+
+def test_a_walk_meets_the_images_of_its_seeds(run_dir, call, tmp_path):
+    walk = tmp_path / "walk.gif"
+    done = call("generate.py", run_dir, "--walk", walk, "--seeds", 5, 9, 2, "--frames", 9, "--enlarge", 1)
+    assert done.returncode == 0 and f"{walk}: a walk of 9 frames by way of 3 images" in done.stdout, done.stderr
+    assert call("generate.py", run_dir, "--seeds", 2, 5, 9, "--out", tmp_path / "out").returncode == 0
+    images = pictures(tmp_path / "out")
+    with Image.open(walk) as gif:
+        assert gif.size == (8, 8)
+        for frame, seed in ((0, 5), (3, 9), (6, 2)):
+            gif.seek(frame)
+            shown = np.asarray(gif.convert("L")).astype(int)
+            assert np.abs(shown - images[f"seed{seed:06d}.png"]).max() <= 1
+
+
+@pytest.mark.parametrize(("words", "lines"), [(["--interpolate"], 8), (["--interpolate", 3], 3)])
+def test_an_interpolation_has_as_many_lines_as_asked_for(run_dir, call, words, lines):
+    assert call("generate.py", *words, run_dir).returncode == 0
+    with Image.open(run_dir / "plots" / "interpolation.png") as picture:
+        assert picture.size == (10 * 66 + 2, lines * 66 + 2)
 
 
 def test_a_picture_is_never_overwritten(run_dir, call, tmp_path):
@@ -81,6 +120,17 @@ def test_a_picture_is_never_overwritten(run_dir, call, tmp_path):
         (["--num", 2, "--npz", "x.png"], "must end in .npz"),
         (["--num", 2, "--npz", "absent/x.npz"], "absent/x.npz cannot be written: absent is not a folder"),
         (["--export", "absent/G.pt"], "absent is not a folder"),
+        (["--export", "G.bin"], "--export G.bin: the name must end in .pt, .onnx, .safetensors"),
+        (["--export", "G.pt", "--uint8"], "--uint8 goes with --export FILE.onnx"),
+        (["--truncation", 0, "--out", "x"], "--truncation 0.0: at least 0.01"),
+        (["--truncation", "nan", "--out", "x"], "--truncation nan: at least 0.01"),
+        (["--truncation", 1, "--interpolate"], "--truncation goes with --out, --npz or --walk"),
+        (["--enlarge", 0, "--out", "x"], "--enlarge 0: at least 1"),
+        (["--interpolate", 0], "--interpolate 0: at least 1"),
+        (["--frames", 3, "--out", "x"], "--frames goes with --walk FILE.gif"),
+        (["--walk", "x.png"], "--walk x.png: the name must end in .gif"),
+        (["--walk", "absent/x.gif"], "absent is not a folder"),
+        (["--walk", "x.gif", "--frames", 7], "--frames 7: at least one for each of the 8 images on the way"),
         (["--num", 2, "--out", "/proc/x"], "--out /proc/x cannot be made"),
     ],
 )

@@ -1,8 +1,8 @@
 """Checkpoints: one file holds a run's whole state and its configuration; and generators for inference."""
 
 import contextlib
-import copy
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,17 +11,19 @@ import torch
 from torch import nn
 
 from datasets import Classes
-from models import build_models, remove_spectral_norm
+from models import build_models
 from utils.combinations import check_combinations
 from utils.config import Config, stored
 from utils.errors import Damaged, UserError, memory_ran_out
-from utils.files import load_tensors, save
+from utils.files import load_tensors
 from utils.settings import check_settings, short
 
+from . import safetensors
 from .run_dir import latest
 
 FORMAT = "sngan-checkpoint-1"
 EXPORT_FORMAT = "sngan-generator-1"
+METADATA = "sngan"  # under which name a .safetensors keeps what is no tensor
 CHECKPOINT_KEYS = {"format", "config", "step", "G", "D", "ema", "opt_G", "opt_D", "random", "data", "pending"}
 MAX_CLASSES, SHOWN_CLASSES = 10_000, 10
 EXPORT_KEYS = {"format", "config", "step", "ema", "G"}
@@ -40,7 +42,7 @@ def load(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     try:
-        content = load_tensors(path)
+        content = load_exported(path) if safetensors.is_one(path) else load_tensors(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from error
     except Exception as error:  # torch raises a dozen kinds here: a zip cut short, a pickle with code in it, ...
@@ -58,6 +60,15 @@ def load(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]
     if found == FORMAT and not isinstance(content["data"], dict):
         raise UserError(f"{path}: its data order is not one")
     return content
+
+
+def load_exported(path: str | Path) -> dict[str, Any]:
+    """What export.as_safetensors() wrote: the tensors, and under METADATA all else as JSON. ValueError where not."""
+    weights, metadata = safetensors.read(path)
+    facts = json.loads(metadata.get(METADATA, "null"))
+    if not isinstance(facts, dict):
+        raise ValueError(f"there is no {METADATA} in its metadata")
+    return facts | {"G": weights}
 
 
 def config_of(content: dict[str, Any], path: str | Path) -> Config:
@@ -204,13 +215,3 @@ def load_discriminator(path: str | Path) -> nn.Module:
     _, D = models_of(config, classes_of(content, config, path))
     load_weights(D, content["D"], path, "discriminator")
     return D.eval()
-
-
-def export_generator(path: str | Path, loaded: Loaded) -> None:
-    """Save a generator for inference, spectral normalization folded into its weights: what load_generator() reads."""
-    _, G, config, step, ema, classes = loaded
-    if config.g_sn:
-        G, config = remove_spectral_norm(copy.deepcopy(G)), dataclasses.replace(config, g_sn=False)
-    weights = {name: value.cpu() for name, value in G.state_dict().items()}
-    content = {"format": EXPORT_FORMAT, "config": stored(config), "step": step, "ema": ema, "G": weights}
-    save(path, content | stored_classes(classes))

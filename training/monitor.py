@@ -149,7 +149,7 @@ def sample(run: "Run") -> None:
         G, (z, labels, names) = run.state.scored, preview(run.z, run.state.classes)
         with torch.inference_mode(), evaluating(G):
             images = quantise(G(z, *given(labels))).cpu()
-        grid(images, COLUMNS, names).save(run.run_dir / "samples" / f"step_{run.state.step:06d}.png")
+        grid(images, COLUMNS, names=names).save(run.run_dir / "samples" / f"step_{run.state.step:06d}.png")
 
 
 def score(run: "Run") -> None:
@@ -157,7 +157,7 @@ def score(run: "Run") -> None:
     state, config, evaluator = run.state, run.config, run.evaluator
     assert evaluator is not None  # or it is not due
     check_weights(state)
-    source = Generated(state.scored, config.z_dim, config.seed, state.device, state.classes)
+    source = Generated(state.scored, config.z_dim, config.seed, state.device, classes=state.classes)
     facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
     facts |= conditional.facts(config, state.classes)
     try:

@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image
 
-from utils.plots import pyplot
+from utils.plots import pyplot, save_gif
 
 FRAMES = 60  # of an animation, at most
 FRAME_MS, LAST_FRAME_MS = 150, 2000
@@ -18,10 +18,9 @@ def animate(run_dir: str | Path) -> Path | None:
         return None
     if len(paths) > FRAMES:
         paths = [paths[i * (len(paths) - 1) // (FRAMES - 1)] for i in range(FRAMES)]
-    frames = [Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE) for path in paths]
     target = Path(run_dir) / "plots" / "samples.gif"
-    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
-    frames[0].save(target, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    frames = [Image.open(path) for path in paths]
+    save_gif(target, frames, [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS])
     return target
 
 

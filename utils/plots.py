@@ -18,19 +18,29 @@ GAP = 2  # pixels between images
 LARGEST_TEXT, SMALLEST_TEXT = 20, 8  # pixels, of a row's name
 
 
-def grid(images: Tensor, columns: int | None = None, names: Sequence[str] = ()) -> Image.Image:
-    """Lay images out in rows, small ones enlarged without smoothing. Returns a PIL image; square by default.
+def factor_of(side: int) -> int:
+    """By how much images of so many pixels are enlarged, where nothing else is said."""
+    return max(1, -(-MIN_CELL // side))
+
+
+def enlarge(images: Tensor, factor: int) -> Tensor:
+    """Each pixel of images (..., H, W) as a square of factor x factor."""
+    return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def grid(
+    images: Tensor, columns: int | None = None, factor: int | None = None, names: Sequence[str] = ()
+) -> Image.Image:
+    """Lay images out in rows, enlarged by a whole factor (small ones by default). A PIL image; square by default.
 
     names: of the rows, each written in a cell of its own in front of its row.
     """
     columns = columns or math.isqrt(len(images) - 1) + 1
-    factor = max(1, -(-MIN_CELL // images.size(-1)))
+    images = enlarge(images, factor or factor_of(images.size(-1)))
     if names:
-        cells = [named_cell(name, factor * images.size(-1), images.size(1)) for name in names]
-        images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+        cells = [named_cell(name, images.size(-1), images.size(1)) for name in names]
         parts = [part for pair in zip(cells, images.split(columns), strict=True) for part in pair]
-        images, columns, factor = torch.cat(parts), columns + 1, 1
-    images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+        images, columns = torch.cat(parts), columns + 1
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     canvas = torch.full((channels, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP), 255, dtype=torch.uint8)
@@ -68,6 +78,14 @@ def picture(image: Tensor) -> Image.Image:
     """An image (C, H, W) uint8 as a PIL image, each of its pixels one."""
     array = image.permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if image.size(0) == 1 else array)
+
+
+def save_gif(path: str | Path, frames: Sequence[Image.Image], durations: Sequence[int]) -> None:
+    """Save frames as an animation without end, each shown for so many milliseconds."""
+    indexed = [frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
+    indexed[0].save(
+        path, format="GIF", save_all=True, append_images=indexed[1:], duration=list(durations), loop=0, disposal=1
+    )
 
 
 def read_grid(path: str | Path, columns: int = 10, named: bool = False) -> np.ndarray:

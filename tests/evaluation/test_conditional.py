@@ -86,7 +86,7 @@ def test_intra_fid_is_null_with_the_reason_where_a_class_has_too_few():
 
 def test_a_source_is_asked_for_labels_that_depend_on_no_batch():
     classes = Classes(NAMES, (1, 2, 1))
-    source = Generated(torch.nn.Identity(), 2, 5, torch.device("cpu"), classes)
+    source = Generated(torch.nn.Identity(), 2, 5, torch.device("cpu"), classes=classes)
     assert torch.equal(conditional.asked_of(source, 100).labels, classes.labels(5, 0, 100))
     assert conditional.asked_of(Given(torch.zeros(3, 1, 1, 1)), 3) is None
 

@@ -1,5 +1,7 @@
 """Samples: the same whatever is asked beside them; features in order, from blocks shared by any number of ranks."""
 
+import math
+
 import pytest
 import torch
 from helpers import Pixels, random_images
@@ -15,6 +17,20 @@ CPU = torch.device("cpu")
 def small_generator(model="dcgan", image_size=8):
     torch.manual_seed(0)
     return build_models(model, image_size=image_size, channels=1, z_dim=4, base_channels=4)[0]
+
+
+@pytest.mark.parametrize("truncation", [0.5, 1.0, 2.0])
+def test_truncated_latents_are_of_the_truncated_normal_distribution(truncation):
+    z = sampling.latents(0, 0, 10_000, 4, truncation)
+    within = math.erf(truncation / math.sqrt(2))
+    density = math.exp(-(truncation**2) / 2) / math.sqrt(2 * math.pi)
+    variance = 1 - 2 * truncation * density / within
+    assert z.abs().max() <= truncation
+    assert abs(z.mean()) < 0.02 and abs(z.var() - variance) < 0.02 * variance
+    plain = sampling.latents(0, 0, 10_000, 4)
+    kept = plain.abs() <= truncation
+    assert torch.equal(z[kept], plain[kept]) and abs(kept.float().mean() - within) < 0.01
+    assert torch.equal(sampling.latents(0, 7, 1, 4, truncation), z[7:8])
 
 
 def test_a_latent_depends_on_the_seed_and_its_number_alone():

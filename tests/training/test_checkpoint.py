@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.utils import parametrize
 
-from training import checkpoint
+from training import checkpoint, export
 from utils import files
 from utils.config import Config, stored
 from utils.errors import UserError
@@ -240,7 +240,7 @@ def test_an_exported_generator_draws_the_same_images_without_spectral_norm(tmp_p
     expected = G(z).detach()
     assert expected.std() > 0.01
     path = tmp_path / "generator.pt"
-    checkpoint.export_generator(path, checkpoint.Loaded(None, G, config, 7, True))
+    export.export(path, checkpoint.Loaded(None, G, config, 7, True))
     assert torch.equal(G(z), expected)  # it is not changed itself
     loaded = checkpoint.load_generator(path)
     assert (loaded(z) - expected).abs().max() <= 1e-6
@@ -253,6 +253,6 @@ def test_an_exported_generator_draws_the_same_images_without_spectral_norm(tmp_p
 def test_an_exported_generator_is_no_checkpoint_to_resume_from(tmp_path):
     config = Config(model="mlp", **TINY)
     path = tmp_path / "generator.pt"
-    checkpoint.export_generator(path, checkpoint.Loaded(None, moved_generator(config), config, 7, True))
+    export.export(path, checkpoint.Loaded(None, moved_generator(config), config, 7, True))
     with pytest.raises(UserError, match=f"{path} is not a checkpoint of this project that can be used here"):
         checkpoint.load(path)

@@ -12,6 +12,7 @@ import evaluate
 import train
 from datasets import Classes
 from training import checkpoint, load_generator, monitor
+from training.export import export
 from utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -41,7 +42,7 @@ def test_a_checkpoint_knows_its_classes_and_how_often_each_came(tmp_path):
     path = train.train(start(tmp_path, **TWO_STEPS, **pets(tmp_path)))
     assert checkpoint.load_trained(path).classes == Classes(("cat", "dog", "emu"), (4, 4, 4))
     exported = tmp_path / "G.pt"
-    checkpoint.export_generator(exported, checkpoint.load_trained(path))
+    export(exported, checkpoint.load_trained(path))
     assert checkpoint.load_trained(exported).classes == Classes(("cat", "dog", "emu"), (4, 4, 4))
     plain = train.train(start(tmp_path, "plain", total_steps=1))
     assert checkpoint.load_trained(plain).classes is None and "classes" not in checkpoint.load(plain)

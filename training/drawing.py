@@ -1,0 +1,64 @@
+"""What generate.py draws beside single samples: lines and closed walks in latent space, and their pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from datasets import quantise
+from evaluation.sampling import BLOCK
+from utils import plots
+from utils.files import write_atomically
+
+LINES, LINE_STEPS = 8, 10  # of an interpolation
+FRAME_MS = 50
+PARALLEL = 1e-4  # the sine of an angle below which there is no arc between two directions
+
+
+@torch.inference_mode()
+def images_of(G: nn.Module, z: Tensor, classes: Tensor | None = None) -> Tensor:
+    """The images of latents (N, z_dim) and, where G takes them, labels or class weights: (N, C, H, W) uint8."""
+    device = next(G.parameters()).device
+    inputs = [z] if classes is None else [z, classes]
+    blocks = zip(*(part.split(BLOCK) for part in inputs))
+    return torch.cat([quantise(G(*(part.to(device) for part in block))).cpu() for block in blocks])
+
+
+def lines(seed: int, count: int, z_dim: int) -> Tensor:
+    """Latents on `count` quarter circles between pairs of latents: (count * LINE_STEPS, z_dim), line after line.
+
+    cos^2 + sin^2 = 1: every point between two independent normal latents is a normal latent too.
+    """
+    start, end = torch.randn(2, count, 1, z_dim, generator=torch.Generator().manual_seed(seed))
+    angle = torch.linspace(0, torch.pi / 2, LINE_STEPS).view(1, -1, 1)
+    return (angle.cos() * start + angle.sin() * end).flatten(0, 1)
+
+
+def arc(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """The points at these shares of the way from start to end on the sphere, between their norms: (N, d), (N, 1)."""
+    lengths = start.norm(dim=1, keepdim=True), end.norm(dim=1, keepdim=True)
+    directions = start / lengths[0], end / lengths[1]
+    angle = (directions[0] * directions[1]).sum(1, keepdim=True).clamp(-1, 1).acos()
+    way = ((1 - share) * angle).sin() * directions[0] + (share * angle).sin() * directions[1]
+    way = torch.where(angle.sin() < PARALLEL, torch.lerp(start, end, share), way / angle.sin())
+    return torch.where(angle.sin() < PARALLEL, way, torch.lerp(*lengths, share) * way)
+
+
+def walk(corners: Tensor, frames: int, classes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """A closed way through latents (K, d) in so many equal shares of it, on the sphere: (frames, d).
+
+    classes: weights (K, num_classes) of the corners, which change along straight lines beside: (frames, num_classes).
+    """
+    place = torch.arange(frames, dtype=torch.float64) * len(corners) / frames
+    share, first = place.frac().float().unsqueeze(1), place.long()
+    then = (first + 1) % len(corners)
+    z = arc(corners[first], corners[then], share)
+    return z, None if classes is None else torch.lerp(classes[first], classes[then], share)
+
+
+def save_walk(path: str | Path, images: Tensor, factor: int | None = None) -> None:
+    """Save images (N, C, H, W) uint8 as an endless GIF, small ones enlarged where no factor is named."""
+    enlarged = plots.enlarge(images, factor or plots.factor_of(images.size(-1)))
+    frames: Sequence = [plots.picture(image) for image in enlarged]
+    write_atomically(path, lambda temporary: plots.save_gif(temporary, frames, [FRAME_MS] * len(frames)))
