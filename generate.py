@@ -6,6 +6,7 @@ import utils  # noqa: F401, first, since it says which package is missing
 import argparse
 import itertools
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ from pathlib import Path
 import torch
 
 from datasets.image_files import check_npz, save_samples
+from datasets.labels import named
 from evaluation.sampling import Generated, images_at, latents
 from training.checkpoint import Loaded, load_trained
-from training.drawing import LINE_STEPS, LINES, images_of, lines, save_walk, walk
+from training.drawing import LINE_STEPS, LINES, class_lines, images_of, lines, save_walk, walk, weights_of
 from training.export import check, export
 from utils import plots
 from utils.console import progress
@@ -27,6 +29,7 @@ from utils.parser import Parser, a_path, add_settings, given_settings
 OVERRIDES = ("seed", "device")
 LARGEST_SEED = 2**32
 GRID = 400  # images in grid.png, at most
+ROW = 20  # of them in a class's row
 CORNERS, FRAMES = 8, 120  # of a walk
 LEAST_TRUNCATION = 0.01  # below it most of the time goes by in drawing again
 
@@ -53,13 +56,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     which.add_argument("--num", type=int, help=many)
     seeds = "numbers and ranges such as 0-63: the image of seed K is the one that evaluate.py scores as number K"
     which.add_argument("--seeds", nargs="+", type=seed_range, metavar="SEED", help=seeds)
+    asked = (
+        "of a conditional run: these classes, by name or number, each with all the seeds (default: a seed's own class)"
+    )
+    add("--labels", nargs="+", metavar="CLASS", help=asked)
     near = "draw each number of z again until it is within this of 0, such as 0.7: better images, less varied"
     add("--truncation", type=float, metavar="T", help=near)
     add("--out", type=a_path, metavar="DIR", help="write a PNG for each seed there, and grid.png of them all")
     add("--npz", type=a_path, metavar="FILE.npz", help="keep the images in one file: samples, uint8, N x H x W x C")
-    between = f"draw so many latent interpolations (default: {LINES}) into the run's plots"
+    between = (
+        f"draw so many latent interpolations (default: {LINES}) into the run's plots; with --labels from class to class"
+    )
     add("--interpolate", nargs="?", type=int, const=LINES, metavar="LINES", help=between)
-    closed = "an animation of a closed walk through latent space, by way of the images of --seeds or --num"
+    closed = "an animation of a closed walk through latent space, by way of the images of --seeds or --num and --labels"
     add("--walk", type=a_path, metavar="FILE.gif", help=closed)
     add("--frames", type=int, help=f"of the walk (default: {FRAMES})")
     larger = "each pixel as N x N, in PNGs, grids and walks; grids and walks of small images are enlarged anyway"
@@ -97,7 +106,10 @@ def check_flags(given: argparse.Namespace) -> None:
     refuse_if(given.walk and not given.walk.endswith(".gif"), f"--walk {given.walk}: the name must end in .gif")
     if given.walk:
         corners, frames = sum(map(len, seeds_of(given, CORNERS))), FRAMES if given.frames is None else given.frames
+        corners = corners_of(given, corners)
         refuse_if(frames < corners, f"--frames {frames}: at least one for each of the {corners} images on the way")
+    idle = given.labels and not (drawn or given.interpolate)
+    refuse_if(idle, "--labels goes with --out, --npz, --walk or --interpolate")
     check_npz("npz", given.npz)
     check_target(given.walk)
     check(given.export, given.uint8)
@@ -108,71 +120,118 @@ def seeds_of(given: argparse.Namespace, default: int) -> list[range]:
     return given.seeds or [range(given.num or default)]
 
 
+def labels_of(loaded: Loaded, given: argparse.Namespace) -> list[int]:
+    """The labels that --labels names; [] without it. UserError where there are no such classes."""
+    if given.labels and not loaded.classes:
+        raise UserError(f"--labels: {loaded.path} was trained without classes, and draws what it likes")
+    return named(loaded.classes.names, given.labels) if given.labels and loaded.classes else []
+
+
 def draw(loaded: Loaded, given: argparse.Namespace) -> None:
-    """Draw the image of each seed into a folder, with a grid of them, and into an .npz.
+    """Draw the image of each seed, or of each label and seed, into a folder, with a grid of them, and into an .npz.
 
     Each is the same at any number of them: evaluation.sampling draws whole blocks.
     """
     ranges, out, npz = seeds_of(given, 64), Path(given.out) if given.out else None, given.npz
-    total, seeds = sum(map(len, ranges)), itertools.chain.from_iterable(ranges)
+    asked: list[int | None] = [*dict.fromkeys(labels_of(loaded, given))] or [None]
+    total = sum(map(len, ranges)) * len(asked)
     if out:
-        make_folder(out, itertools.chain.from_iterable(ranges))
+        make_folder(out, (name_of(loaded, *pair) for pair in itertools.product(asked, itertools.chain(*ranges))))
     device = next(loaded.G.parameters()).device
-    source = Generated(loaded.G, loaded.config.z_dim, loaded.config.seed, device, given.truncation or math.inf)
-    kept: list[torch.Tensor] = []
+    settings = loaded.config.z_dim, loaded.config.seed, device, given.truncation or math.inf, loaded.classes
+    kept: list[list[torch.Tensor]] = [[] for _ in asked]
+    labels: list[torch.Tensor] = []
     with explaining_memory(f"{total:,} images of {loaded.config.image_size} pixels", "ask for fewer at once"):
-        images = images_at(source, itertools.chain.from_iterable(ranges))
-        for seed, image in progress(zip(seeds, images), "images", total, unit="image"):
+        sources = [Generated(loaded.G, *settings, label) for label in asked]
+        images = itertools.chain.from_iterable(images_at(source, itertools.chain(*ranges)) for source in sources)
+        pairs = itertools.product(range(len(asked)), itertools.chain(*ranges))
+        for (place, seed), image in progress(zip(pairs, images), "images", total, unit="image"):
             if out:
-                plots.picture(plots.enlarge(image, given.enlarge or 1)).save(out / name_of(seed))
-            if npz or len(kept) < GRID:
-                kept.append(image)
+                target = out / name_of(loaded, asked[place], seed)
+                plots.picture(plots.enlarge(image, given.enlarge or 1)).save(target)
+            if npz or len(kept[place]) < GRID:
+                kept[place].append(image)
+            if npz and (label := sources[place].labels(seed, 1)) is not None:
+                labels.append(label)
         if npz:
-            save_samples(npz, torch.stack(kept))
+            every = torch.stack(list(itertools.chain(*kept)))
+            save_samples(npz, every, torch.cat(labels) if labels else None)
             print(f"{total:,} images are in {npz}")
     if out:
-        plots.grid(torch.stack(kept[:GRID]), factor=given.enlarge).save(out / "grid.png")
-        shown = f", which has the first {GRID}" if total > GRID else ""
-        print(f"{total:,} images are in {out}, beside {out / 'grid.png'}{shown}")
+        names = [loaded.classes.names[label] for label in asked if label is not None] if loaded.classes else []
+        columns = min(ROW, len(kept[0])) if names else None  # of the classes that were asked for a row each
+        shown = [image for row in kept for image in row[: columns or GRID]]
+        plots.grid(torch.stack(shown), columns, given.enlarge, names).save(out / "grid.png")
+        part = f", which has {len(shown)} of them" if len(shown) < total else ""
+        print(f"{total:,} images are in {out}, beside {out / 'grid.png'}{part}")
 
 
-def name_of(seed: int) -> str:
-    """The name of a seed's picture."""
-    return f"seed{seed:06d}.png"
+def name_of(loaded: Loaded, label: int | None, seed: int) -> str:
+    """The name of a picture: of its seed and, where one was asked for, of its class."""
+    if label is None or loaded.classes is None:
+        return f"seed{seed:06d}.png"
+    words = [re.sub(r"[^\w.+-]+", "_", name).strip("._") for name in loaded.classes.names]
+    word = words[label] if words.count(words[label]) == 1 and words[label] else f"class{label}_{words[label]}"
+    return f"{word}_seed{seed:06d}.png"
 
 
-def make_folder(out: Path, seeds: Iterable[int]) -> None:
-    """Make the folder for these seeds' pictures. UserError where it cannot be, or has one of them already."""
+def make_folder(out: Path, names: Iterable[str]) -> None:
+    """Make the folder for pictures of these names. UserError where it cannot be, or has one of them already."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
-    for name in itertools.chain(["grid.png"], map(name_of, seeds)):
+    for name in itertools.chain(["grid.png"], names):
         if (out / name).exists():
             raise UserError(f"{out / name} exists, and no picture is overwritten: choose another --out, or delete it")
 
 
-def interpolate(loaded: Loaded, count: int, enlarge: int | None) -> Path:
-    """Draw lines of samples between pairs of latents on the sphere of their norms. Returns the picture's path."""
-    images = images_of(loaded.G, lines(loaded.config.seed, count, loaded.config.z_dim))
+def interpolate(loaded: Loaded, given: argparse.Namespace) -> Path:
+    """Draw lines of samples between pairs of latents on the sphere of their norms, a conditional generator's each of a
+    class; or, between the classes that --labels names, each at one latent. Returns the picture's path."""
+    config, labels = loaded.config, labels_of(loaded, given)
+    weights = None
+    if len(labels) > 1 and loaded.classes:
+        z, weights = class_lines(config.seed, given.interpolate, config.z_dim, labels, len(loaded.classes.names))
+    else:
+        z = lines(config.seed, given.interpolate, config.z_dim)
+        if loaded.classes:
+            chosen = torch.tensor(labels) if labels else loaded.classes.labels(config.seed, 0, given.interpolate)
+            weights = chosen.expand(given.interpolate).repeat_interleave(LINE_STEPS)
+    images = images_of(loaded.G, z, weights)
     folder = loaded.path.parent
     target = folder / f"{loaded.path.stem}_interpolation.png"
     if folder.name == "checkpoints":
         target = folder.parent / "plots" / "interpolation.png"
-    picture = plots.grid(images, LINE_STEPS, enlarge)
+    picture = plots.grid(images, len(images) // given.interpolate, given.enlarge)
     write_atomically(target, lambda temporary: picture.save(temporary, format="PNG"))
     return target
 
 
 def animate(loaded: Loaded, given: argparse.Namespace) -> None:
-    """Draw a closed walk through the latents of the seeds: at each of them its image is met."""
-    config, truncation = loaded.config, given.truncation or math.inf
-    seeds = itertools.chain.from_iterable(seeds_of(given, CORNERS))
+    """Draw a closed walk by way of the images of the seeds, and of the classes of --labels.
+
+    Where there are fewer seeds than classes, or the reverse, it comes by the same ones again.
+    """
+    config, labels, truncation = loaded.config, labels_of(loaded, given), given.truncation or math.inf
+    seeds = list(itertools.chain(*seeds_of(given, CORNERS)))
+    count = corners_of(given, len(seeds))
+    seeds = [seeds[i % len(seeds)] for i in range(count)]
     corners = torch.cat([latents(config.seed, seed, 1, config.z_dim, truncation) for seed in seeds])
-    z, classes = walk(corners, FRAMES if given.frames is None else given.frames)
+    weights = None
+    if loaded.classes:
+        own = [int(loaded.classes.labels(config.seed, seed, 1)) for seed in seeds]
+        chosen = [labels[i % len(labels)] for i in range(count)] if labels else own
+        weights = weights_of(chosen, len(loaded.classes.names))
+    z, classes = walk(corners, FRAMES if given.frames is None else given.frames, weights)
     with explaining_memory(f"{len(z):,} frames of {config.image_size} pixels", "ask for fewer --frames"):
         save_walk(given.walk, images_of(loaded.G, z, classes), given.enlarge)
     print(f"{given.walk}: a walk of {len(z)} frames by way of {len(corners)} images")
+
+
+def corners_of(given: argparse.Namespace, seeds: int) -> int:
+    """How many images a walk comes by, of so many seeds and the classes that are named."""
+    return max(seeds, len(given.labels or ()))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -188,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.walk:
         animate(loaded, given)
     if given.interpolate:
-        print(interpolate(loaded, given.interpolate, given.enlarge))
+        print(interpolate(loaded, given))
     if given.export:
         export(given.export, loaded, given.uint8)
         reader = "onnxruntime" if given.export.endswith(".onnx") else "training.load_generator()"

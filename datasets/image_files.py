@@ -6,7 +6,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -127,11 +127,12 @@ def load_samples(path: str | Path, image_size: int, channels: int) -> Tensor:
     return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
 
 
-def save_samples(path: str | Path, images: Tensor) -> None:
-    """Save images (N, C, H, W) uint8 as an .npz that load_samples() reads."""
+def save_samples(path: str | Path, images: Tensor, labels: Tensor | None = None) -> None:
+    """Save images (N, C, H, W) uint8, and their labels (N,), as an .npz that load_samples() reads."""
     buffer = io.BytesIO()
     with announced(f"writing {len(images):,} images into {path}"):
-        np.savez_compressed(buffer, samples=images.permute(0, 2, 3, 1).numpy())
+        arrays: dict[str, Any] = {} if labels is None else {"labels": labels.numpy()}
+        np.savez_compressed(buffer, samples=images.permute(0, 2, 3, 1).numpy(), **arrays)
         write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
 
 

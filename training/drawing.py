@@ -1,10 +1,12 @@
 """What generate.py draws beside single samples: lines and closed walks in latent space, and their pictures."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datasets import quantise
 from evaluation.sampling import BLOCK
@@ -33,6 +35,23 @@ def lines(seed: int, count: int, z_dim: int) -> Tensor:
     start, end = torch.randn(2, count, 1, z_dim, generator=torch.Generator().manual_seed(seed))
     angle = torch.linspace(0, torch.pi / 2, LINE_STEPS).view(1, -1, 1)
     return (angle.cos() * start + angle.sin() * end).flatten(0, 1)
+
+
+def class_lines(seed: int, count: int, z_dim: int, labels: Sequence[int], num_classes: int) -> tuple[Tensor, Tensor]:
+    """`count` lines, each at one latent, through classes in this order, their weights changing along straight lines.
+
+    Latents (count * n, z_dim) and class weights (count * n, num_classes), n = LINE_STEPS - 1 a pair of classes, and 1.
+    """
+    one_hot = weights_of(labels, num_classes)
+    share = torch.arange(LINE_STEPS - 1).div(LINE_STEPS - 1).view(-1, 1)
+    way = torch.cat([torch.lerp(*pair, share) for pair in itertools.pairwise(one_hot)] + [one_hot[-1:]])
+    z = torch.randn(count, z_dim, generator=torch.Generator().manual_seed(seed))
+    return z.repeat_interleave(len(way), 0), way.repeat(count, 1)
+
+
+def weights_of(labels: Sequence[int], num_classes: int) -> Tensor:
+    """Labels as class weights (N, num_classes) float32: 1 for the class, 0 for the others."""
+    return F.one_hot(torch.tensor(labels), num_classes).float()
 
 
 def arc(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
