@@ -54,7 +54,7 @@ def work(G: nn.Module, D: nn.Module, batch_size: int) -> int:
     training = [net.training for net in (G, D)]
     z_dim: Any = G.z_dim
     z = next(G.parameters()).new_zeros(1, z_dim)
-    labels = [z.new_zeros(1, dtype=torch.long)] if getattr(G, "num_classes", 0) else []
+    labels = [z.new_zeros(1, dtype=torch.int64)] if getattr(G, "num_classes", 0) else []
     D.eval()(G.eval()(z, *labels), *labels)
     for net, before in zip((G, D), training):
         net.train(before)

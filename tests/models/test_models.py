@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from losses import LOSSES, REGULARIZERS
-from models import MODELS, build_models, dcgan
+from models import CONDITIONAL, MODELS, build_models, dcgan
 from models.normalization import D_NORMS
 from models.spectral_norm import is_spectrally_normalized
 from utils.config import FIELDS
@@ -117,6 +117,7 @@ def test_unknown_names_and_impossible_sizes_are_value_errors(settings, reason):
         ("regularizer", REGULARIZERS),
         ("d_norm", D_NORMS),
         ("arch_variant", dcgan.VARIANTS),
+        ("conditional", CONDITIONAL),
         ("image_size", SIZES),
     ],
 )

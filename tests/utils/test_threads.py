@@ -30,6 +30,12 @@ def test_the_work_of_an_mlp_is_its_products():
     assert threads.work(G, D, 10) == 10 * (of_G + of_D)
 
 
+def test_the_work_of_conditional_networks_counts_what_stands_beside_their_inputs():
+    plain = threads.work(*build("mlp", 8, channels=1), 10)
+    conditional = build("mlp", 8, channels=1, num_classes=3, conditional="concat")
+    assert threads.work(*conditional, 10) == plain + 10 * (3 * 2 + 3 * 4)  # widths 2 and 4 of the first layers
+
+
 def test_the_work_of_convolutions_counts_each_position():
     up = nn.Sequential(nn.Unflatten(1, (2, 3, 3)), nn.ConvTranspose2d(2, 4, 4, 2, 1))  # 3x3 inputs, 4x4 weights
     up.z_dim = 18
