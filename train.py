@@ -103,7 +103,7 @@ def step(state: State, config: Config) -> None:
     # Random numbers are drawn for the whole batch on every rank: a run is the same on any number of them.
     for _ in range(config.n_dis):
         images, real_labels = state.batches.next()
-        real = to_float(images, state.random)
+        real = to_float(images, state.random, config.mirror)
         z = torch.randn(len(real), config.z_dim, **drawn)
         alpha = torch.rand(len(real), 1, 1, 1, **drawn)
         labels = state.batches.draw_labels(len(real), state.random)

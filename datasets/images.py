@@ -57,8 +57,14 @@ def to_grey(images: Tensor) -> Tensor:
     return grey
 
 
-def to_float(images: Tensor, generator: torch.Generator) -> Tensor:
-    """uint8 images to floats in [-1, 1), dequantised: x / 128 - 1 + U(0, 1/128), as in the authors' code."""
+def to_float(images: Tensor, generator: torch.Generator, mirror: bool = False) -> Tensor:
+    """uint8 images to floats in [-1, 1), dequantised: x / 128 - 1 + U(0, 1/128), as in the authors' code.
+
+    mirror: each image is flipped from left to right with probability 1/2.
+    """
+    if mirror:
+        flipped = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
+        images = torch.where(flipped, images.flip(3), images)
     noise = torch.rand(images.shape, generator=generator, device=images.device)
     return noise.add_(images).div_(128).sub_(1).clamp_max_(1 - 2**-24)  # 255 + noise can round up to 256
 

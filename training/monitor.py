@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from datasets import Classes, Images, quantise
 from evaluation import conditional, lipschitz, report
 from evaluation.diagnostics import spaced
+from evaluation.features import is_labelled
 from evaluation.sampling import Generated
 from utils.combinations import warnings
 from utils.config import Config
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 PREVIEW = 100  # samples in a grid
+SHOWN = 20  # classes in the line of their counts
 ROWS = COLUMNS = 10  # of a conditional run's grid: classes at most, and samples of each
 PROBED = 64  # real images, and samples, at which each line of the log measures D's gradient
 PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
@@ -174,8 +176,12 @@ def score(run: "Run") -> None:
     run.start_clock()  # it is no part of a step's time
 
 
-def announce(run: "Run", images: Images, changes: Iterable[str]) -> None:
-    """Say what is about to be trained. changes: sentences about what is other than before, in a run that goes on."""
+def announce(run: "Run", images: Images, changes: Iterable[str], taken: Iterable[str] = ()) -> None:
+    """Say what is about to be trained.
+
+    changes: sentences about what is other than before, in a run that goes on; taken: about the weights that a new one
+    starts from.
+    """
     config, state, logger = run.config, run.state, run.logger
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", state.G), ("D", state.D))}
     if state.step:
@@ -188,9 +194,12 @@ def announce(run: "Run", images: Images, changes: Iterable[str]) -> None:
     where = f"{state.device}" if world_size() == 1 else f"{world_size()} processes, {state.device.type}"
     if state.device.type == "cpu":
         where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
-    kinds = f" of {len(state.classes.names)} classes" if state.classes else ""
     grey = "grey" if channels == 1 else "colour"
-    logger.say(f"data        {config.dataset}: {n:,} images{kinds} of {side}x{side}, {grey}")
+    logger.say(f"data        {config.dataset}: {n:,} images of {side}x{side}, {grey}")
+    if is_labelled(images):
+        logger.say(f"classes     {counted(images)}")
+    for sentence in taken:
+        logger.say(f"starts from {sentence}")
     parts = "".join(f", {what} {value}" for what, value in _parts(config))
     logger.say(f"networks    {config.model}{parts}: G {count['G']:,} parameters, D {count['D']:,} with d_norm {norm}")
     logger.say(f"training    {config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {where}")
@@ -200,6 +209,30 @@ def announce(run: "Run", images: Images, changes: Iterable[str]) -> None:
     )
     for sentence in warnings(config, state.device.type == "cuda"):
         logger.say(f"warning     {sentence}")
+
+
+def counted(images: Images) -> str:
+    """How many images each class has, for up to SHOWN of them, and which is the rarest."""
+    counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
+    rarest = min(range(len(counts)), key=counts.__getitem__)
+    told = ", ".join(f"{name} {count:,}" for name, count in zip(images.classes, counts)) if len(counts) <= SHOWN else ""
+    return f"{len(counts)}{': ' if told else ''}{told}; the rarest is {images.classes[rarest]} with {counts[rarest]:,}"
+
+
+def show_data(run: "Run", images: Images) -> None:
+    """Save a grid of training images as samples/real.png, a row a class where there are classes."""
+    target = run.run_dir / "samples" / "real.png"
+    if rank() > 0 or target.exists():
+        return
+    names: tuple[str, ...] = ()
+    chosen = spaced(len(images.images), PREVIEW)
+    if is_labelled(images):
+        classes = Classes(images.classes, ())
+        shown = classes.shown(ROWS)
+        names = tuple(images.classes[label] for label in shown)
+        rows = [(images.labels == label).nonzero().flatten() for label in shown]
+        chosen = torch.cat([row[torch.arange(COLUMNS) * len(row) // COLUMNS] for row in rows])
+    grid(images.images[chosen], COLUMNS, names=names).save(target)
 
 
 def _parts(config: Config) -> Iterator[tuple[str, Any]]:

@@ -29,6 +29,7 @@ from utils.precision import keep_memory, set_deterministic, set_tf32
 from utils.threads import Waiting, by_work, share, threads, work
 
 from . import monitor
+from .fine_tune import start_from
 from .logger import Logger, Quiet, check_tensorboard
 from .record import Record, recorded_threads
 from .resume import take_over
@@ -150,11 +151,13 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         if not config.resume:
             on_rank_zero(refuse_started, run_dir)
         changes = take_over(run_dir, state, config) if config.resume else []
+        taken = list(start_from(state, config)) if config.init_from and not config.resume else []
         logger = on_rank_zero(Logger, run_dir, config.tensorboard, state.step) or Quiet()
         stack.enter_context(contextlib.closing(logger))
         run = Run(config, run_dir, state, evaluator, logger)
         stack.enter_context(run.signals)
-        monitor.announce(run, images, [*changes, *run.record.changes()])
+        monitor.announce(run, images, [*changes, *run.record.changes()], taken)
+        monitor.show_data(run, images)
         with recorded(run):
             yield run
 

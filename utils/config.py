@@ -52,6 +52,7 @@ class Config:
         "code", "dcgan: the widths of the authors' code, or the paper's table 3", choices=("code", "paper")
     )
     base_channels: int | None = setting(None, "width unit of both networks (default: the paper's)", low=1, high=2**14)
+    mirror: bool = setting(False, "flip half of the training images, drawn anew each time, from left to right")
     z_dim: int = setting(128, "dimension of the latent z ~ N(0, I)", low=1, high=2**20)
     d_norm: tuple[str, ...] = setting(
         ("spectral",),
@@ -166,6 +167,9 @@ class Config:
     # Where
     run_dir: str | None = setting(None, "default: runs/DATASET_MODEL_LOSS_NORM_seedK", stored=False, path=True)
     config: str | None = setting(None, "YAML file of settings, over the preset", stored=False, path=True)
+    init_from: str | None = setting(
+        None, "start a new run from the weights of a run, a checkpoint or an exported generator", path=True
+    )
     resume: str | None = setting(None, "go on with the run in this directory", stored=False, path=True)
 
 
