@@ -39,7 +39,7 @@ def r1(
 
 
 def orthonormal(D: nn.Module, *images: Tensor | None) -> Tensor | float:
-    """Sum over D's linear and convolutional layers of |W W^T - I|_F^2 (Brock et al. 2017; Miyato et al. 2018, sec. 3).
+    """Sum over D's linear layers and convolutions of |W W^T - I|_F^2 (Brock et al. 2017; Miyato et al. 2018, sec. 3).
 
     W is the reshaped weight (d_out, d_in * kernel size), or its transpose where d_out is larger: at most min(rows,
     columns) singular values can be 1. A scalar; neither images nor labels are used.

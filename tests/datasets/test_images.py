@@ -113,3 +113,12 @@ def test_quantise_undoes_to_float_within_one_level():
     images = LEVELS.expand(-1, 1, 16, 16)
     back = quantise(to_float(images, torch.Generator().manual_seed(0)))
     assert (back.int() - images.int()).abs().max() <= 1
+
+
+def test_mirrored_images_are_flipped_from_left_to_right_half_the_time():
+    images = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).expand(400, 1, 1, 4) * 60
+    seen = (to_float(images, torch.Generator().manual_seed(0), mirror=True) + 1) * 128
+    flipped = (seen[:, 0, 0, 0] > seen[:, 0, 0, 3]).float().mean()
+    assert 0.4 < flipped < 0.6
+    plain = to_float(images, torch.Generator().manual_seed(0))
+    assert torch.equal(plain.argsort(3), images.argsort(3).expand_as(plain))

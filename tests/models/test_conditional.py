@@ -278,38 +278,3 @@ def test_a_deep_copy_shares_nothing_and_takes_labels():
     assert not own & {parameter.data_ptr() for net in copies for parameter in net.parameters()}
     z, y = torch.randn(12, 5).double(), labels_of()
     assert torch.equal(copies[1](copies[0](z, y), y), D(G(z, y), y))
-
-
-# ---- What is refused -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_labels_that_are_missing_or_of_no_use_are_value_errors(model):
-    z, x = torch.randn(3, 5), torch.randn(3, 1, 8, 8)
-    for network, given in zip(build(model, 8, channels=1), (z, x)):
-        assert network.num_classes == 0
-        with pytest.raises(ValueError, match="without classes takes no labels"):
-            network(given, torch.tensor([0, 1, 2]))
-    for name in WITH_CLASSES:
-        for network, given in zip(conditional(model, name), (z.double(), x.double())):
-            assert network.num_classes == K
-            with pytest.raises(ValueError, match="of 4 classes takes labels"):
-                network(given)
-            with pytest.raises(ValueError, match=r"not \(3, 1\) torch.int64"):
-                network(given, torch.zeros(3, 1, dtype=torch.int64))
-            with pytest.raises(ValueError, match=r"\(N, 4\) weights of the classes, not \(3, 5\) torch.float32"):
-                network(given, torch.ones(3, 5) / 5)
-
-
-@pytest.mark.parametrize(
-    ("settings", "reason"),
-    [
-        ({"conditional": "cgan", "num_classes": 3}, "'cgan' is not one of none, projection, acgan, concat"),
-        ({"conditional": "projection"}, "projection needs two classes or more, not 0"),
-        ({"conditional": "concat", "num_classes": 1}, "concat needs two classes or more, not 1"),
-        ({"num_classes": 10}, "num_classes 10 needs conditional: one of projection, acgan, concat"),
-    ],
-)
-def test_classes_without_a_way_and_a_way_without_classes_are_value_errors(settings, reason):
-    with pytest.raises(ValueError, match=reason):
-        build("dcgan", 8, **settings)

@@ -114,3 +114,11 @@ def test_scores_say_what_was_asked_for_and_what_came(tmp_path):
     assert found["intra_fid"]["mean"] is None and "dimensions" in found["intra_fid"]["reason"]
     protocol = found["protocol"]
     assert (protocol["conditional"], protocol["num_classes"]) == ("projection", 10)
+
+
+def test_real_images_are_shown_a_row_a_class_and_counted(tmp_path, capsys):
+    data = pets(tmp_path)
+    save_image(tmp_path / "pets" / "dog" / "more.png", "red")
+    train.train(start(tmp_path, **TWO_STEPS, **data))
+    assert Image.open(tmp_path / "run" / "samples" / "real.png").size == (11 * 66 + 2, 3 * 66 + 2)
+    assert "classes     3: cat 4, dog 5, emu 4; the rarest is cat with 4" in capsys.readouterr().out

@@ -22,6 +22,7 @@ def test_a_run_directory_holds_what_the_design_says(tmp_path):
         str(file.relative_to(where)) for file in where.rglob("*") if file.is_file() and "checkpoints" not in file.parts
     }
     grids = {f"samples/step_{step:06d}.png" for step in (0, 4, 8, 12)}
+    grids |= {"samples/real.png"}
     assert names == {"config.yaml", "log.txt", "stats.jsonl", "plots/curves.png", "plots/samples.gif"} | grids
     assert logged(where) == [2, 4, 6, 8, 10, 12]
     for line in read_stats(where):
