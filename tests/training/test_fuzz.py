@@ -109,6 +109,7 @@ def damaged(whole):
 # ---- Checkpoints ---------------------------------------------------------------------------------------------------
 
 FLAGS = SMALL | {"model": "mlp", "base_channels": 2, "z_dim": 4, "total_steps": 2, "save_every": 2, "g_sn": True}
+FLAGS |= {"conditional": "projection"}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def use(path, images, train_on):
     """Everything that is done with a checkpoint: sampled from, resumed from, trained on where that is affordable."""
     content = checkpoint.load(path)
     G, config, _ = checkpoint.generator_of(content, path)
-    G(torch.zeros(2, config.z_dim))
+    G(torch.zeros(2, config.z_dim), *[torch.zeros(2, dtype=torch.int64)] * (config.conditional != "none"))
     state = State(config, images, torch.device("cpu"))
     state.load_state_dict(content, path)
     if train_on:
