@@ -18,8 +18,6 @@ from utils.errors import Diverged
 from utils.files import write_text
 from utils.plots import grid
 
-from . import plots
-from .logger import read_stats
 from .state import STATISTICS, State, check_weights, disk_use
 
 if TYPE_CHECKING:
@@ -117,7 +115,10 @@ def sample(run: "Run") -> None:
         G = run.state.scored
         with torch.inference_mode(), evaluating(G):
             images = quantise(G(run.z)).cpu()
-        grid(images).save(run.run_dir / "samples" / f"step_{run.state.step:06d}.png")
+        drawn = grid(images)
+        drawn.save(run.run_dir / "samples" / f"step_{run.state.step:06d}.png")
+        run.logger.picture(run.state.step, "samples", drawn)
+    run.show.update()
 
 
 def score(run: "Run") -> None:
@@ -133,6 +134,7 @@ def score(run: "Run") -> None:
     if rank() == 0:
         run.logger.say(f"step {state.step:,}: {report.summary(results)}")
         run.logger.write(state.step, report.flat(results[0]))
+    run.show.update()
     run.start_clock()  # it is no part of a step's time
 
 
@@ -162,14 +164,5 @@ def announce(run: "Run", images: Images, changes: Iterable[str]) -> None:
 
 
 def finish_pictures(run: "Run") -> None:
-    """The curves and the animation of what was trained so far. A picture that fails must not hide how the run ended."""
-    if rank() > 0:
-        return
-    config, run_dir = run.config, run.run_dir
-    title = f"{config.dataset}, {config.model}, {config.loss}, D: {' + '.join(config.d_norm)}"
-    try:
-        plots.plot_curves(run_dir, read_stats(run_dir), title)
-        plots.animate(run_dir)
-    except Exception as error:  # whatever matplotlib and Pillow make of files that somebody else may have changed
-        with contextlib.suppress(OSError):  # where the disk is full, log.txt cannot be written either
-            run.logger.say(f"warning     the pictures in {run_dir / 'plots'} could not be made: {error}")
+    """The page, the curves and the animation of what was trained so far, and how it ended."""
+    run.show.end(run.ended)
