@@ -8,9 +8,8 @@ from evaluation.lipschitz import table
 from training.rendering import embedded, render
 from utils.files import write_text
 
-from . import drawing
 from .discriminator import dynamics, lipschitz, singular_values, spectra_over_training
-from .drawing import HERO, Figure, number, shown_setting
+from .drawing import HERO, Figure, number, save_figure, shown_setting
 from .grid import METHODS, METRICS, Study
 from .results import Result, means, tally, worst_cases
 from .samples import overview, samples, seconds
@@ -25,20 +24,18 @@ def make_report(study: Study, results: Sequence[Result]) -> Path:
         "title": f"{study.name}: does spectral normalization help?",
         "introduction": _introduction(study, results),
         "summary": _summary(study, results),
-        "figures": [
-            {
-                "title": drawn.title,
-                "sentence": drawn.sentence,
-                "src": embedded(drawing.save_figure(drawn, folder), None),
-            }
-            for drawn in figures(study, results)
-        ],
+        "figures": [_shown(drawn, folder) for drawn in figures(study, results)],
         "audits": list(_audits(study, results)),
         "unfinished": _unfinished(results),
     }
     path = study.folder / "report.html"
     write_text(path, render("study.html", **values))
     return path
+
+
+def _shown(figure: Figure, folder: Path) -> dict[str, str]:
+    """A figure as the page takes it; it is saved, and closed, at once."""
+    return {"title": figure.title, "sentence": figure.sentence, "src": embedded(save_figure(figure, folder), None)}
 
 
 def figures(study: Study, results: Sequence[Result]) -> Iterator[Figure]:

@@ -30,6 +30,9 @@ def thinned(points: Points) -> Points:
 
 def short(value: float) -> str:
     """Three digits, as short as they can be."""
+    if 0 < abs(value) < 1e-3:
+        exponent = math.floor(math.log10(abs(value)))
+        return f"{value / 10**exponent:.3g}e{exponent}"
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 

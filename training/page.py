@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from evaluation import kept
 from utils.config import Config, stored, to_flag
 from utils.console import command
-from utils.errors import UserError
 from utils.files import write_text
 from utils.settings import check_settings, load_yaml, resolve
 
@@ -43,7 +42,7 @@ def write(run_dir: str | Path, now: Now | None = None) -> Path:
 
 def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
     """All that the page shows, by the names of its template."""
-    written = load_yaml(run_dir / "config.yaml")
+    written = load_yaml(run_dir / "config.yaml") or {}
     record = written.pop("record", [])
     config, stats = Config(**check_settings(written)), read_stats(run_dir)
     results = kept.read(run_dir / "evaluation")
@@ -169,6 +168,6 @@ def refresh(run_dir: str | Path, now: Now | None = None) -> Path | None:
     """Write the page of a run that something was added to, as scores. None where there is no run, or it fails."""
     try:
         return write(run_dir, now) if (Path(run_dir) / "config.yaml").is_file() else None
-    except (UserError, OSError, ValueError, KeyError, TypeError) as error:  # of files that somebody else has changed
+    except Exception as error:  # of any kind, as for files that somebody else has changed
         print(f"warning: {Path(run_dir) / NAME} could not be made: {error}")
         return None

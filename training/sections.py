@@ -84,7 +84,7 @@ def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
         rows.append([f"{step:,}" if step is not None else "-", name, *cells, _number(nearer, 2)])
     top = kept.headline(results)
     lines = [f"{label(top['protocol'])}."]
-    lines += [f"In short of the full protocol: {'; '.join(top['protocol']['departures'])}."] * bool(
+    lines += [f"Short of the full protocol: {'; '.join(top['protocol']['departures'])}."] * bool(
         top["protocol"].get("departures")
     )
     if held_out := top.get("held_out"):
