@@ -36,7 +36,7 @@ def write(run_dir: str | Path, now: Now | None = None) -> Path:
     """
     run_dir = Path(run_dir)
     path = run_dir / NAME
-    write_text(path, rendering.render("run.html", **content(run_dir, now)))
+    write_text(path, rendering.render("run.html", **content(run_dir, now)), durable=False)
     return path
 
 

@@ -37,7 +37,7 @@ def animate(run_dir: str | Path) -> Path | None:
     target = Path(run_dir) / "plots" / "samples.gif"
     frames = [captioned(Image.open(path), f"step {step:,}") for step, path in grids]
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
-    write_atomically(target, lambda temporary: save_gif(temporary, frames, durations))
+    write_atomically(target, lambda temporary: save_gif(temporary, frames, durations), durable=False)
     return target
 
 
@@ -74,6 +74,6 @@ def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) ->
     protocol = next((line["protocol"] for line in stats if "protocol" in line), None)
     figure.suptitle(f"{title}\nscores: {protocol}" if protocol else title)
     target = Path(run_dir) / "plots" / "curves.png"
-    write_atomically(target, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+    write_atomically(target, lambda temporary: figure.savefig(temporary, format="png", dpi=110), durable=False)
     plt.close(figure)
     return target

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from .run import Run
 
 SHOWN = 100  # real images beside the samples
-# What may be spent: seconds at once, then a share of the run's time. Together under 1 % of a minute, 0.1 % of an hour.
-PAGE, PICTURES = (0.2, 1 / 4000), (0.0, 1 / 1500)
+# What may be spent: seconds at once, and a share of the run's time. Together under 1 % of 40 seconds, and under 0.1 % of
+# 7 minutes and of all that is longer; at the end of a run all is drawn once more.
+PAGE, PICTURES = (0.3, 1 / 4000), (0.0, 1 / 1500)
 FIRST_PICTURES = 1.5  # seconds that matplotlib and the first drawing take
 
 
@@ -60,7 +61,7 @@ class Show:
         if rank() > 0 or self.begun:
             return
         self.begun = True
-        with self._failing_quietly():
+        with self._failing_quietly(), self.page.spending():
             images = self.run.state.batches.images
             chosen = images[spaced(len(images), SHOWN).to(images.device)].cpu()
             grid(chosen).save(self.run.run_dir / "plots" / "real.png")
