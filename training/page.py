@@ -70,7 +70,7 @@ def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
         "classes": sections.classes(results),
         "pictures": sections.pictures(run_dir, results),
         "audit": sections.audit(run_dir),
-        "commands": commands(run_dir, config),
+        "commands": commands(run_dir, config, now.step),
         "preset": f"configs/{preset.name}" if preset else "the defaults",
         "changed": [(name, value, theirs.get(name, "-")) for name, value in ours.items() if theirs.get(name) != value],
         "settings": list(ours.items()),
@@ -142,10 +142,11 @@ def _words(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: to_flag(tuple(v) if isinstance(v, list) else v) or "-" for name, v in settings.items()}
 
 
-def commands(run_dir: Path, config: Config) -> list[str]:
+def commands(run_dir: Path, config: Config, step: int) -> list[str]:
     """What is typed to go on, to score and to draw."""
+    longer = ["--total_steps", 2 * config.total_steps] if step >= config.total_steps else []
     return [
-        command("python", "main.py", "--resume", run_dir, "--total_steps", 2 * config.total_steps),
+        command("python", "main.py", "--resume", run_dir, *longer),
         command("python", "evaluate.py", run_dir),
         command("python", "evaluate.py", run_dir, "--audit"),
         command("python", "generate.py", run_dir, "--num", 64, "--out", "samples"),

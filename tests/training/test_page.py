@@ -112,9 +112,10 @@ def test_the_page_is_one_file_whose_pictures_have_words(run_dir):
     assert seen.all("input")[0]["max"] == "6" and seen.all("main")[0]["data-live"] == "0"
 
 
-def test_a_page_while_the_run_lives_says_so(run_dir, tmp_path):
+def test_a_page_while_the_run_lives_says_so(run_dir):
     shown = page.content(run_dir, page.Now(3, 4000.0))
     assert shown["live"] and shown["status"] == "Step 3 of 12, about 1 h 6 min left."
+    assert shown["commands"][0] == f"python main.py --resume {run_dir}"
     assert page.content(run_dir, page.Now(0))["status"] == "Step 0 of 12."
     assert page.content(run_dir, page.Now(12, doing="being scored"))["status"] == "Step 12 of 12: being scored."
 
