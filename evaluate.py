@@ -22,6 +22,7 @@ from datasets import Images, load_split, to_float
 from datasets.image_files import check_npz, load_samples, save_samples
 from evaluation import Evaluator, conditional, features, kept, lipschitz, report, table
 from evaluation.sampling import BLOCK, Generated, Given, images_at, latents
+from training import page
 from training.checkpoint import load_discriminator, load_trained
 from training.logger import append
 from training.run_dir import by_run, latest, own_stem, stem_of
@@ -143,7 +144,10 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
     # A picture without a step in its name is of what stands at the top of evaluation.json.
     top = kept.identity(kept.headline(results)) in map(kept.identity, found)
     name = (stem if top else own_stem(path, loaded.ema, evaluator.folder)).name
-    return written + report.draw(stem, results, {name: neighbours})
+    written += report.draw(stem, results, {name: neighbours})
+    if path.parent.name == "checkpoints" and (shown := page.refresh(path.parent.parent)):
+        written.append(shown)
+    return written
 
 
 def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None):
@@ -215,6 +219,8 @@ def audit(
     stem = stem_of(path, "audit") if last else own_stem(path, ema, what="audit")
     target = stem.with_name(stem.name + ".json")
     write_text(target, json.dumps(facts | found, indent=2, allow_nan=False) + "\n")
+    if last:
+        page.refresh(path.parent.parent)
     return target
 
 

@@ -16,8 +16,8 @@ def main() -> None:
     from evaluation import Evaluator
     from evaluation.features import check_weights
     from train import train
-    from training import prepare
-    from utils.distributed import processes, rank_zero_first, say_once, select_device
+    from training import page, prepare
+    from utils.distributed import on_rank_zero, processes, rank_zero_first, say_once, select_device
 
     with processes():
         config = prepare(flags, dry_run)
@@ -30,12 +30,15 @@ def main() -> None:
         path = train(config, evaluator, images)
 
         say_once("\nscoring the last checkpoint")
+        run_dir = path.parent.parent
+        on_rank_zero(page.refresh, run_dir, page.Now(config.total_steps, doing="trained, and being scored"))
         changed = {name: getattr(config, name) for name in evaluate.OVERRIDES}  # a resume may score in another way
         written = evaluate.score([path], evaluator, settings=changed)
         say_once("\nworth opening:")
-        run_dir = path.parent.parent
+        report = run_dir / page.NAME
         grid = sorted((run_dir / "samples").glob("step_*.png"))[-1:]
-        for file in (*grid, run_dir / "plots" / "samples.gif", run_dir / "plots" / "curves.png", *written):
+        pictures = (*grid, run_dir / "plots" / "samples.gif", run_dir / "plots" / "curves.png")
+        for file in dict.fromkeys((report, *pictures, *written)):
             if file.exists():
                 say_once(f"  {file}")
 

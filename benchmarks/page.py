@@ -1,17 +1,20 @@
 """The tables and the picture of docs/performance.md, from what step_time.py measured."""
 
 import re
+import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from training.rendering import render
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, PICTURE = DOCS / "performance.md", DOCS / "performance.png"
 
 
 def table(head, rows):
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
+    return render("table.md", head=head, rows=rows)
 
 
 def percent(share):

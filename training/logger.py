@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from utils.errors import UserError
@@ -92,6 +94,12 @@ class Logger:
                     self._writer.add_text(name, value, step)
                 elif value is not None:
                     self._writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, picture: Image.Image) -> None:
+        """Show a picture in TensorBoard, where that is written."""
+        if self._writer:
+            pixels = np.asarray(picture)
+            self._writer.add_image(name, pixels, step, dataformats="HW" if pixels.ndim == 2 else "HWC")
 
     def sync(self) -> None:
         """Have the disk know all lines so far: a checkpoint that outlives a power cut goes on behind them."""

@@ -15,14 +15,11 @@ from evaluation.features import is_labelled
 from evaluation.sampling import Generated
 from utils.combinations import warnings
 from utils.config import Config
-from utils.console import announced
 from utils.distributed import rank, world_size
 from utils.errors import Diverged, Stopped
 from utils.files import write_text
 from utils.plots import grid
 
-from . import plots
-from .logger import read_stats
 from .state import STATISTICS, State, check_weights, disk_use
 
 if TYPE_CHECKING:
@@ -151,7 +148,10 @@ def sample(run: "Run") -> None:
         G, (z, labels, names) = run.state.scored, preview(run.z, run.state.classes)
         with torch.inference_mode(), evaluating(G):
             images = quantise(G(z, *given(labels))).cpu()
-        grid(images, COLUMNS, names=names).save(run.run_dir / "samples" / f"step_{run.state.step:06d}.png")
+        drawn = grid(images, COLUMNS, names=names)
+        drawn.save(run.run_dir / "samples" / f"step_{run.state.step:06d}.png")
+        run.logger.picture(run.state.step, "samples", drawn)
+    run.show.update()
 
 
 def score(run: "Run") -> None:
@@ -173,6 +173,7 @@ def score(run: "Run") -> None:
     if rank() == 0:
         run.logger.say(f"step {state.step:,}: {report.summary(results)}")
         run.logger.write(state.step, report.flat(results[0]))
+    run.show.update()
     run.start_clock()  # it is no part of a step's time
 
 
@@ -244,15 +245,5 @@ def _parts(config: Config) -> Iterator[tuple[str, Any]]:
 
 
 def finish_pictures(run: "Run") -> None:
-    """The curves and the animation of what was trained so far. A picture that fails must not hide how the run ended."""
-    if rank() > 0:
-        return
-    config, run_dir = run.config, run.run_dir
-    title = f"{config.dataset}, {config.model}, {config.loss}, D: {' + '.join(config.d_norm)}"
-    try:
-        with announced("drawing the curves and the animation"):
-            plots.plot_curves(run_dir, read_stats(run_dir), title)
-            plots.animate(run_dir)
-    except Exception as error:  # whatever matplotlib and Pillow make of files that somebody else may have changed
-        with contextlib.suppress(OSError):  # where the disk is full, log.txt cannot be written either
-            run.logger.say(f"warning     the pictures in {run_dir / 'plots'} could not be made: {error}")
+    """The page, the curves and the animation of what was trained so far, and how it ended."""
+    run.show.end(run.ended)

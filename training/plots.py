@@ -3,24 +3,41 @@
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
+from utils.files import write_atomically
 from utils.plots import pyplot, save_gif
 
 FRAMES = 60  # of an animation, at most
 FRAME_MS, LAST_FRAME_MS = 150, 2000
+CAPTION = 16  # pixels beneath a frame, for its step
+
+
+def grids_of(run_dir: str | Path) -> list[tuple[int, Path]]:
+    """The sample grids of a run as [(step, path)] in the order of their steps, FRAMES of them at most."""
+    paths = (Path(run_dir) / "samples").glob("step_*.png")
+    found = sorted((int(path.stem[5:]), path) for path in paths if path.stem[5:].isdigit())
+    if len(found) <= FRAMES:
+        return found
+    return [found[i * (len(found) - 1) // (FRAMES - 1)] for i in range(FRAMES)]
+
+
+def captioned(picture: Image.Image, text: str) -> Image.Image:
+    """A picture with a line of text beneath it."""
+    framed = ImageOps.expand(picture, (0, 0, 0, CAPTION), fill=255 if picture.mode == "L" else (255, 255, 255))
+    ImageDraw.Draw(framed).text((4, picture.height + 2), text, fill=0 if picture.mode == "L" else (0, 0, 0))
+    return framed
 
 
 def animate(run_dir: str | Path) -> Path | None:
     """The sample grids of a run in the order of their steps, as plots/samples.gif. Returns its path, or None."""
-    paths = sorted((Path(run_dir) / "samples").glob("step_*.png"), key=lambda path: int(path.stem.split("_")[1]))
-    if not paths:
+    grids = grids_of(run_dir)
+    if not grids:
         return None
-    if len(paths) > FRAMES:
-        paths = [paths[i * (len(paths) - 1) // (FRAMES - 1)] for i in range(FRAMES)]
     target = Path(run_dir) / "plots" / "samples.gif"
-    frames = [Image.open(path) for path in paths]
-    save_gif(target, frames, [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS])
+    frames = [captioned(Image.open(path), f"step {step:,}") for step, path in grids]
+    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
+    write_atomically(target, lambda temporary: save_gif(temporary, frames, durations), durable=False)
     return target
 
 
@@ -57,6 +74,6 @@ def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) ->
     protocol = next((line["protocol"] for line in stats if "protocol" in line), None)
     figure.suptitle(f"{title}\nscores: {protocol}" if protocol else title)
     target = Path(run_dir) / "plots" / "curves.png"
-    figure.savefig(target, dpi=110)
+    write_atomically(target, lambda temporary: figure.savefig(temporary, format="png", dpi=110), durable=False)
     plt.close(figure)
     return target

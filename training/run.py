@@ -34,6 +34,7 @@ from .logger import Logger, Quiet, check_tensorboard
 from .record import Record, recorded_threads
 from .resume import take_over
 from .run_dir import check_disk, checkpoint_path, locked, make_folders, refuse_existing, refuse_started
+from .showing import Show
 from .signals import Signals
 from .state import State, disk_use, save_checkpoint
 
@@ -49,6 +50,7 @@ class Run:
         self.record = Record(run_dir, config, state.device, state.step)
         self.z = monitor.preview_latents(config.z_dim, state.device)
         self.path = checkpoint_path(run_dir, state.step)
+        self.show, self.ended = Show(self), "finished"
         self.start_clock()
 
     def begin(self) -> None:
@@ -61,6 +63,7 @@ class Run:
                 monitor.audit(self)
             self.path = save_checkpoint(self.run_dir, self.state, self.config)
         on_rank_zero(self.record.save, self.state.step)
+        self.show.begin()
         self.start_clock()
 
     def start_clock(self) -> None:
@@ -187,20 +190,19 @@ def set_up(config: Config) -> torch.device:
 @contextlib.contextmanager
 def recorded(run: Run) -> Iterator[None]:
     """Within it, how a run ends is kept in its log, and its record where it diverges. Then its pictures are made."""
-    ended = "finished"
     try:
         yield
     except Diverged as error:
-        ended = run.record.now["diverged"] = str(error)
+        run.ended = run.record.now["diverged"] = str(error)
         on_rank_zero(run.record.save, run.state.step)
         raise
     except OSError as error:
         again = f"{command('--resume', run.run_dir)} goes on when it can"
         raise UserError(f"cannot write into {run.run_dir}: {error}; {again}") from error
     except BaseException as error:
-        ended = str(error) or type(error).__name__
+        run.ended = str(error) or type(error).__name__
         raise
     finally:
         with contextlib.suppress(OSError):  # a full disk has been told of
-            run.logger.note(f"ended       at step {run.state.step:,}: {ended}")
+            run.logger.note(f"ended       at step {run.state.step:,}: {run.ended}")
         monitor.finish_pictures(run)

@@ -22,8 +22,8 @@ except ImportError:  # not on Windows: two processes on one run directory are no
     fcntl = None  # type: ignore[assignment]
 
 # Files that a run which ended before its first checkpoint can have left.
-LEFT = r"(config\.yaml|log\.txt|stats\.jsonl|\.lock|(samples|audits)/(step_0+|real)\.(png|json)|plots/.*|"
-LEFT += r"checkpoints/.*\.tmp)"
+LEFT = r"((config\.yaml|log\.txt|stats\.jsonl|report\.html)(\.tmp)?|\.lock|"
+LEFT += r"(samples|audits)/(step_0+|real)\.(png|json)|plots/.*|checkpoints/.*\.tmp)"
 DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
 
 

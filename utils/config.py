@@ -131,6 +131,7 @@ class Config:
     sample_every: int = setting(1000, "a grid of samples from a fixed z", low=1, resumable=True)
     save_every: int = setting(5000, "a checkpoint", low=1, resumable=True)
     keep: int = setting(3, "checkpoints kept, the newest ones", low=1, resumable=True)
+    open: bool = setting(False, "open the run's report.html in the browser", resumable=True, stored=False)
     tensorboard: bool = setting(False, "also write the statistics for TensorBoard", resumable=True)
     eval_every: int = setting(0, "scores during training; 0: only after it", low=0, resumable=True)
     eval_kid: bool = setting(True, "KID among them, which takes longest on small images", resumable=True)

@@ -17,16 +17,21 @@ import torch
 from .errors import UserError
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Call write(temporary path), then rename to path: the file is there whole or not at all."""
+def write_atomically(path: str | Path, write: Callable[[Path], object], durable: bool = True) -> None:
+    """Call write(temporary path), then rename to path: the file is there whole or not at all.
+
+    durable: also after a power cut, for which the disk is waited for.
+    """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
         write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -36,9 +41,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | Path, text: str, durable: bool = True) -> None:
     """Write a text file atomically; what is no text in a file's name stands there as a code."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace"), durable)
 
 
 def check_target(path: str | Path | None) -> None:

@@ -1,10 +1,12 @@
 """log.txt, stats.jsonl and TensorBoard."""
 
+import io
 import json
 import sys
 
 import pytest
 from helpers import at_step, logged, start
+from PIL import Image
 
 import train
 from training.logger import Logger, check_tensorboard, read_stats
@@ -70,16 +72,20 @@ def test_what_is_said_goes_to_the_terminal_and_is_kept_over_a_resume(tmp_path, c
     assert capsys.readouterr().out == "first\nsecond ü\n"
 
 
-def test_tensorboard_gets_the_finite_numbers(tmp_path):
+def test_tensorboard_gets_the_finite_numbers_and_the_grids(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logger = Logger(tmp_path, tensorboard=True)
     logger.write(10, {"loss_D": 0.5, "loss_G": float("nan")})
     logger.write(20, {"loss_D": 0.25})
+    logger.picture(20, "samples", Image.new("L", (6, 4), 200))
     logger.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
+    (shown,) = events.Images("samples")
+    with Image.open(io.BytesIO(shown.encoded_image_string)) as picture:
+        assert (shown.step, picture.size, picture.convert("L").getpixel((3, 2))) == (20, (6, 4), 200)
     assert events.Tags()["scalars"] == ["loss_D"]
     assert [(event.step, event.value) for event in events.Scalars("loss_D")] == [(10, 0.5), (20, 0.25)]
 

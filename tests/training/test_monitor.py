@@ -23,7 +23,8 @@ def test_a_run_directory_holds_what_the_design_says(tmp_path):
     }
     grids = {f"samples/step_{step:06d}.png" for step in (0, 4, 8, 12)}
     grids |= {"samples/real.png"}
-    assert names == {"config.yaml", "log.txt", "stats.jsonl", "plots/curves.png", "plots/samples.gif"} | grids
+    plots = {f"plots/{name}" for name in ("curves.png", "samples.gif")}
+    assert names == {"config.yaml", "log.txt", "stats.jsonl", "report.html"} | plots | grids
     assert logged(where) == [2, 4, 6, 8, 10, 12]
     for line in read_stats(where):
         assert line["lr_G"] == 5e-4 and line["grad_norm_D"] > 0 and line["grad_norm_G"] > 0
@@ -91,6 +92,6 @@ def test_a_picture_that_fails_does_not_hide_how_the_run_ended(tmp_path, monkeypa
     def full(*args):
         raise OSError("no space left")
 
-    monkeypatch.setattr(monitor.plots, "plot_curves", full)
+    monkeypatch.setattr("training.plots.plot_curves", full)
     assert checkpoint.load(train.train(start(tmp_path)))["step"] == 12
     assert "could not be made: no space left" in (tmp_path / "run" / "log.txt").read_text()

@@ -1,9 +1,9 @@
 """Pictures of a run: the frames of its animation, the panels of its curves."""
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
-from training.plots import animate, plot_curves
+from training.plots import CAPTION, animate, captioned, plot_curves
 
 
 def run_with_grids(run_dir, shades):
@@ -29,6 +29,19 @@ def test_the_animation_shows_the_grids_in_the_order_of_their_steps_and_rests_on_
     target = animate(tmp_path)
     assert target == tmp_path / "plots" / "samples.gif"
     assert frames_of(target) == [(10, 150), (100, 150), (200, 2000)]
+
+
+def test_each_frame_has_its_step_beneath_it(tmp_path):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "plots").mkdir()
+    for step in (0, 1_000_000):
+        Image.new("RGB", (120, 40), "blue").save(tmp_path / "samples" / f"step_{step:06d}.png")
+    with Image.open(animate(tmp_path)) as animation:
+        assert animation.size == (120, 40 + CAPTION)
+        for frame, step in enumerate((0, 1_000_000)):
+            animation.seek(frame)
+            expected = captioned(Image.new("RGB", (120, 40), "blue"), f"step {step:,}")
+            assert ImageChops.difference(animation.convert("RGB"), expected).convert("L").getextrema()[1] < 16
 
 
 def test_a_single_grid_makes_a_single_frame(tmp_path):

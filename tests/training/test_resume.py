@@ -46,7 +46,15 @@ at_step(builtins, 9, lambda: os.kill(os.getpid(), signal.SIGKILL))
     ],
 )
 def test_train_kill_resume_equals_the_run_without_the_kill_bit_by_bit(tmp_path, forks, model, others):
-    flags = {"model": model, **others, "g_sn": True, "n_dis": 2, "lr_decay": "linear", "log_every": 3, "sample_every": 4}
+    flags = {
+        "model": model,
+        **others,
+        "g_sn": True,
+        "n_dis": 2,
+        "lr_decay": "linear",
+        "log_every": 3,
+        "sample_every": 4,
+    }
     train.train(start(tmp_path, "whole", **flags))
     killed = forks.run(KILLED_IN_STEP_9 + TRAIN, *typed(tmp_path, **flags))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
