@@ -9,7 +9,6 @@ import utils  # noqa: F401, first, since it says which package is missing
 import argparse
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,19 +17,20 @@ from typing import Any
 import torch
 
 import generate
-from datasets import Images, load_split, to_float
+from datasets import Images, load_split
 from datasets.image_files import check_npz, load_samples, save_samples
-from evaluation import Evaluator, conditional, features, kept, lipschitz, report, table
-from evaluation.sampling import BLOCK, Generated, Given, images_at, latents
+from evaluation import Evaluator, conditional, features, kept, report, table
+from evaluation.sampling import Generated, Given, images_at
 from training import page
-from training.checkpoint import load_discriminator, load_trained
+from training.auditing import audit
+from training.checkpoint import load_trained
 from training.logger import append
 from training.run_dir import by_run, latest, own_stem, stem_of
 from utils.config import comparison
-from utils.console import announced, progress
+from utils.console import progress
 from utils.distributed import broadcast, on_rank_zero, processes, rank, rank_zero_first, say_once, select_device
-from utils.errors import UserError, refuse_if, run_as_script
-from utils.files import check_target, write_text
+from utils.errors import refuse_if, run_as_script
+from utils.files import check_target
 from utils.parser import Parser, a_path, add_settings, given_settings
 from utils.precision import keep_memory
 from utils.settings import resolve
@@ -42,7 +42,6 @@ TABLE = (
     "that the runs' evaluation.json has under what is asked for (protocol, counts, extractor, seed) are taken from "
     "there; those that are missing are made now, and kept there"
 )
-AUDIT_IMAGES = 512  # real ones, and as many samples
 
 
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -185,43 +184,6 @@ def say_results(path, found):
 def say_written(paths):
     for path in paths:
         print(f"written to {path}")
-
-
-# ---- The audit -----------------------------------------------------------------------------------------------------
-
-
-def audit(
-    path: str | Path, ema: bool = True, settings: dict[str, Any] | None = None, device: torch.device | str = "cpu"
-) -> Path:
-    """Audit D of a checkpoint, or of a run's newest, on real images and samples of its G. Returns the written path."""
-    path = latest(path) if Path(path).is_dir() else Path(path)
-    D = load_discriminator(path).to(device)
-    _, G, config, step, ema, classes = load_trained(path, ema, settings, device)
-    images = load_split(config)
-    generator = torch.Generator().manual_seed(config.seed)
-    places = torch.randperm(len(images.images), generator=generator)[:AUDIT_IMAGES]
-    chosen, labels = images.images[places], images.labels[places].to(device) if classes else None
-    z = latents(config.seed, 0, len(chosen), config.z_dim).to(device)
-    given = (z,) if labels is None else (z, labels)  # samples of the same classes as the real images
-    with torch.no_grad():
-        fake = torch.cat([G(*parts) for parts in zip(*(part.split(BLOCK) for part in given))])
-    if not fake.isfinite().all():
-        raise UserError(f"{path}: the generator draws NaN or infinity: its weights are broken")
-    try:
-        with announced("measuring D's layers and its slope"):
-            found = lipschitz.audit(D, to_float(chosen, generator), fake, labels, labels)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-    facts = {"checkpoint": str(path), "step": step, "ema": ema, "seed": config.seed, "model": config.model}
-    facts |= {"d_norm": list(config.d_norm), "dataset": config.dataset, "num_images": len(chosen)}
-    print(f"{path}:\n{lipschitz.summary(found)}")
-    last = path.parent.name == "checkpoints" and path == latest(path.parent.parent) and ema
-    stem = stem_of(path, "audit") if last else own_stem(path, ema, what="audit")
-    target = stem.with_name(stem.name + ".json")
-    write_text(target, json.dumps(facts | found, indent=2, allow_nan=False) + "\n")
-    if last:
-        page.refresh(path.parent.parent)
-    return target
 
 
 # ---- The command line ----------------------------------------------------------------------------------------------

@@ -1,0 +1,54 @@
+"""The audit of a checkpoint's discriminator, on real images and samples: what evaluate.py --audit does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets import load_split, to_float
+from evaluation import lipschitz
+from evaluation.sampling import BLOCK, latents
+from utils.console import announced
+from utils.errors import UserError
+from utils.files import write_text
+
+from . import page
+from .checkpoint import load_discriminator, load_trained
+from .run_dir import latest, own_stem, stem_of
+
+AUDIT_IMAGES = 512  # real ones, and as many samples
+
+
+def audit(
+    path: str | Path, ema: bool = True, settings: dict[str, Any] | None = None, device: torch.device | str = "cpu"
+) -> Path:
+    """Audit D of a checkpoint, or of a run's newest, on real images and samples of its G. Returns the written path."""
+    path = latest(path) if Path(path).is_dir() else Path(path)
+    D = load_discriminator(path).to(device)
+    _, G, config, step, ema, classes = load_trained(path, ema, settings, device)
+    images = load_split(config)
+    generator = torch.Generator().manual_seed(config.seed)
+    places = torch.randperm(len(images.images), generator=generator)[:AUDIT_IMAGES]
+    chosen, labels = images.images[places], images.labels[places].to(device) if classes else None
+    z = latents(config.seed, 0, len(chosen), config.z_dim).to(device)
+    given = (z,) if labels is None else (z, labels)  # samples of the same classes as the real images
+    with torch.no_grad():
+        fake = torch.cat([G(*parts) for parts in zip(*(part.split(BLOCK) for part in given))])
+    if not fake.isfinite().all():
+        raise UserError(f"{path}: the generator draws NaN or infinity: its weights are broken")
+    try:
+        with announced("measuring D's layers and its slope"):
+            found = lipschitz.audit(D, to_float(chosen, generator), fake, labels, labels)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    facts = {"checkpoint": str(path), "step": step, "ema": ema, "seed": config.seed, "model": config.model}
+    facts |= {"d_norm": list(config.d_norm), "dataset": config.dataset, "num_images": len(chosen)}
+    print(f"{path}:\n{lipschitz.summary(found)}")
+    last = path.parent.name == "checkpoints" and path == latest(path.parent.parent) and ema
+    stem = stem_of(path, "audit") if last else own_stem(path, ema, what="audit")
+    target = stem.with_name(stem.name + ".json")
+    write_text(target, json.dumps(facts | found, indent=2, allow_nan=False) + "\n")
+    if last:
+        page.refresh(path.parent.parent)
+    return target
