@@ -23,6 +23,7 @@ from .scan import (
     top_of,
 )
 
+MAX_CLASSES = 100_000
 TRAIN, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
 
 
@@ -152,8 +153,8 @@ def _of_json(content: bytes, names: list[str], where: Path) -> tuple[tuple[str, 
         if not pairs:
             return (), [-1] * len(names), [f"{where / LABELS} has no labels"]
         number = dict(pairs)
-        if not all(type(label) is int and 0 <= label < len(pairs) for label in number.values()):
-            raise ValueError("labels are whole numbers from 0 on, fewer than there are images")
+        if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in number.values()):
+            raise ValueError(f"labels are whole numbers from 0 to {MAX_CLASSES - 1:,}")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{where / LABELS} is not as StyleGAN's tools write it: {error}") from error
     missing = [name for name in names if name not in number]

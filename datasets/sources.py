@@ -19,6 +19,7 @@ from . import listing
 from .cache import Say
 from .images import Images, fit
 from .pictures import load_pictures
+from .stl10 import load_stl10
 
 DIGITS_TEST_EVERY = 6  # of scikit-learn's 1,797 digits every sixth is held out: 1,498 to train, 299 to test
 SOCKET_TIMEOUT = 30  # seconds without a byte before a download counts as failed
@@ -68,40 +69,41 @@ def _load_torchvision(name: str, data_dir: str, split: str) -> RawSplit:
     return images, torch.as_tensor(dataset.targets), tuple(dataset.classes)
 
 
-def _load_stl10(data_dir: str, split: str) -> RawSplit:
-    from torchvision import datasets
+def _fitted(load: Callable[[str, str], RawSplit]) -> Callable[[Config, str, Say], Images]:
+    """A loader of Images from that of a raw split that memory holds with ease."""
 
-    dataset = datasets.STL10(data_dir, split="unlabeled" if split == "train" else "test", download=True)
-    return (
-        torch.from_numpy(dataset.data),
-        torch.as_tensor(dataset.labels).long(),
-        tuple(getattr(dataset, "classes", ())),
-    )
+    def load_fitted(config: Config, split: str, say: Say) -> Images:
+        images, labels, classes = load(config.data_dir, split)
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images but {len(labels)} labels")
+        return Images(fit(images, config.image_size, config.channels), labels, classes)
+
+    return load_fitted
 
 
 class Source(NamedTuple):
-    """A named data set: its loader (data_dir, split) -> raw split, its class in torchvision, and where to find it."""
+    """A named data set: its loader, its class in torchvision, and where to find it."""
 
-    load: Callable[[str, str], RawSplit]
+    load: Callable[[Config, str, Say], Images]
     kind: str = ""
     home: str = ""
     files: str = ""
 
 
 def _torchvision(name: str, home: str, files: str) -> Source:
-    return Source(lambda data_dir, split: _load_torchvision(name, data_dir, split), name, home, files)
+    return Source(_fitted(lambda data_dir, split: _load_torchvision(name, data_dir, split)), name, home, files)
 
 
 _MNIST_FILES = "the four files {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz (or unpacked) in"
 SOURCES = {
-    "digits": Source(_load_digits),
+    "digits": Source(_fitted(_load_digits)),
     "mnist": _torchvision("MNIST", "ossci-datasets.s3.amazonaws.com/mnist", f"{_MNIST_FILES} MNIST/raw/"),
     "fashion_mnist": _torchvision(
         "FashionMNIST", "github.com/zalandoresearch/fashion-mnist", f"{_MNIST_FILES} FashionMNIST/raw/"
     ),
     "cifar10": _torchvision("CIFAR10", "www.cs.toronto.edu/~kriz/cifar.html", "cifar-10-python.tar.gz"),
     "cifar100": _torchvision("CIFAR100", "www.cs.toronto.edu/~kriz/cifar.html", "cifar-100-python.tar.gz"),
-    "stl10": Source(_load_stl10, "STL10", "cs.stanford.edu/~acoates/stl10", "stl10_binary.tar.gz"),
+    "stl10": Source(load_stl10, "STL10", "cs.stanford.edu/~acoates/stl10", "stl10_binary.tar.gz"),
 }
 
 
@@ -121,14 +123,13 @@ def load_split(config: Config, split: str = "train", say: Say = say_first) -> Im
         source = SOURCES[config.dataset]
         try:
             with _download_timeout():
-                images, labels, classes = source.load(config.data_dir, split)
-            if len(images) != len(labels):
-                raise ValueError(f"{len(images)} images but {len(labels)} labels")
+                return source.load(config, split, say)
+        except UserError:
+            raise
         except Exception as error:  # torchvision asserts, unpickles and unpacks: what it raises for a bad file is open
             if memory_ran_out(error):
                 raise
             raise UserError(_why_not(config, source, error)) from error
-        return Images(fit(images, config.image_size, config.channels), labels, classes)
 
 
 @contextlib.contextmanager

@@ -43,13 +43,14 @@ def decode_all(root: Path, names: list[str], how: How, target: Path, processes: 
     parts = [(start, names[start : start + PART]) for start in range(0, len(names), PART)]
     if processes is None:
         processes = min(cores(), len(parts)) if len(names) > ALONE else 1
-    found = _alone(root, parts, how, target) if processes == 1 else _by_many(root, parts, how, target, processes)
+    answers = _alone(root, parts, how, target) if processes == 1 else _by_many(root, parts, how, target, processes)
     bad: dict[str, str] = {}
     sizes: Counter[tuple[int, int]] = Counter()
     counts: Counter[str] = Counter()
-    with progress(total=len(names), label="decoding images", unit="image", disable=rank() > 0) as bar:
-        holes = []
-        for (start, some), report in zip(parts, found):
+    holes = []
+    bar = progress(total=len(names), label="decoding images", unit="image", disable=rank() > 0)
+    with bar, contextlib.closing(answers):  # which closes the file
+        for (start, some), report in zip(parts, answers):
             bad |= {some[number]: reason for number, reason in report["bad"]}
             sizes.update((width, height) for width, height in report["sizes"])
             counts.update({name: report[name] for name in ("transparent", "own_range")})

@@ -84,7 +84,7 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 def probe(state: State, z: Tensor) -> tuple[Tensor, Tensor]:
     """Fixed real images, in [-1, 1], and samples of G in eval mode from z, one for each z: twice (n, C, H, W)."""
     images = state.batches.images
-    images = images[spaced(len(images), len(z)).to(images.device)]
+    images = images[spaced(len(images), len(z)).to(images.device)].to(state.device)
     with torch.no_grad(), evaluating(state.G):
         return (images + 0.5) / 128 - 1, state.G(z[: len(images)])
 

@@ -38,7 +38,7 @@ class State:
         self.opt_D = _make_optimizer(config, self.D, config.lr_D)
         self.ema = EMA(self.G, config.ema_decay) if config.ema_decay else None
         self.seed = config.seed
-        self.batches = Batches(images.images.to(device), config.batch_size, config.seed)
+        self.batches = Batches(images.images, config.batch_size, config.seed, device)
         self.data_sha256 = images.sha256()
         # One stream for z, dequantization and interpolation, apart from torch's global one, which libraries may use.
         self.random = torch.Generator(device).manual_seed(config.seed)
