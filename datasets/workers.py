@@ -6,7 +6,7 @@ import queue
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from .decode import How
 
 PART = 64  # pictures in a part of the work: bounds the memory of a process, and what a bar waits for
 ALONE = 4 * PART  # so few are decoded sooner than processes start
+Answers = Generator[dict[str, Any], None, None]
 
 
 class Decoded(NamedTuple):
@@ -74,7 +75,7 @@ def close_up(target: Path, size: int, parts: list[tuple[int, int]]) -> None:
         file.truncate(end * size)
 
 
-def _alone(root: Path, parts: list[tuple[int, list[str]]], how: How, target: Path) -> Iterator[dict[str, Any]]:
+def _alone(root: Path, parts: list[tuple[int, list[str]]], how: How, target: Path) -> Answers:
     open_one = decode.opener(str(root))
     with open(target, "r+b") as file:
         for start, names in parts:
@@ -84,9 +85,7 @@ def _alone(root: Path, parts: list[tuple[int, list[str]]], how: How, target: Pat
             yield found
 
 
-def _by_many(
-    root: Path, parts: list[tuple[int, list[str]]], how: How, target: Path, processes: int
-) -> Iterator[dict[str, Any]]:
+def _by_many(root: Path, parts: list[tuple[int, list[str]]], how: How, target: Path, processes: int) -> Answers:
     """What each part gave, in their order."""
     words = json.dumps([str(root), str(target), how.image_size, how.channels, how.background, how.crop])
     # -P: the folder of the script, whose files have names of their own, is no place to import from.

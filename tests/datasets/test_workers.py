@@ -15,6 +15,8 @@ from datasets.decode import How
 from datasets.workers import close_up, decode_all
 from utils.errors import UserError
 
+COLOUR = How(8, 3)
+
 
 @pytest.fixture
 def many(tmp_path, monkeypatch):
@@ -30,7 +32,7 @@ def many(tmp_path, monkeypatch):
     return folder, names
 
 
-def decoded(folder, names, target, how=How(8, 3), **settings):
+def decoded(folder, names, target, how=COLOUR, **settings):
     target.touch()
     found = decode_all(folder, names, how, target, **settings)
     return found, target.read_bytes()
@@ -73,7 +75,7 @@ def test_a_full_disk_is_the_system_s_error(many, tmp_path):
     (tmp_path / "target").symlink_to("/dev/full")
     for processes in (1, 2):
         with pytest.raises(OSError) as raised:
-            decode_all(folder, names, How(8, 3), tmp_path / "target", processes)
+            decode_all(folder, names, COLOUR, tmp_path / "target", processes)
         assert raised.value.errno == errno.ENOSPC
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -235,11 +236,7 @@ def pictures():
 
 
 PICTURES = dict(pictures())
-
-
-def own(folder, **settings):
-    """The Config of a folder of pictures."""
-    return Config(dataset="folder", data_dir=str(folder), image_size=8, **settings)
+OWN = Config(dataset="folder", image_size=8)
 
 
 @fuzz
@@ -252,7 +249,9 @@ def test_image_folders(folder, choice):
         other.unlink()
     path.write_bytes(choice.draw(damaged(PICTURES[suffix])))
     with harmless(folder):
-        images = load_split(own(folder / "images", channels=choice.draw(st.sampled_from([1, 3]))))
+        images = load_split(
+            replace(OWN, data_dir=str(folder / "images"), channels=choice.draw(st.sampled_from([1, 3])))
+        )
         assert images.images.dtype == torch.uint8 and len(images.images) == 1
 
 
@@ -262,7 +261,7 @@ def test_a_picture_that_claims_a_billion_pixels_is_refused_before_it_is_decoded(
     (folder / "bomb").mkdir()
     (folder / "bomb" / "a.bmp").write_bytes(whole)
     with pytest.raises(UserError, match=r"cannot read the image .*a.bmp: "):
-        load_split(own(folder / "bomb"))
+        load_split(replace(OWN, data_dir=str(folder / "bomb")))
 
 
 def test_what_is_no_file_is_no_image(folder):
@@ -271,7 +270,7 @@ def test_what_is_no_file_is_no_image(folder):
     (folder / "odd" / "gone.png").symlink_to(folder / "absent.png")
     (folder / "odd" / "again").symlink_to(folder / "odd")
     with pytest.raises(UserError, match="no images below"), patience():
-        load_split(own(folder / "odd"))
+        load_split(replace(OWN, data_dir=str(folder / "odd")))
     with pytest.raises(UserError, match="is not a file"), patience():
         checkpoint.load(folder / "odd" / "pipe.png")
 
