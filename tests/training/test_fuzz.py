@@ -249,9 +249,8 @@ def test_image_folders(folder, choice):
         other.unlink()
     path.write_bytes(choice.draw(damaged(PICTURES[suffix])))
     with harmless(folder):
-        images = load_split(
-            replace(OWN, data_dir=str(folder / "images"), channels=choice.draw(st.sampled_from([1, 3])))
-        )
+        own = {"data_dir": str(folder / "images"), "channels": choice.draw(st.sampled_from([1, 3]))}
+        images = load_split(replace(OWN, **own))
         assert images.images.dtype == torch.uint8 and len(images.images) == 1
 
 
