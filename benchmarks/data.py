@@ -63,35 +63,49 @@ def plain_loop(paths, image_size):
 
 def decoding(arguments, folder):
     """Seconds for the pictures by the plain loop and by all cores, processes started anew each time."""
+    found = {}
+    for count, size in ((arguments.images, SIZE), (arguments.images // 8, LARGE)):
+        pictures = folder / str(size[0])
+        make_pictures(pictures, count, size)
+        found[f"{size[0]}x{size[1]} to 64"] = compare_decoding(pictures, count, arguments.turns)
+    if arguments.data:
+        found["--data to 64"] = compare_decoding(arguments.data, arguments.images, arguments.turns)
+    return found
+
+
+def compare_decoding(pictures, count, turns):
     from datasets.decode import How
+    from datasets.listing import list_split
     from datasets.workers import decode_all
     from utils.threads import cores
 
-    found = {"cores": cores()}
-    for name, count, size, image_size in (
-        ("178x218 to 64", arguments.images, SIZE, 64),
-        ("1024x768 to 64", arguments.images // 8, LARGE, 64),
-    ):
-        pictures = folder / name
-        make_pictures(pictures, count, size)
-        names = sorted(path.name for path in pictures.iterdir())
-        target = folder / "pixels"
-        target.touch()
-        times = {"plain loop": [], "all cores": [], "one process": []}
-        for _ in range(arguments.turns):
-            for side, act in (
-                ("plain loop", lambda: plain_loop([pictures / name for name in names], image_size)),
-                ("all cores", lambda: decode_all(pictures, names, How(image_size, 3), target, cores())),
-                ("one process", lambda: decode_all(pictures, names, How(image_size, 3), target, 1)),
-            ):
-                began = time.perf_counter()
-                act()
-                times[side].append(time.perf_counter() - began)
-        medians = {side: statistics.median(values) for side, values in times.items()}
-        found[name] = {side: {"ms a picture": round(1000 * value / count, 3)} for side, value in medians.items()}
-        for side in ("all cores", "one process"):
-            found[name][side]["times as fast"] = round(medians["plain loop"] / medians[side], 2)
-    return found
+    names = list_split(pictures, "train").names[:count]
+    target, how = Path(tempfile.mkstemp()[1]), How(64, 3)
+    medians = by_turns(
+        {
+            "plain loop": lambda: plain_loop([pictures / name for name in names], 64),
+            "all cores": lambda: decode_all(pictures, names, how, target, cores()),
+            "one process": lambda: decode_all(pictures, names, how, target, 1),
+        },
+        turns,
+    )
+    target.unlink()
+    found = {side: {"ms a picture": round(1000 * value / len(names), 3)} for side, value in medians.items()}
+    for side in found:
+        found[side]["times as fast"] = round(medians["plain loop"] / medians[side], 2)
+    return {"cores": cores(), "pictures": len(names), **found}
+
+
+def by_turns(sides, turns):
+    """The median seconds of each of these functions, called in turns; the first turn warms up."""
+    times = {name: [] for name in sides}
+    for turn in range(turns + 1):
+        for name in sorted(sides, reverse=turn % 2 == 0):
+            began = time.perf_counter()
+            sides[name]()
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 START = """
@@ -139,14 +153,31 @@ def starts(arguments, folder):
     return found
 
 
+def stepping(config, images, count):
+    """What makes so many steps of a run on these images."""
+    import torch
+
+    import train
+    from training.state import State
+
+    state = State(config, images, torch.device("cpu"))
+    state.G.train()
+    state.D.train()
+
+    def act():
+        for _ in range(count):
+            train.step(state, config)
+        state.pending.clear()  # as the log does
+
+    return act
+
+
 def steps(arguments, folder):
     """A step on images in memory and on the same in a mapped file, by turns: the ratio of the medians."""
     import numpy as np
     import torch
 
-    import train
     from datasets import Images
-    from training.state import State
     from utils.precision import keep_memory
     from utils.settings import resolve
 
@@ -158,21 +189,11 @@ def steps(arguments, folder):
         whole = torch.randint(0, 256, shape, dtype=torch.uint8)
         whole.numpy().tofile(folder / case)
         mapped = torch.from_numpy(np.memmap(folder / case, np.uint8, "r", shape=shape))
-        sides = {}
-        for name, images in (("memory", whole), ("mapped", mapped)):
-            sides[name] = State(config, Images(images, torch.zeros(len(images)).long(), ()), torch.device("cpu"))
-            sides[name].G.train()
-            sides[name].D.train()
-        times = {name: [] for name in sides}
-        for turn in range(4 * arguments.turns + 1):
-            for name in sorted(sides, reverse=turn % 2 == 0):
-                began = time.perf_counter()
-                for _ in range(count):
-                    train.step(sides[name], config)
-                sides[name].pending.clear()
-                if turn:
-                    times[name].append((time.perf_counter() - began) / count)
-        medians = {name: statistics.median(values) for name, values in times.items()}
+        sides = {
+            name: stepping(config, Images(images, torch.zeros(len(images)).long(), ()), count)
+            for name, images in (("memory", whole), ("mapped", mapped))
+        }
+        medians = {name: value / count for name, value in by_turns(sides, 4 * arguments.turns).items()}
         found[case] = {f"ms a step, {name}": round(1000 * value, 3) for name, value in medians.items()}
         found[case]["ratio"] = round(medians["mapped"] / medians["memory"], 3)
     return found
