@@ -109,7 +109,7 @@ def by_turns(sides, turns):
 
 
 START = """
-import json, resource, sys, time
+import json, sys, time
 began = time.perf_counter()
 sys.path.insert(0, {root!r})
 import train
@@ -131,8 +131,7 @@ print(json.dumps({{
     "images": len(images.images), "import": imported - began, "data": loaded - imported,
     "networks and first step": stepped - loaded, "data to first step": stepped - imported,
     "anonymous MiB": int(status["RssAnon"].split()[0]) // 1024,
-    "peak MiB of its own": int(status["VmHWM"].split()[0]) // 1024,
-    "peak MiB of the largest helper": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024}}))
+    "peak MiB, pages of the mapped file included": int(status["VmHWM"].split()[0]) // 1024}}))
 """
 
 

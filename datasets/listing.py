@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from utils.errors import UserError, refuse_if
 
 from .scan import (
@@ -55,10 +57,12 @@ def list_split(data_dir: str | Path, split: str) -> Listing:
         classes, labels = known, [number.get(classes[label], -1) if label >= 0 else -1 for label in labels]
     if found.passed:
         more.append(f"passed over in {where}: {_passed_over(found.passed)}")
-    text = "".join(f"{name}\0{size}\0{time}\0" for name, size, time in found.files) + repr(labels) + repr(classes)
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-    names = [found.prefix + name for name, _, _ in found.files]
-    return Listing(found.root, found.prefix, names, labels, classes, digest, (*notes, *more))
+    relative, sizes, times = zip(*found.files)
+    digest = hashlib.sha256("\0".join((*relative, "", *classes)).encode("utf-8", "surrogateescape"))
+    for numbers in (sizes, times, labels):
+        digest.update(np.array(numbers, "<i8").tobytes())
+    names = [found.prefix + name for name in relative]
+    return Listing(found.root, found.prefix, names, labels, classes, digest.hexdigest(), (*notes, *more))
 
 
 def has_test_split(data_dir: str | Path) -> bool:

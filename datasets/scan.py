@@ -6,7 +6,7 @@ import re
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +43,11 @@ class Found(NamedTuple):
     labels: bytes | None  # the content of LABELS
 
 
+def _by_parts(file: tuple[str, int, int]) -> str:
+    """What sorts names as lists of folders and name do."""
+    return file[0].replace("/", "\0")
+
+
 def is_archive(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".zip" and Path(path).is_file()
 
@@ -51,7 +56,7 @@ def is_archive(path: str | Path) -> bool:
 
 
 def is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    return name[name.rfind(".") :].lower() in SUFFIXES
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -65,43 +70,40 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 def top_of(root: Path) -> tuple[list[str], list[str]]:
     """The names of the folders in a folder, and of all else in it; hidden ones are left out."""
     visible = [entry for entry in _entries(root) if not entry.name.startswith(".")]
-    folders = {entry.name for entry in visible if _leads_to(entry, os.DirEntry.is_dir)}
+    folders = {entry.name for entry in visible if os.path.isdir(entry.path)}
     return sorted(folders), sorted({entry.name for entry in visible} - folders)
 
 
 def holds_pictures(folder: Path) -> bool:
-    return next((True for _, entry in _walk(folder) if is_picture(entry.name)), False)
+    return any(entry and is_picture(name) for name, entry in _walk(folder))
 
 
-def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every file, pipe and device below a folder with its relative name; hidden ones are left out."""
+def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str] | None]]:
+    """Every file below a folder by its relative name, and None for what is none; hidden ones are left out."""
     seen = set()
     waiting = [("", os.fspath(root))]
     while waiting:
         prefix, folder = waiting.pop()
         seen.add(os.path.realpath(folder))  # links may lead in a circle
         for entry in _entries(folder):
-            if entry.name.startswith("."):
+            name = entry.name
+            if name[0] == ".":
                 continue
-            if not _leads_to(entry, os.DirEntry.is_dir):
-                yield prefix + entry.name, entry
+            try:
+                is_file, is_folder = entry.is_file(), entry.is_dir()
+            except OSError:  # a link to itself
+                is_file = is_folder = False
+            if not is_folder:  # to open a pipe would wait for ever
+                yield prefix + name, entry if is_file else None
             elif os.path.realpath(entry.path) not in seen:
-                waiting.append((f"{prefix}{entry.name}/", entry.path))
-
-
-def _leads_to(entry: os.DirEntry[str], kind: Callable[[os.DirEntry[str]], bool]) -> bool:
-    """Whether an entry, or what it is a link to, is of a kind; a link to itself is of none."""
-    try:
-        return kind(entry)
-    except OSError:
-        return False
+                waiting.append((f"{prefix}{name}/", entry.path))
 
 
 def scan_folder(root: Path) -> Found:
     """The pictures below a folder. UserError where it cannot be read, or changes meanwhile."""
     files, passed, labels = [], [], None
     for name, entry in _walk(root):
-        if not _leads_to(entry, os.DirEntry.is_file):  # to open a pipe would wait for ever
+        if entry is None:
             passed.append(name)
         elif is_picture(name):
             try:
@@ -113,7 +115,7 @@ def scan_folder(root: Path) -> Found:
             labels = _read_labels(Path(entry.path))
         else:
             passed.append(name)
-    files.sort(key=lambda file: file[0].split("/"))
+    files.sort(key=_by_parts)
     return Found(root, "", files, sorted(passed), labels)
 
 
@@ -171,7 +173,7 @@ def _read_archive(path: Path, size: int, time: int) -> Archive:
         raise UserError(f"cannot read the archive {path}: {error}") from error
     tops = {name.split("/")[0] if "/" in name else "" for name, *_ in files}
     nested = tops != {""} and len(tops) == 1  # everything in one folder: its name is the archive's, and no class
-    files.sort(key=lambda file: file[0].split("/"))
+    files.sort(key=_by_parts)
     return Archive(files, sorted(passed), f"{tops.pop()}/" if nested else "", labels)
 
 
