@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -141,8 +142,8 @@ def starts(arguments, folder):
     if not data:
         data = folder / "own"
         make_pictures(data, arguments.images, SIZE)
-    flags = {"dataset": "folder", "data_dir": str(data), "cache_dir": str(folder / "cache"), "base_channels": 8}
-    flags |= {"image_size": arguments.image_size}
+    flags = {"dataset": "folder", "data_dir": str(data), "base_channels": 8}
+    flags |= {"cache_dir": str(arguments.cache_dir or folder / "cache"), "image_size": arguments.image_size}
     code = START.format(root=str(Path(__file__).resolve().parent.parent), flags=flags)
     found = {}
     for name in ("first", "second"):
@@ -187,7 +188,8 @@ def steps(arguments, folder):
         shape = (50_000, config.channels, config.image_size, config.image_size)
         whole = torch.randint(0, 256, shape, dtype=torch.uint8)
         whole.numpy().tofile(folder / case)
-        mapped = torch.from_numpy(np.memmap(folder / case, np.uint8, "r", shape=shape))
+        with warnings.catch_warnings(action="ignore"):  # nothing writes to it
+            mapped = torch.from_numpy(np.memmap(folder / case, np.uint8, "r", shape=shape))
         sides = {
             name: stepping(config, Images(images, torch.zeros(len(images)).long(), ()), count)
             for name, images in (("memory", whole), ("mapped", mapped))
@@ -216,7 +218,7 @@ def limited(arguments, folder):
     limit = arguments.limit * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     flags = {"dataset": "folder", "data_dir": str(arguments.data), "cache_dir": str(arguments.cache_dir)}
-    flags |= {"base_channels": 8, "image_size": arguments.image_size, "features": "classifier"}
+    flags |= {"base_channels": 8, "batch_size": 16, "image_size": arguments.image_size, "features": "classifier"}
     config = resolve(flags)[0]
     images = load_split(config)
     refused = False
@@ -258,7 +260,7 @@ def main():
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=["decoding", "starts", "steps"])
     parser.add_argument("--images", type=int, default=4000, help="pictures that are made up")
     parser.add_argument("--data", type=Path, help="a folder or archive of pictures, in their place")
-    parser.add_argument("--cache_dir", type=Path, help="limited: where they are decoded")
+    parser.add_argument("--cache_dir", type=Path, help="where they are decoded (default: a folder that is removed)")
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--limit", type=int, default=1024, help="limited: MiB")
     parser.add_argument("--turns", type=int, default=TURNS)

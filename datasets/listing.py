@@ -57,10 +57,10 @@ def list_split(data_dir: str | Path, split: str) -> Listing:
         classes, labels = known, [number.get(classes[label], -1) if label >= 0 else -1 for label in labels]
     if found.passed:
         more.append(f"passed over in {where}: {_passed_over(found.passed)}")
-    relative, sizes, times = zip(*found.files)
+    relative = [name for name, _, _ in found.files]
     digest = hashlib.sha256("\0".join((*relative, "", *classes)).encode("utf-8", "surrogateescape"))
-    for numbers in (sizes, times, labels):
-        digest.update(np.array(numbers, "<i8").tobytes())
+    for numbers in ([size for _, size, _ in found.files], [time for _, _, time in found.files], labels):
+        digest.update(np.fromiter(numbers, "<i8").tobytes())
     names = [found.prefix + name for name in relative]
     return Listing(found.root, found.prefix, names, labels, classes, digest.hexdigest(), (*notes, *more))
 
@@ -134,12 +134,12 @@ def _classes(found: Found, where: Path) -> tuple[tuple[str, ...], list[int], lis
     names = [name for name, _, _ in found.files]
     if found.labels is not None:
         return _of_json(found.labels, names, where)
-    folders = [name.split("/", 1)[0] if "/" in name else None for name in names]
     stray = [name for name in names if "/" not in name]
     if not stray:
-        classes = tuple(sorted({folder for folder in folders if folder is not None}))
+        folders = [name[: name.index("/")] for name in names]
+        classes = tuple(sorted(set(folders)))
         number = {name: i for i, name in enumerate(classes)}
-        return classes, [number[folder] for folder in folders if folder is not None], []
+        return classes, [number[folder] for folder in folders], []
     notes = []
     if len(stray) < len(names):
         notes.append(
