@@ -218,7 +218,7 @@ def limited(arguments, folder):
     limit = arguments.limit * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     flags = {"dataset": "folder", "data_dir": str(arguments.data), "cache_dir": str(arguments.cache_dir)}
-    flags |= {"base_channels": 8, "batch_size": 16, "image_size": arguments.image_size, "features": "classifier"}
+    flags |= {"base_channels": 8, "batch_size": 8, "image_size": arguments.image_size, "features": "classifier"}
     config = resolve(flags)[0]
     images = load_split(config)
     refused = False

@@ -1,13 +1,18 @@
-"""The benchmark of a step: it runs, and its page has a place for everything it measures."""
+"""The benchmarks of a step and of pictures: they run, and the page has a place for everything that is measured."""
 
 import json
 import re
 import sys
 
 import pytest
+import torch
 from helpers import ROOT
 
+from datasets import load_split
+from utils.config import Config
+
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import data as own_pictures
 import page
 import step_time
 
@@ -53,3 +58,12 @@ def test_both_sides_take_turns_and_answer():
     assert found["plain"][0]["peak_MiB"] > 100 and end["flops"] > 1e8
     assert sum(end["profile"].values()) == pytest.approx(1, abs=0.01)
     json.dumps(end)
+
+
+def test_the_plain_loop_and_the_project_read_the_same_pictures(tmp_path):
+    own_pictures.make_pictures(tmp_path / "own", 3, (40, 60))
+    found = own_pictures.compare_decoding(tmp_path / "own", 3, 1)
+    assert found["pictures"] == 3 and found["all cores"]["ms a picture"] > 0
+    config = Config(dataset="folder", data_dir=str(tmp_path / "own"), image_size=16)
+    plain = own_pictures.plain_loop(sorted((tmp_path / "own").glob("*.jpg")), 16)
+    assert torch.equal(load_split(config).images, plain)
