@@ -19,6 +19,7 @@ import torch
 import generate
 from datasets import Images, load_split
 from datasets.image_files import check_npz, load_samples, save_samples
+from datasets.scan import is_archive
 from evaluation import Evaluator, conditional, features, kept, report, table
 from evaluation.sampling import Generated, Given, images_at
 from training import page
@@ -35,8 +36,8 @@ from utils.parser import Parser, a_path, add_settings, given_settings
 from utils.precision import keep_memory
 from utils.settings import resolve
 
-OVERRIDES = ("data_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
-OF_SAMPLES = ("dataset", "image_size", "channels")  # what a checkpoint knows and other images do not
+OVERRIDES = ("data_dir", "cache_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
+OF_SAMPLES = ("dataset", "image_size", "channels", "crop", "background", "bad_images")  # a checkpoint knows its own
 TABLE = (
     "put the runs beside each other: each by its last checkpoint, seeds of a configuration as mean and spread. Scores "
     "that the runs' evaluation.json has under what is asked for (protocol, counts, extractor, seed) are taken from "
@@ -52,7 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
     what = "every checkpoint of a run, or these"
     add("checkpoints", nargs="*", type=a_path, metavar="RUN_DIR_OR_CHECKPOINT", help=what)
     add("--samples", type=a_path, metavar="DIR_OR_NPZ", help="score these images instead, against --dataset")
-    add("--reference", type=a_path, metavar="DIR", help="a folder of images in the place of the data set's real ones")
+    add("--reference", type=a_path, metavar="DIR_OR_ZIP", help="images in the place of the data set's real ones")
     add_settings(parser, OVERRIDES)
     add("--bootstrap", metavar="N", type=int, default=0, help="intervals of FID and KID, by N resamples")
     add("--fid_infinity", action="store_true", help="FID extrapolated to infinitely many samples")
@@ -86,8 +87,8 @@ def check_flags(given: argparse.Namespace) -> None:
     audited = "--bootstrap, --fid_infinity and --reference are about scores, but --audit does not score"
     refuse_if(given.audit and about_scores, audited)
     refuse_if(given.bootstrap < 0 or given.bootstrap == 1, "--bootstrap takes 2 resamples or more, usually 100")
-    absent = given.reference and not Path(given.reference).is_dir()
-    refuse_if(absent, f"--reference {given.reference} is no folder")
+    absent = given.reference and not (Path(given.reference).is_dir() or is_archive(given.reference))
+    refuse_if(absent, f"--reference {given.reference} is no folder or .zip archive")
     other = given.samples or single or unscored
     refuse_if(given.table and other, "--table puts the scores of runs beside each other, and does nothing else")
     if given.table:
@@ -204,7 +205,8 @@ def score_runs(namespace: argparse.Namespace, settings: dict[str, Any], extras: 
 
 def evaluator_for(config, evaluators, settings, reference):
     """The Evaluator among `evaluators`, or a new one there: runs on the same data share the extractor and features."""
-    names = ("dataset", "data_dir", "image_size", "channels", "features", "inception_weights")
+    names = ("dataset", "data_dir", "cache_dir", "image_size", "channels", "crop", "background", "bad_images")
+    names += ("features", "inception_weights")
     same = tuple(getattr(config, name) for name in names)
     if same not in evaluators:
         evaluators[same] = make_evaluator(config, select_device(settings.get("device", "auto")), reference)

@@ -1,9 +1,10 @@
 """From a name or a folder to batches on the device: where images come from, how they are read, and in which order.
 
-Images are (N, C, H, W) uint8 in memory, at the size and with the channels of the run.
+Images are (N, C, H, W) uint8 at the size and with the channels of the run, in memory or mapped from a file.
 """
 
-from .batches import Batches, derived_seed, steps_of
+from .batches import Batches, derived_seed, fits, steps_of
+from .cache import cache_folder
 from .images import Images, quantise, to_float
 from .labels import Classes, classes_of
 from .sources import has_test_split, load_split
@@ -12,8 +13,10 @@ __all__ = [
     "Batches",
     "Classes",
     "Images",
+    "cache_folder",
     "classes_of",
     "derived_seed",
+    "fits",
     "has_test_split",
     "load_split",
     "quantise",

@@ -1,12 +1,11 @@
-"""Images from files that may come from anyone: folders of pictures, and .npz files of samples."""
+"""Samples in files that may come from anyone, folders of pictures and .npz files: never resized, nor cut."""
 
+import functools
 import io
-import math
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,66 +16,36 @@ from utils.errors import UserError, memory_ran_out, refuse_if
 from utils.files import check_target, write_atomically
 from utils.launcher import own_rank
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # Pillow knows others, some of which start programs
-MAX_PIXELS = 2**26  # in a picture, before it is resized; a few bytes can claim any number
+from .decode import How, picture, reason_of
+from .scan import SUFFIXES, scan_folder
+
 MAX_NPZ = 2**34  # bytes of an .npz, unpacked
 NPZ_KEYS = ("samples", "arr_0")  # this project's name, and the one that numpy and other projects give
 
 
-def list_images(root: Path) -> tuple[list[Path], list[str | None]]:
-    """The images below a folder, hidden ones left out, and each one's class folder, or None at the top."""
-    if not root.is_dir():
-        raise UserError(f"images are read from a folder, and {root.resolve()} is not a folder")
-    paths = []
-    seen = set()
+def read_images(root: Path, image_size: int, channels: int) -> Tensor:
+    """The images below a folder in the order of their names, which have to be of this size: (N, channels, S, S) uint8.
 
-    def unreadable(error: OSError) -> NoReturn:
-        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}")
-
-    for directory, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
-        seen.add(os.path.realpath(directory))  # links may lead in a circle
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(directory, name)) not in seen
-        ]
-        visible = (Path(directory, name) for name in names if not name.startswith("."))
-        paths += [path for path in visible if path.suffix.lower() in SUFFIXES and path.is_file()]  # no pipe or device
-    if not paths:
-        raise UserError(f"no images below {root.resolve()}; it takes {', '.join(sorted(SUFFIXES))}")
-    paths.sort()
-    return paths, [path.relative_to(root).parts[0] if path.parent != root else None for path in paths]
-
-
-def read_images(paths: Sequence[str | Path], image_size: int, channels: int, resize: bool = True) -> Tensor:
-    """Images of these files: (N, channels, image_size, image_size) uint8. UserError names a file that cannot be read.
-
-    resize: cut to a square in the centre and resized; otherwise an image of another size is a UserError.
+    UserError names a file that cannot be read.
     """
-    from PIL import Image, ImageOps
-
-    images = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
-    image: Image.Image
-    for path, out in progress(zip(paths, images), "reading images", len(paths), unit="image", disable=own_rank() > 0):
+    names = [name for name, _, _ in scan_folder(root).files]
+    if not names:
+        raise UserError(f"no images below {root.resolve()}; it takes {', '.join(sorted(SUFFIXES))}")
+    images = torch.empty(len(names), channels, image_size, image_size, dtype=torch.uint8)
+    pairs = progress(zip(names, images), "reading images", len(names), unit="image", disable=own_rank() > 0)
+    for name, out in pairs:
+        path = root / name
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                if not resize:
-                    check_size(path, image.size, image_size)
-                if math.prod(image.size) > MAX_PIXELS:
-                    raise ValueError(f"{image.size[0]}x{image.size[1]} pixels are too many")
-                if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)  # centre crop
+            with open(path, "rb") as file:
+                check = functools.partial(check_size, path, image_size=image_size)
+                pixels, _ = picture(file, How(image_size, channels), check)
         except UserError:
             raise
         except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
             if memory_ran_out(error):
                 raise
-            reason = str(error) or type(error).__name__
-            raise UserError(f"cannot read the image {path}: {reason}. Remove or replace it") from error
-        out.copy_(torch.from_numpy(np.array(image)).view(image_size, image_size, channels).permute(2, 0, 1))
+            raise UserError(f"cannot read the image {path}: {reason_of(error)}. Remove or replace it") from error
+        out.copy_(torch.from_numpy(pixels.copy()).view(image_size, image_size, channels).permute(2, 0, 1))
     return images
 
 
@@ -96,7 +65,7 @@ def load_samples(path: str | Path, image_size: int, channels: int) -> Tensor:
     """
     path = Path(path)
     if path.is_dir():
-        return read_images(list_images(path)[0], image_size, channels, resize=False)
+        return read_images(path, image_size, channels)
     if not path.is_file():
         raise UserError(f"--samples {path}: there is no such folder or file")
     try:

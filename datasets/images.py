@@ -1,7 +1,7 @@
-"""Images in memory: (N, C, H, W) uint8, brought to a run's size and channels, and to floats and back."""
+"""Images: (N, C, H, W) uint8, brought to a run's size and channels, and to floats and back."""
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,15 +12,31 @@ from utils.console import announced
 RESIZE_CHUNK = 2048  # images resized at once, to bound the memory of their float copies
 
 
+class Origin(NamedTuple):
+    """What was found of files when they were decoded, kept beside their pixels."""
+
+    sha256: str  # of the pixels and labels
+    sizes: dict[str, Any]  # of the pictures: smallest, largest and commonest [width, height], different, enlarged
+    skipped: dict[str, str]  # files that could not be read -> why
+    notes: tuple[str, ...]  # sentences about what was taken and how
+
+
 class Images(NamedTuple):
-    """One split in memory: images (N, C, H, W) uint8, labels (N,) int64 (-1: unknown), and the classes' names."""
+    """One split: images (N, C, H, W) uint8, labels (N,) int64 (-1: unknown), and the classes' names.
+
+    The images may be a file's, mapped into memory and read-only. origin: of those that come from files; it holds for
+    these images and labels alone.
+    """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    origin: Origin | None = None
 
     def sha256(self) -> str:
         """A hash of all pixels and labels: whether two runs saw the same data."""
+        if self.origin:
+            return self.origin.sha256
         with announced("computing the hash of the images"):
             digest = hashlib.sha256(self.images.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)

@@ -1,7 +1,6 @@
 """Classes: which there are and how often they come, the labels of samples, and the names that a person gives them."""
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from utils.errors import UserError
 
 from .batches import derived_seed
 from .images import Images
-from .sources import folder_root
+from .listing import class_folders
 
 LABEL_STREAM = 1  # beside a sample's z, which comes of the seed and its number alone
 SHOWN = 20  # names in a message
@@ -49,7 +48,8 @@ def classes_of(config: Config, images: Images) -> Classes | None:
         raise UserError(f"{what}, and {_unlabelled(config, images)}")
     counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
     few = {name: count for name, count in zip(images.classes, counts) if count < 2}
-    few |= dict.fromkeys(sorted(_empty_folders(config, images.classes)), 0)
+    if config.dataset == "folder":
+        few |= dict.fromkeys(sorted(class_folders(config.data_dir) - set(images.classes)), 0)
     if few:
         told = ", ".join(f"{name} has {count or 'none'}" for name, count in list(few.items())[:SHOWN])
         raise UserError(f"each class needs at least 2 images, and {told}: add some, or remove these classes")
@@ -63,14 +63,6 @@ def _unlabelled(config: Config, images: Images) -> str:
     if len(images.classes) == 1:
         return f"{config.data_dir} has one class alone, {images.classes[0]}: make a folder for each class"
     return f"there are images in {config.data_dir} beside its class folders, or no such: make a folder for each class"
-
-
-def _empty_folders(config: Config, classes: Iterable[str]) -> set[str]:
-    """The class folders of a folder's training split in which there is no image at all."""
-    if config.dataset != "folder" or not Path(config.data_dir).is_dir():
-        return set()
-    root = folder_root(config.data_dir, "train")
-    return {path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."} - set(classes)
 
 
 def named(classes: Sequence[str], words: Sequence[str]) -> list[int]:

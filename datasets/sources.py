@@ -13,14 +13,28 @@ from torch import Tensor
 
 from utils.config import Config
 from utils.console import announced
+from utils.distributed import say_once
 from utils.errors import UserError, explaining_memory, memory_ran_out
 
-from .image_files import list_images, read_images
+from . import listing
+from .cache import Say
 from .images import Images, fit
+from .pictures import load_pictures
+from .stl10 import load_stl10
 
 DIGITS_TEST_EVERY = 6  # of scikit-learn's 1,797 digits every sixth is held out: 1,498 to train, 299 to test
 SOCKET_TIMEOUT = 30  # seconds without a byte before a download counts as failed
 RawSplit = tuple[Tensor, Tensor, tuple[str, ...]]
+
+
+_said: set[str] = set()
+
+
+def say_first(text: str) -> None:
+    """print() on rank 0, and each text once: the same data may be loaded several times."""
+    if text not in _said:
+        _said.add(text)
+        say_once(text)
 
 
 # ---- Raw splits: each returns images (N, C, H, W) uint8, labels (N,), class names --------------------------------
@@ -56,68 +70,69 @@ def _load_torchvision(name: str, data_dir: str, split: str) -> RawSplit:
     return images, torch.as_tensor(dataset.targets), tuple(dataset.classes)
 
 
-def _load_stl10(data_dir: str, split: str) -> RawSplit:
-    from torchvision import datasets
+def _fitted(load: Callable[[str, str], RawSplit]) -> Callable[[Config, str, Say], Images]:
+    """A loader of Images from that of a raw split that memory holds with ease."""
 
-    dataset = datasets.STL10(data_dir, split="unlabeled" if split == "train" else "test", download=True)
-    return (
-        torch.from_numpy(dataset.data),
-        torch.as_tensor(dataset.labels).long(),
-        tuple(getattr(dataset, "classes", ())),
-    )
+    def load_fitted(config: Config, split: str, say: Say) -> Images:
+        with announced(f"loading {config.dataset}"):
+            images, labels, classes = load(config.data_dir, split)
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images but {len(labels)} labels")
+        with announced(f"resizing the images of {config.dataset}"):
+            return Images(fit(images, config.image_size, config.channels), labels, classes)
+
+    return load_fitted
 
 
 class Source(NamedTuple):
-    """A named data set: its loader (data_dir, split) -> raw split, its class in torchvision, and where to find it."""
+    """A named data set: its loader, its class in torchvision, and where to find it."""
 
-    load: Callable[[str, str], RawSplit]
+    load: Callable[[Config, str, Say], Images]
     kind: str = ""
     home: str = ""
     files: str = ""
 
 
 def _torchvision(name: str, home: str, files: str) -> Source:
-    return Source(lambda data_dir, split: _load_torchvision(name, data_dir, split), name, home, files)
+    return Source(_fitted(lambda data_dir, split: _load_torchvision(name, data_dir, split)), name, home, files)
 
 
 _MNIST_FILES = "the four files {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz (or unpacked) in"
 SOURCES = {
-    "digits": Source(_load_digits),
+    "digits": Source(_fitted(_load_digits)),
     "mnist": _torchvision("MNIST", "ossci-datasets.s3.amazonaws.com/mnist", f"{_MNIST_FILES} MNIST/raw/"),
     "fashion_mnist": _torchvision(
         "FashionMNIST", "github.com/zalandoresearch/fashion-mnist", f"{_MNIST_FILES} FashionMNIST/raw/"
     ),
     "cifar10": _torchvision("CIFAR10", "www.cs.toronto.edu/~kriz/cifar.html", "cifar-10-python.tar.gz"),
     "cifar100": _torchvision("CIFAR100", "www.cs.toronto.edu/~kriz/cifar.html", "cifar-100-python.tar.gz"),
-    "stl10": Source(_load_stl10, "STL10", "cs.stanford.edu/~acoates/stl10", "stl10_binary.tar.gz"),
+    "stl10": Source(load_stl10, "STL10", "cs.stanford.edu/~acoates/stl10", "stl10_binary.tar.gz"),
 }
 
 
 # ---- Loading -------------------------------------------------------------------------------------------------------
 
 
-def load_split(config: Config, split: str = "train") -> Images:
+def load_split(config: Config, split: str = "train", say: Say = say_first) -> Images:
     """Load the "train" or "test" split of config.dataset as Images at config.image_size with config.channels.
 
     STL-10 trains on its 100,000 unlabelled images, as the paper does. A folder's splits are its subfolders train and
-    test where it has them; otherwise every image is in both. Raises UserError where there is no such data, or no room
-    for it in memory.
+    test where it has these alone; otherwise every image is in both. say: is told what was taken of a folder, and how.
+    Raises UserError where there is no such data, or no room for it in memory or in the cache.
     """
     with explaining_memory(f"the images of {config.dataset}", "choose a smaller --image_size, or fewer images"):
         if config.dataset == "folder":
-            return load_folder(config.data_dir, split, config.image_size, config.channels)
+            return load_pictures(config, split, say)
         source = SOURCES[config.dataset]
         try:
-            with _download_timeout(), announced(f"loading {config.dataset}"):
-                images, labels, classes = source.load(config.data_dir, split)
-            if len(images) != len(labels):
-                raise ValueError(f"{len(images)} images but {len(labels)} labels")
+            with _download_timeout():
+                return source.load(config, split, say)
+        except UserError:
+            raise
         except Exception as error:  # torchvision asserts, unpickles and unpacks: what it raises for a bad file is open
             if memory_ran_out(error):
                 raise
             raise UserError(_why_not(config, source, error)) from error
-        with announced(f"resizing the images of {config.dataset}"):
-            return Images(fit(images, config.image_size, config.channels), labels, classes)
 
 
 @contextlib.contextmanager
@@ -172,23 +187,6 @@ def damaged_files(kind: str, root: Path) -> Iterator[Path]:
         yield from (path for path, md5 in files.items() if path.is_file() and not check_integrity(str(path), md5))
 
 
-def folder_root(data_dir: str | Path, split: str) -> Path:
-    """The folder that holds a split: data_dir/train and data_dir/test where there are any, else data_dir for both."""
-    root = Path(data_dir)
-    if split == "test" and (root / "train").is_dir() and (root / "test").is_dir():
-        return root / "test"
-    return root / "train" if (root / "train").is_dir() else root
-
-
 def has_test_split(config: Config) -> bool:
     """Whether test images are other images than the training ones."""
-    return config.dataset != "folder" or folder_root(config.data_dir, "test") != folder_root(config.data_dir, "train")
-
-
-def load_folder(data_dir: str | Path, split: str, image_size: int, channels: int) -> Images:
-    """Load a directory of images, flat or one folder a class, as Images. UserError names a file that cannot be read."""
-    paths, folders = list_images(folder_root(data_dir, split))
-    names: list[Any] = list_images(folder_root(data_dir, "train"))[1] if split == "test" else folders
-    classes = tuple(sorted(set(names))) if None not in names else ()  # test images have the training classes' numbers
-    labels = torch.tensor([classes.index(folder) if folder in classes else -1 for folder in folders])
-    return Images(read_images(paths, image_size, channels), labels, classes)
+    return config.dataset != "folder" or listing.has_test_split(config.data_dir)

@@ -201,7 +201,7 @@ class Evaluator:
             answers = taken.logits if taken else None
             if broadcast(answers is not None):
                 return [taken.features[chosen], answers[chosen]] if taken and answers is not None else None
-            return extract([self.extractor], Given(images.images[chosen]), len(chosen), self.device, what)
+            return extract([self.extractor], Given(images.images, chosen), len(chosen), self.device, what)
 
         facts = {
             "what": what,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets import Images, has_test_split, load_split
+from datasets import Images, cache_folder, fits, has_test_split, load_split
 from utils.config import Config
 from utils.console import progress
 from utils.distributed import rank, world_size
@@ -29,7 +29,6 @@ from utils.threads import all_cores
 INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
 CLASSIFIER_FORMAT = "sngan-classifier-2"
 CLASSIFIER_FEATURES = 128
-CACHE = ".cache"  # below data_dir; hidden, so that a folder of images does not take it for a class
 Say = Callable[[str], object]  # print(), or what stands in its place
 MAX_LR = 3e-3  # of the classifier's one-cycle schedule
 AUTO = {"digits": "classifier", "mnist": "classifier", "fashion_mnist": "classifier"}
@@ -124,15 +123,17 @@ def train_classifier(train: Images, device: torch.device, epochs: int) -> Classi
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Classifier(train.images.size(-1), train.images.size(1), len(train.classes)).to(device)
-        images, labels = train.images.to(device), train.labels.to(device)
+        images, labels = train.images, train.labels.to(device)
+        if fits(images, device):
+            images = images.to(device)
         batch_size = min(128, len(images))
         batches = len(images) // batch_size  # whole ones, in an epoch
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MAX_LR, total_steps=epochs * batches)
         for _ in progress(range(epochs), "the classifier", unit="epoch", disable=rank() > 0):
-            order = torch.randperm(len(images)).to(device)
+            order = torch.randperm(len(images)).to(images.device)
             for chosen in order.split(batch_size)[:batches]:
-                loss = F.cross_entropy(network(images[chosen])[1], labels[chosen])
+                loss = F.cross_entropy(network(images[chosen].to(device))[1], labels[chosen.to(device)])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -202,7 +203,7 @@ def at_once(left: str) -> Iterator[None]:
 
 
 def load_classifier(config: Config, train: Images | None, device: torch.device, say: Say) -> Classifier:
-    """The data set's classifier: from its file in data_dir/.cache, or trained now and kept there.
+    """The data set's classifier: from its file in the cache, or trained now and kept there.
 
     The file's name holds a hash of the training images and labels, so that other data never meet old weights.
     """
@@ -210,7 +211,7 @@ def load_classifier(config: Config, train: Images | None, device: torch.device, 
     assert train is not None
     key = train.sha256()[:12]
     name = f"classifier_{config.dataset}_{config.image_size}px_{config.channels}ch_{key}.pt"
-    path = Path(config.data_dir) / CACHE / name
+    path = cache_folder(config) / name
     network = _cached_classifier(path, config, train)
     if network is None:
         epochs = min(max(3, 100_000 // len(train.images)), 100)  # small sets need more passes

@@ -1,4 +1,4 @@
-"""The real side of the scores: a split's features and what follows from them, made once, kept in data_dir/.cache."""
+"""The real side of the scores: a split's features and what follows from them, made once, kept in the cache."""
 
 import contextlib
 import functools
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import Images
+from datasets import Images, cache_folder
 from utils.config import Config
 from utils.console import announced
 from utils.distributed import broadcast, rank
@@ -21,7 +21,7 @@ from utils.files import load_tensors
 from utils.threads import all_cores
 
 from . import manifold
-from .features import CACHE, Extractor, Say, keep
+from .features import Extractor, Say, keep
 from .sampling import Given, extract
 
 FORMAT = "sngan-reference-1"
@@ -122,7 +122,7 @@ def load_reference(
         "features_sha256": extractor.sha256,
         "torch-fidelity": importlib.metadata.version("torch-fidelity"),
     }
-    path = Path(config.data_dir) / CACHE / f"reference_{config.dataset}_{split}_{_digest(key)}.pt"
+    path = cache_folder(config) / f"reference_{config.dataset}_{split}_{_digest(key)}.pt"
     beside = Beside(path, key, say)
     with announced(f"reading the features of the {split} images, which were kept"):
         cached = _cached(path, key, beside) if rank() == 0 else None

@@ -73,24 +73,29 @@ class Generated:
 
 
 class Given:
-    """Images that exist: a data set's, or another program's samples, (N, C, H, W) uint8."""
+    """Images that exist: a data set's, or another program's samples, (N, C, H, W) uint8.
+
+    order: the numbers of those that are meant, in their order (default: all). They are not copied, since they may be
+    more than memory holds.
+    """
 
     classes = None
 
-    def __init__(self, images: Tensor) -> None:
-        self.images, self.count = images, len(images)
+    def __init__(self, images: Tensor, order: Tensor | None = None) -> None:
+        self.images, self.order, self.count = images, order, len(images if order is None else order)
 
     def shuffled(self) -> "Given":
         """The same images in a fixed random order: a folder's are often sorted, and its first ones of one kind."""
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(0))
-        return Given(self.images[order])
+        return Given(self.images, order if self.order is None else self.order[order])
 
     def labels(self, start: int, count: int) -> None:
         """They are of no class that was asked for."""
 
     def block(self, number: int) -> Tensor:
         """Images 64 * number and on: (64, C, H, W) uint8, fewer in the last block."""
-        return self.images[BLOCK * number : BLOCK * (number + 1)]
+        part = slice(BLOCK * number, BLOCK * (number + 1))
+        return self.images[part] if self.order is None else self.images[self.order[part]]
 
 
 Source = Generated | Given

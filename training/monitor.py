@@ -89,8 +89,9 @@ def probe(state: State, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     And of a conditional run the labels (n,) of the images, of which the samples are too.
     """
     images, labels = state.batches.images, state.batches.labels
-    chosen = spaced(len(images), len(z)).to(images.device)
-    images, labels = images[chosen], None if labels is None else labels[chosen]
+    chosen = spaced(len(images), len(z))
+    labels = None if labels is None else labels[chosen.to(state.device)]
+    images = images[chosen.to(images.device)].to(state.device)
     with torch.no_grad(), evaluating(state.G):
         return (images + 0.5) / 128 - 1, state.G(z[: len(images)], *given(labels)), labels
 

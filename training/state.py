@@ -39,8 +39,8 @@ class State:
         self.opt_D = _make_optimizer(config, self.D, config.lr_D)
         self.ema = EMA(self.G, config.ema_decay) if config.ema_decay else None
         self.seed = config.seed
-        labels = images.labels.to(device) if self.classes else None
-        self.batches = Batches(images.images.to(device), config.batch_size, config.seed, labels)
+        labels = images.labels if self.classes else None
+        self.batches = Batches(images.images, config.batch_size, config.seed, device, labels)
         self.data_sha256 = images.sha256()
         # One stream for z, dequantization and interpolation, apart from torch's global one, which libraries may use.
         self.random = torch.Generator(device).manual_seed(config.seed)

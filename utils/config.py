@@ -39,11 +39,34 @@ class Config:
     # What is trained
     dataset: str = setting(
         "digits",
-        "digits ships with scikit-learn; folder takes any directory of images; the others come through torchvision",
+        "digits ships with scikit-learn; folder takes any directory or .zip archive of images; the others come through "
+        "torchvision",
         choices=("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "stl10", "folder"),
     )
     data_dir: str = setting(
-        "data", "where data sets are kept; for --dataset folder, the images' folder", resumable=True, path=True
+        "data",
+        "where data sets are kept; for --dataset folder, the images' folder or .zip archive",
+        resumable=True,
+        path=True,
+    )
+    cache_dir: str | None = setting(
+        None,
+        "where decoded images and the features of real ones are kept (default: .cache in data_dir, or beside the "
+        "archive)",
+        resumable=True,
+        path=True,
+    )
+    crop: str = setting(
+        "center", "of pictures that are no squares: the centre is taken, or all, squeezed", choices=("center", "none")
+    )
+    background: tuple[int, int, int] = setting(
+        (255, 255, 255), "red, green and blue under transparent parts of pictures", low=0, high=255
+    )
+    bad_images: str = setting(
+        "stop",
+        "where pictures cannot be read: stop and list them, or skip them",
+        choices=("stop", "skip"),
+        resumable=True,
     )
     image_size: int = setting(32, "pixels a side", choices=(8, 16, 32, 48, 64, 128))
     channels: int = setting(3, "1 for grey, 3 for colour", choices=(1, 3))

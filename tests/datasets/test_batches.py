@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from datasets.batches import Batches, steps_of
+from datasets import batches as batches_module
+from datasets.batches import Batches, fits, steps_of
 
 
 def stream(batch_size, seed=0, count=10):
@@ -77,3 +78,63 @@ def test_a_stream_goes_on_exactly_from_its_state(before):
 def test_steps_are_the_updates_of_g_in_so_many_passes_of_d(num_epochs, num_images, batch_size, n_dis, steps):
     assert steps_of(num_epochs, num_images, batch_size, n_dis) == steps
     assert steps == max(1, math.ceil(num_epochs * num_images / batch_size / n_dis))
+
+
+# ---- Images that do not fit on the device ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """Makes a stream whose images stay beside the device, here the CPU itself: a thread cuts its batches."""
+    monkeypatch.setattr(batches_module, "fits", lambda images, device: False)
+
+    return stream
+
+
+def direct(*args):
+    """A stream whose images lie on the device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches_module, "fits", fits)
+        return stream(*args)
+
+
+def test_a_thread_cuts_the_same_batches(beside):
+    assert draw(beside(4), 20) == draw(direct(4), 20)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3, 5])
+def test_a_state_is_of_what_was_handed_out_and_not_of_what_lies_ready(beside, before):
+    ahead, plain = beside(4), direct(4)
+    draw(ahead, before), draw(plain, before)
+    assert ahead.state_dict() == plain.state_dict()
+    expected = draw(plain, 6)
+    assert draw(ahead, 6) == expected
+    restored = beside(4)
+    draw(restored, 7)
+    plain = direct(4)
+    draw(plain, before)
+    restored.load_state_dict(plain.state_dict())
+    assert draw(restored, 6) == expected
+
+
+def test_another_seed_drops_what_lies_ready(beside):
+    ahead, plain = beside(4), direct(4)
+    for both in (ahead, plain):
+        draw(both, 3)
+        both.change_seed(5)
+    assert draw(ahead, 6) == draw(plain, 6)
+
+
+def test_an_error_of_the_thread_is_that_of_the_step(beside, monkeypatch):
+    ahead = beside(4)
+    monkeypatch.setattr(torch, "index_select", lambda *args, **settings: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ahead.next()
+
+
+@pytest.mark.parametrize(("free", "fit"), [(2000, True), (1999, False)])
+def test_images_lie_on_a_cuda_device_where_half_of_its_free_memory_holds_them(monkeypatch, free, fit):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**9))
+    images = torch.zeros(10, 1, 10, 10, dtype=torch.uint8)
+    assert batches_module.fits(images, torch.device("cuda", 0)) == fit
+    assert batches_module.fits(images, torch.device("cpu"))

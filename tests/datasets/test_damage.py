@@ -109,12 +109,13 @@ def test_memory_that_runs_out_while_data_are_loaded_says_what_to_do(mnist, tmp_p
 def test_memory_that_runs_out_is_not_taken_for_damage(tmp_path, monkeypatch, runs_out):
     np.savez(tmp_path / "a.npz", samples=np.zeros((12, 8, 8, 1), np.uint8))
     torch.save({"format": checkpoint.FORMAT}, tmp_path / "a.pt")
+    (tmp_path / "a.png").write_bytes(b"")
     monkeypatch.setattr(np, "load", runs_out)
     monkeypatch.setattr("PIL.Image.open", runs_out)
     monkeypatch.setattr(checkpoint, "load_tensors", runs_out)
     for read in (
         lambda: load_samples(tmp_path / "a.npz", 8, 1),
-        lambda: read_images([tmp_path / "a.png"], 8, 1),
+        lambda: read_images(tmp_path, 8, 1),
         lambda: checkpoint.load_weights(torch.nn.Linear(1, 1), Loads(runs_out), "a.pt", "generator"),
     ):
         with pytest.raises((MemoryError, RuntimeError)):

@@ -218,7 +218,7 @@ def test_a_file_that_fails_leaves_the_scores_before_it(scored):
         (["a.pt", "--export", "G.pt", "--save_samples", "x.npz"], "do not score"),
         (["a.pt", "--save_samples", "x.png"], "must end in .npz"),
         (["a.pt", "--bootstrap", "1"], "2 resamples or more"),
-        (["a.pt", "--reference", "absent"], "--reference absent is no folder"),
+        (["a.pt", "--reference", "absent"], "--reference absent is no folder or .zip archive"),
         (["a.pt", "--protocol", "newest"], "--protocol"),
         (["run", "--table", "t.png"], "the name must end in .csv, .md, .tex"),
         (["run", "--table", "absent/t.md"], "absent is not a folder"),

@@ -86,6 +86,15 @@ def test_features_are_extracted_in_order_as_float32(count):
     assert torch.equal(logits[:, 0], given[:count].flatten(1).double().div(255).mean(1).float())
 
 
+def test_given_images_may_be_some_of_them_in_an_order_without_a_copy():
+    images, order = random_images(250, 1, 2, 2), torch.arange(249, -1, -2)  # 125 of them
+    given = Given(images, order)
+    assert given.count == 125 and given.images is images
+    assert torch.equal(torch.cat([given.block(0), given.block(1)]), images[order])
+    copied = Given(images[order])
+    assert all(torch.equal(given.shuffled().block(i), copied.shuffled().block(i)) for i in (0, 1))
+
+
 def test_several_networks_see_the_same_pass():
     class Counting(Given):
         blocks = 0

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,11 +21,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import train
-from datasets.sources import load_folder, load_split
+from datasets.sources import load_split
 from training import checkpoint, monitor, prepare
 from training.logger import Logger, read_stats
 from training.state import State
-from utils.config import FIELDS
+from utils.config import FIELDS, Config
 from utils.errors import UserError
 from utils.settings import read_yaml, resolve
 
@@ -236,6 +237,7 @@ def pictures():
 
 
 PICTURES = dict(pictures())
+OWN = Config(dataset="folder", image_size=8)
 
 
 @fuzz
@@ -248,7 +250,8 @@ def test_image_folders(folder, choice):
         other.unlink()
     path.write_bytes(choice.draw(damaged(PICTURES[suffix])))
     with harmless(folder):
-        images = load_folder(folder / "images", "train", 8, choice.draw(st.sampled_from([1, 3])))
+        own = {"data_dir": str(folder / "images"), "channels": choice.draw(st.sampled_from([1, 3]))}
+        images = load_split(replace(OWN, **own))
         assert images.images.dtype == torch.uint8 and len(images.images) == 1
 
 
@@ -258,7 +261,7 @@ def test_a_picture_that_claims_a_billion_pixels_is_refused_before_it_is_decoded(
     (folder / "bomb").mkdir()
     (folder / "bomb" / "a.bmp").write_bytes(whole)
     with pytest.raises(UserError, match=r"cannot read the image .*a.bmp: "):
-        load_folder(folder / "bomb", "train", 8, 3)
+        load_split(replace(OWN, data_dir=str(folder / "bomb")))
 
 
 def test_what_is_no_file_is_no_image(folder):
@@ -267,7 +270,7 @@ def test_what_is_no_file_is_no_image(folder):
     (folder / "odd" / "gone.png").symlink_to(folder / "absent.png")
     (folder / "odd" / "again").symlink_to(folder / "odd")
     with pytest.raises(UserError, match="no images below"), patience():
-        load_folder(folder / "odd", "train", 8, 3)
+        load_split(replace(OWN, data_dir=str(folder / "odd")))
     with pytest.raises(UserError, match="is not a file"), patience():
         checkpoint.load(folder / "odd" / "pipe.png")
 

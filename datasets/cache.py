@@ -1,0 +1,158 @@
+"""Images that were decoded once: a file of their pixels (N, C, S, S) uint8 and then their labels (N,) int64, mapped.
+
+Beside it stand its key and what was found, as JSON. Both are written under other names and renamed, the JSON last, so
+that nothing half is ever used.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from utils.config import Config
+from utils.errors import UserError
+from utils.files import file_sha256, write_text
+
+from .images import Images, Origin
+from .scan import is_archive
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: two processes that start at once both decode there
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT = "sngan-images-1"
+FOLDER = ".cache"  # hidden, so that a folder of images does not take it for a class
+FULL = (errno.ENOSPC, errno.EDQUOT)
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+Say = Callable[[str], object]
+
+
+class Made(NamedTuple):
+    """What makes a file of pixels says of them."""
+
+    labels: Sequence[int]
+    classes: tuple[str, ...]
+    sizes: dict[str, Any]
+    skipped: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def cache_folder(config: Config) -> Path:
+    """Where what is computed of a data set is kept: --cache_dir, or else a hidden folder beside the data."""
+    if config.cache_dir:
+        return Path(config.cache_dir)
+    data = Path(config.data_dir)
+    return (data.parent if is_archive(data) else data) / FOLDER
+
+
+def kept_or_made(
+    config: Config, name: str, facts: dict[str, Any], count: int, make: Callable[[Path], Made], say: Say
+) -> Images:
+    """Images of config's size and channels from the cache, where the key (facts) is the same, or made now.
+
+    name: of the file; a changed key replaces what it held. count: of images, at most. make(path) writes their pixels
+    into a file that exists. UserError where the cache cannot be written. Of several processes that come at once one
+    makes it, and the others wait.
+    """
+    folder, shape = cache_folder(config), (config.channels, config.image_size, config.image_size)
+    key = {"format": FORMAT, "shape": list(shape), **facts}
+    path = folder / f"{name}_{config.image_size}px_{config.channels}ch.images"
+    found = _kept(path, key, shape)
+    if found is None:
+        with _explaining(folder, config):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder, say):
+                found = _kept(path, key, shape) or _made(path, key, shape, count, make)
+    assert found is not None
+    return found
+
+
+def _kept(path: Path, key: dict[str, Any], shape: tuple[int, ...]) -> Images | None:
+    """What the cache holds under this name and key; None where that is nothing, or nothing whole."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or anything else than was written
+        content = json.loads(_beside(path).read_text(encoding="utf-8"))
+        if content["key"] != key or path.stat().st_size != content["count"] * (math.prod(shape) + 8):
+            return None
+        # Read-only and shared: of the file's own pages, which the system drops and reads again as it needs memory.
+        pixels = np.memmap(path, np.uint8, "r", shape=(content["count"], *shape))
+        labels = np.fromfile(path, "<i8", offset=pixels.nbytes)
+        with warnings.catch_warnings(action="ignore"):  # nothing writes to images
+            images = torch.from_numpy(pixels)
+        origin = Origin(content["sha256"], content["sizes"], content["skipped"], tuple(content["notes"]))
+        return Images(images, torch.from_numpy(labels.astype(np.int64)), tuple(content["classes"]), origin)
+    return None
+
+
+def _made(
+    path: Path, key: dict[str, Any], shape: tuple[int, ...], count: int, make: Callable[[Path], Made]
+) -> Images | None:
+    for left in path.parent.glob("*.part"):  # of a process that was killed: the lock is this one's
+        left.unlink(missing_ok=True)
+    needed, free = count * (math.prod(shape) + 8), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{needed / 2**20:,.0f} MiB are needed, and {free / 2**20:,.0f} are free")
+    part = path.with_name(path.name + ".part")
+    try:
+        part.touch()
+        made = make(part)
+        with open(part, "ab") as file:
+            file.write(np.asarray(made.labels, "<i8").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        content = {"key": key, "count": len(made.labels), "sha256": file_sha256(part), **made._asdict()}
+        del content["labels"]
+        _beside(path).unlink(missing_ok=True)  # of the file that is replaced
+        os.replace(part, path)
+        write_text(_beside(path), json.dumps(content))
+    finally:
+        part.unlink(missing_ok=True)
+    return _kept(path, key, shape)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+@contextlib.contextmanager
+def _explaining(folder: Path, config: Config) -> Iterator[None]:
+    """Say what to do where the cache cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*FULL, *CLOSED):
+            raise
+        smaller = ", or take a smaller --image_size" if error.errno in FULL else ""
+        raise UserError(
+            f"decoded images cannot be kept in {folder.absolute()}: {error.strerror}. Name a folder with room for them "
+            f"with --cache_dir{smaller}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, say: Say) -> Iterator[None]:
+    """Keep other processes from decoding into this folder meanwhile. The system drops the lock with the process."""
+    with open(folder / ".lock", "ab") as file:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a network file system without locks
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    say(f"another process decodes images into {folder}; this one waits for it")
+                    fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def digest_of(*facts: object) -> str:
+    """A short hash of facts, for a name."""
+    return hashlib.sha256(repr([*map(str, facts)]).encode("utf-8", "surrogateescape")).hexdigest()[:12]
