@@ -37,6 +37,7 @@ from utils.precision import keep_memory
 from utils.settings import resolve
 
 OVERRIDES = ("data_dir", "cache_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 OF_SAMPLES = ("dataset", "image_size", "channels", "crop", "background", "bad_images")  # a checkpoint knows its own
 TABLE = (
     "put the runs beside each other: each by its last checkpoint, seeds of a configuration as mean and spread. Scores "
@@ -127,7 +128,7 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
             source, facts, config.protocol, config.num_samples, bootstrap=bootstrap, infinity=fid_infinity
         )
         if rank() == 0:
-            found = say_results(path, found)
+            found = say_results(path, found, doubts(evaluator, loaded))
             if path.parent.name == "checkpoints":
                 append(path.parent.parent, f"scores of {path}:\n  {report.summary(found)}")
             written, results = report.write(stem, found)
@@ -167,7 +168,9 @@ def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None
     )
     if rank() > 0:
         return []
-    written, results = report.write(stem, say_results(path, found))
+    lossy = Path(path).is_dir() and any(file.suffix.lower() in JPEG for file in Path(path).rglob("*"))
+    doubted = ["the samples are JPEG files: what that loses changes the scores, so save them as PNG"] * lossy
+    written, results = report.write(stem, say_results(path, found, doubted))
     return written + report.draw(stem, results, {stem.name: neighbours})
 
 
@@ -176,8 +179,22 @@ def check_folder(folder):
     refuse_if(not os.access(folder, os.W_OK), f"cannot write the scores into {folder}: it cannot be written to")
 
 
-def say_results(path, found):
-    """Print results under the name of what was scored, and return them with that name."""
+def doubts(evaluator, loaded):
+    """Sentences about what makes the scores of a checkpoint doubtful: that it was trained on other images."""
+    if evaluator.folder or loaded.data_sha256 in (None, evaluator.sha256("train")):
+        return []
+    return ["the generator was trained on other images than those it is scored against"]
+
+
+def say_results(path, found, doubted=()):
+    """Print results under the name of what was scored, and return them with that name.
+
+    doubted: sentences that join the warnings, as does one about too few samples.
+    """
+    for result in found:
+        few, dimension = result["protocol"]["num_samples"], result["protocol"].get("features_dimension") or 0
+        more = [f"{few:,} samples are fewer than the {dimension:,} dimensions of the features: FID means little"]
+        result["warnings"] = [*result.get("warnings", []), *doubted, *more * (few < dimension)]
     print(f"{path}:\n  {report.summary(found)}", flush=True)
     return [{"checkpoint": str(path), **result} for result in found]
 

@@ -3,6 +3,7 @@
 import utils  # noqa: F401, first, since it says which package is missing
 
 # isort: split
+from utils.console import command
 from utils.errors import run_as_script
 from utils.parser import parse_args
 
@@ -14,7 +15,7 @@ def main() -> None:
     import evaluate
     from datasets import load_split
     from evaluation import Evaluator
-    from evaluation.features import check_weights
+    from evaluation.features import missing_weights, settled
     from train import train
     from training import page, prepare
     from utils.distributed import on_rank_zero, processes, rank_zero_first, say_once, select_device
@@ -23,8 +24,13 @@ def main() -> None:
         config = prepare(flags, dry_run)
         # What evaluation needs is checked before hours of training, and what is quickly found before images are read.
         with rank_zero_first():
-            check_weights(config)
+            missing = missing_weights(config)
             images = load_split(config)
+        if (scored := settled(config, images, missing, say_once)) is None:
+            path = train(config, None, images)
+            say_once(f"\nnot scored. {command('python', 'evaluate.py', path.parent.parent)} says what is missing")
+            return
+        config = scored
         evaluator = Evaluator(config, images, select_device(config.device), say=say_once)
         evaluator.check(config.protocol)
         path = train(config, evaluator, images)

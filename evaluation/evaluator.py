@@ -234,6 +234,7 @@ class Evaluator:
         split = metrics.PROTOCOLS[name].split
         images = self.images(split)
         num_real, (num_samples, is_samples) = len(images.images), counts
+        reference = self.references.get(split)
         return {
             "name": name,
             "departures": metrics.departures(name, *counts, num_real),
@@ -251,6 +252,7 @@ class Evaluator:
             "precision_recall_neighbours": manifold.NEIGHBOURS,
             "features": self.extractor.name,
             "features_sha256": self.extractor.sha256,
+            "features_dimension": reference.features.size(1) if reference else None,
             "features_warning": self.extractor.warning,
             "class_share_sha256": self.classifier.sha256 if self.classifier else None,
             "image_size": self.config.image_size,

@@ -5,6 +5,7 @@ small CNN trained once on the data set's own labels, for images that Inception w
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import signal
 import threading
@@ -247,10 +248,35 @@ def extractor_name(config: Config) -> str:
     return AUTO.get(config.dataset, "inception") if config.features == "auto" else config.features
 
 
-def check_weights(config: Config) -> None:
-    """Fetch Inception's weights where the scores need them and they are not here; UserError where none can be had."""
-    if extractor_name(config) == "inception":
+def missing_weights(config: Config) -> str | None:
+    """Fetch Inception's weights where the scores need them and they are not here. Returns why they cannot be had.
+
+    UserError in its place where nothing else is possible: another extractor stands open to folders alone, and only
+    where none is named.
+    """
+    if extractor_name(config) != "inception":
+        return None
+    try:
         inception_file(config.inception_weights)
+    except UserError as error:
+        if config.dataset == "folder" and config.features == "auto" and not config.inception_weights:
+            return str(error)
+        raise
+    return None
+
+
+def settled(config: Config, images: Images, missing: str | None, say: Say) -> Config | None:
+    """The configuration with an extractor that there is; None where the run cannot be scored. Both are said.
+
+    missing: why Inception's weights cannot be had.
+    """
+    if missing is None:
+        return config
+    if is_labelled(images):
+        say("scores      by a classifier of the folder's own classes, since the weights of Inception are not here")
+        return dataclasses.replace(config, features="classifier")
+    say(f"warning     this run will not be scored: {missing}")
+    return None
 
 
 def load_extractor(config: Config, train: Images | None, device: torch.device, say: Say = print) -> Extractor:

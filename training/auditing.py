@@ -26,7 +26,7 @@ def audit(
     """Audit D of a checkpoint, or of a run's newest, on real images and samples of its G. Returns the written path."""
     path = latest(path) if Path(path).is_dir() else Path(path)
     D = load_discriminator(path).to(device)
-    _, G, config, step, ema, classes = load_trained(path, ema, settings, device)
+    _, G, config, step, ema, classes, _ = load_trained(path, ema, settings, device)
     images = load_split(config)
     generator = torch.Generator().manual_seed(config.seed)
     places = torch.randperm(len(images.images), generator=generator)[:AUDIT_IMAGES]

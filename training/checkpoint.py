@@ -172,6 +172,7 @@ class Loaded(NamedTuple):
     """A generator in eval mode, and what is known of it.
 
     ema: whether its weights are a moving average. classes: those of a conditional one, which is called as G(z, labels).
+    data_sha256: of the images it was trained on, where the file knows that.
     """
 
     path: Path
@@ -180,6 +181,7 @@ class Loaded(NamedTuple):
     step: int
     ema: bool
     classes: Classes | None = None
+    data_sha256: str | None = None
 
 
 def load_trained(
@@ -195,7 +197,7 @@ def load_trained(
     G, config, ema = generator_of(content, path, ema)
     classes = classes_of(content, config, path)
     config = dataclasses.replace(config, **(settings or {}))
-    return Loaded(path, G.to(device), config, content["step"], ema, classes)
+    return Loaded(path, G.to(device), config, content["step"], ema, classes, content.get("data", {}).get("sha256"))
 
 
 def load_generator(path: str | Path, ema: bool = True) -> nn.Module:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets import Classes, Images, quantise
+from datasets.images import Origin
 from evaluation import conditional, lipschitz, report
 from evaluation.diagnostics import spaced
 from evaluation.features import is_labelled
@@ -198,6 +199,8 @@ def announce(run: "Run", images: Images, changes: Iterable[str], taken: Iterable
         where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     grey = "grey" if channels == 1 else "colour"
     logger.say(f"data        {config.dataset}: {n:,} images of {side}x{side}, {grey}")
+    if images.origin:
+        logger.say(f"sizes       {sizes_found(images.origin)}")
     if is_labelled(images):
         logger.say(f"classes     {counted(images)}")
     for sentence in taken:
@@ -219,6 +222,16 @@ def counted(images: Images) -> str:
     rarest = min(range(len(counts)), key=counts.__getitem__)
     told = ", ".join(f"{name} {count:,}" for name, count in zip(images.classes, counts)) if len(counts) <= SHOWN else ""
     return f"{len(counts)}{': ' if told else ''}{told}; the rarest is {images.classes[rarest]} with {counts[rarest]:,}"
+
+
+def sizes_found(origin: Origin) -> str:
+    """The sizes of the files that images come from, in words."""
+    least, most, usual = ("x".join(map(str, origin.sizes[name])) for name in ("smallest", "largest", "commonest"))
+    if origin.sizes["different"] == 1:
+        told = f"all {usual}"
+    else:
+        told = f"from {least} to {most}, {origin.sizes['different']:,} different, most often {usual}"
+    return told + f"; {origin.sizes['enlarged']:,} were enlarged" * bool(origin.sizes["enlarged"])
 
 
 def show_data(run: "Run", images: Images) -> None:

@@ -159,6 +159,8 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         stack.enter_context(contextlib.closing(logger))
         run = Run(config, run_dir, state, evaluator, logger)
         stack.enter_context(run.signals)
+        if images.origin and images.origin.skipped:
+            run.record.now["skipped_images"] = dict(images.origin.skipped)
         monitor.announce(run, images, [*changes, *run.record.changes()], taken)
         monitor.show_data(run, images)
         with recorded(run):
