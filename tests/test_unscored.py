@@ -1,4 +1,4 @@
-"""main.py on a folder without Inception's weights: scored by a classifier where there are classes, else only trained."""
+"""main.py on a folder without Inception's weights: scored by a classifier if there are classes, else only trained."""
 
 import json
 
