@@ -1,5 +1,6 @@
 """Classes: which there are and how often they come, the labels of samples, and the names that a person gives them."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -66,14 +67,17 @@ def _unlabelled(config: Config, images: Images) -> str:
 
 
 def named(classes: Sequence[str], words: Sequence[str]) -> list[int]:
-    """The labels that words name: a class's name, in any case, or else its number. UserError for what is neither.
+    """The labels that words name: a class's name, in any case, a word of it, or its number. UserError for what is none.
 
-    A number that is also another class's name is refused where it could mean both.
+    What could mean two of them is refused, as a number that is also another class's name.
     """
     lower = [name.lower() for name in classes]
+    parts = [set(re.split(r"[^\w]+", name)) for name in lower]
     found = []
     for word in words:
         by_name = [label for label, name in enumerate(lower) if name == word.lower()]
+        if not by_name and not word.isdecimal():  # "seven" of "7 - seven"
+            by_name = [label for label, its in enumerate(parts) if word.lower() in its]
         exact = [label for label in by_name if classes[label] == word]
         by_number = [int(word)] if word.isdecimal() and len(word) < 10 and int(word) < len(classes) else []
         candidates = sorted({*(exact or by_name), *by_number})

@@ -26,9 +26,10 @@ from utils.distributed import (
 )
 from utils.errors import Diverged, Stopped, UserError, explaining_memory
 from utils.precision import keep_memory, set_deterministic, set_tf32
+from utils.settings import CONFIGS_DIR
 from utils.threads import Waiting, by_work, share, threads, work
 
-from . import monitor
+from . import monitor, page
 from .fine_tune import start_from
 from .logger import Logger, Quiet, check_tensorboard
 from .record import Record, recorded_threads
@@ -37,6 +38,8 @@ from .run_dir import check_disk, checkpoint_path, locked, make_folders, refuse_e
 from .showing import Show
 from .signals import Signals
 from .state import State, disk_use, save_checkpoint
+
+LONG_AFTER, DAY = 20, 86_400  # seconds until a run's time is told, where it is over the second
 
 
 class Run:
@@ -50,7 +53,7 @@ class Run:
         self.record = Record(run_dir, config, state.device, state.step)
         self.z = monitor.preview_latents(config.z_dim, state.device)
         self.path = checkpoint_path(run_dir, state.step)
-        self.show, self.ended = Show(self), "finished"
+        self.show, self.ended, self.long_told = Show(self), "finished", False
         self.start_clock()
 
     def begin(self) -> None:
@@ -65,6 +68,7 @@ class Run:
         on_rank_zero(self.record.save, self.state.step)
         self.show.begin()
         self.start_clock()
+        self.began = self.clock
 
     def start_clock(self) -> None:
         """Take the time of steps from here on."""
@@ -93,12 +97,23 @@ class Run:
     def due(self) -> set[str]:
         """What follows this step, of log, sample, audit, score, save and stop; the same on every rank."""
         config, step = self.config, self.state.step
+        self.say_if_long()
         every = {name: getattr(config, f"{name}_every") for name in ("log", "sample", "audit", "save")}
         due = {name for name, steps in every.items() if steps and (step % steps == 0 or step == config.total_steps)}
         if self.evaluator and config.eval_every and step % config.eval_every == 0:
             due.add("score")
         stopped, self.asked = agree(self.signals.stop, self.signals.save)
         return due | ({"save", "stop"} if stopped else {"save"} if self.asked else set())
+
+    def say_if_long(self) -> None:
+        """Once, as soon as it can be told: that the run will take over a day, and what takes less."""
+        began, first = self.began
+        if self.long_told or (passed := time.perf_counter() - began) < LONG_AFTER:
+            return
+        self.long_told = True
+        left = passed / max(1, self.state.step - first) * (self.config.total_steps - self.state.step)
+        if left > DAY:
+            self.logger.say(f"long        about {page.duration(left)} to go at this speed{advice_for(self.config)}")
 
     def save(self) -> None:
         """Save a checkpoint, and answer the signal that asked for it, to whichever rank, if one did."""
@@ -117,6 +132,15 @@ class Run:
             where = f"stopped after step {self.state.step:,} and saved {self.path}. Go on with: {again}"
             raise Stopped(f"{signal.Signals(stopped).name}: {where}", stopped)
         return self.path
+
+
+def advice_for(config: Config) -> str:
+    """What trains the same data in less time: their small preset, if there is one and it is not that already."""
+    small = CONFIGS_DIR / f"{config.dataset}_dcgan_small.yaml"
+    if not small.exists() or config.base_channels == 16:
+        return ""
+    shorter = command("python", "main.py", "--dataset", config.dataset, "--size", "small")
+    return f"; for two CPU cores there is {shorter}"
 
 
 @contextlib.contextmanager

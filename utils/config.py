@@ -190,6 +190,12 @@ class Config:
 
     # Where
     run_dir: str | None = setting(None, "default: runs/DATASET_MODEL_LOSS_NORM_seedK", stored=False, path=True)
+    size: str | None = setting(
+        None,
+        "small: the preset for two CPU cores and a quarter of an hour, where there is one",
+        ("small",),
+        stored=False,
+    )
     config: str | None = setting(None, "YAML file of settings, over the preset", stored=False, path=True)
     init_from: str | None = setting(
         None, "start a new run from the weights of a run, a checkpoint or an exported generator", path=True

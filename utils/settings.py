@@ -15,7 +15,7 @@ import yaml
 
 from .combinations import check_combinations
 from .config import FIELDS, Config
-from .errors import UserError
+from .errors import UserError, refuse_if
 
 YAML_LIMIT = 2**20  # characters
 LARGEST = 2**53  # whole number that means the same everywhere
@@ -161,8 +161,12 @@ def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
     """
     experiment = read_yaml(flags["config"]) if "config" in flags else {}
     chosen = {**experiment, **flags}
-    name = "{}_{}.yaml".format(*(chosen.get(key, FIELDS[key].default) for key in ("dataset", "model")))
-    preset = CONFIGS_DIR / name if (CONFIGS_DIR / name).exists() else None
+    name = "{}_{}".format(*(chosen.get(key, FIELDS[key].default) for key in ("dataset", "model")))
+    preset = CONFIGS_DIR / f"{name}.yaml" if (CONFIGS_DIR / f"{name}.yaml").exists() else None
+    if size := chosen.get("size"):
+        preset = CONFIGS_DIR / f"{name}_{size}.yaml"
+        others = ", ".join(sorted(path.stem.removesuffix(f"_{size}") for path in CONFIGS_DIR.glob(f"*_{size}.yaml")))
+        refuse_if(not preset.exists(), f"size {size}: there is no configs/{preset.name}; there are those of {others}")
     settings: dict[str, Any] = {}
     for layer in (read_yaml(preset) if preset else {}, experiment, flags):
         for key, other in (("total_steps", "num_epochs"), ("num_epochs", "total_steps")):

@@ -90,6 +90,8 @@ def test_a_class_is_named_by_its_name_or_its_number(word, label):
 @pytest.mark.parametrize(
     "names, word, words",
     [
+        (("7 - seven", "8 - eight"), "eight", None),
+        (NAMES, "boot", "ambiguous: it may be number 3, Ankle boot or number 4, ankle Boot"),
         (NAMES, "ANKLE BOOT", "ambiguous: it may be number 3, Ankle boot or number 4, ankle Boot"),
         (("5", "1", "0"), "1", None),  # its name and its number are the same class
         (("5", "2", "1"), "1", "ambiguous: it may be number 1, 2 or number 2, 1"),

@@ -8,10 +8,12 @@ import yaml
 from helpers import FAST, ROOT, assert_same_end, at_step, go_on, logged, start
 
 import train
+from datasets import Classes
 from training import checkpoint, prepare
 from training.logger import read_stats
+from training.run import advice_for
 from utils.combinations import check_combinations
-from utils.config import FIELDS
+from utils.config import FIELDS, Config
 from utils.errors import UserError
 from utils.settings import resolve
 
@@ -56,10 +58,12 @@ def test_every_preset_and_experiment_resolves_to_networks_that_fit(tmp_path):
         config, _ = resolve({"config": str(path), "base_channels": 2})
         assert path.stem.startswith(f"{config.dataset}_{config.model}")
         check_combinations(config)
-        G, D = checkpoint.models_of(config)
-        images = G(torch.randn(2, config.z_dim))
+        classes = Classes(tuple(map(str, range(10))), (1,) * 10) if config.conditional != "none" else None
+        G, D = checkpoint.models_of(config, classes)
+        labels = [torch.tensor([0, 9])] if classes else []
+        images = G(torch.randn(2, config.z_dim), *labels)
         assert images.shape == (2, config.channels, config.image_size, config.image_size)
-        assert D(images).shape == (2, 1)
+        assert D(images, *labels).shape == (2, 1)
 
 
 def test_cuda_that_is_absent_is_refused(tmp_path):
@@ -121,3 +125,13 @@ def test_a_run_accumulates_and_may_do_so_from_a_resume_on(tmp_path):
     go_on(tmp_path, total_steps=4, accumulate=2)
     assert "changed     accumulate 1 -> 2" in (tmp_path / "run" / "log.txt").read_text()
     assert logged(tmp_path / "run")[-1] == 4
+
+
+def test_a_run_that_takes_over_a_day_says_so_once_and_names_the_small_preset(tmp_path, monkeypatch, no_pictures):
+    monkeypatch.setattr("training.run.LONG_AFTER", 0)
+    monkeypatch.setattr("training.run.DAY", 0)
+    train.train(start(tmp_path, total_steps=3))
+    text = (tmp_path / "run" / "log.txt").read_text()
+    assert text.count("long        about") == 1 and "--size small" not in text  # there is none for digits
+    assert advice_for(Config(dataset="mnist")).endswith("python main.py --dataset mnist --size small")
+    assert advice_for(Config(dataset="mnist", base_channels=16)) == ""

@@ -210,3 +210,14 @@ def test_the_presets_and_experiments_have_the_literatures_values(flags, values):
         flags = {"config": str(ROOT / "configs" / f"{flags['config']}.yaml")}
     resolved, _ = resolve(flags)
     assert {name: getattr(resolved, name) for name in values} == values
+
+
+def test_a_size_has_presets_of_its_own_and_a_file_may_ask_for_it(presets, tmp_path):
+    taken = yaml_file(presets, "seed: 1\n", "mnist_dcgan_small.yaml")
+    yaml_file(presets, "seed: 2\n", "mnist_dcgan.yaml")
+    asked = yaml_file(tmp_path, "dataset: mnist\nsize: small\nz_dim: 7\n", "mine.yaml")
+    config, preset = resolve({"config": str(asked)})
+    assert (config.seed, config.z_dim, preset) == (1, 7, taken)
+    with pytest.raises(UserError, match=r"no configs/digits_dcgan_small.yaml; there are those of mnist_dcgan"):
+        resolve({"size": "small"})
+    assert "size" not in stored(config)
