@@ -133,8 +133,8 @@ def _explaining(folder: Path, config: Config) -> Iterator[None]:
             raise
         smaller = ", or take a smaller --image_size" if error.errno in FULL else ""
         raise UserError(
-            f"decoded images cannot be kept in {folder.absolute()}: {error.strerror or error}. Name a folder with room for them "
-            f"with --cache_dir{smaller}"
+            f"decoded images cannot be kept in {folder.absolute()}: {error.strerror or error}. Name a folder with room "
+            f"for them with --cache_dir{smaller}"
         ) from error
 
 
