@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from utils.config import Config
-from utils.errors import UserError
+from utils.errors import UserError, memory_ran_out
 from utils.files import file_sha256, write_text
 
 from .images import Images, Origin
@@ -34,7 +34,6 @@ except ImportError:  # not on Windows: two processes that start at once both dec
 FORMAT = "sngan-images-1"
 FOLDER = ".cache"  # hidden, so that a folder of images does not take it for a class
 FULL = (errno.ENOSPC, errno.EDQUOT)
-CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 Say = Callable[[str], object]
 
 
@@ -130,12 +129,12 @@ def _explaining(folder: Path, config: Config) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (*FULL, *CLOSED):
+        if memory_ran_out(error):
             raise
         smaller = ", or take a smaller --image_size" if error.errno in FULL else ""
         raise UserError(
-            f"decoded images cannot be kept in {folder.absolute()}: {error.strerror}. Name a folder with room for them "
-            f"with --cache_dir{smaller}"
+            f"decoded images cannot be kept in {folder.absolute()}: {error.strerror or error}. Name a folder with room "
+            f"for them with --cache_dir{smaller}"
         ) from error
 
 

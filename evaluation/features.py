@@ -31,6 +31,7 @@ INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
 CLASSIFIER_FORMAT = "sngan-classifier-2"
 CLASSIFIER_FEATURES = 128
 Say = Callable[[str], object]  # print(), or what stands in its place
+EXAMINED_PIXELS = 1000 * 32**2  # at once, to bound the memory
 MAX_LR = 3e-3  # of the classifier's one-cycle schedule
 AUTO = {"digits": "classifier", "mnist": "classifier", "fashion_mnist": "classifier"}
 
@@ -145,7 +146,8 @@ def train_classifier(train: Images, device: torch.device, epochs: int) -> Classi
 @torch.inference_mode()
 def examine(network: nn.Module, split: Images, device: torch.device) -> dict[str, Any]:
     """What the classifier answers on a split: {accuracy, class_share}, shares of the images, a class each."""
-    parts = progress(split.images.split(1000), "the classifier's test", unit="block", disable=rank() > 0)
+    at_once = min(1000, EXAMINED_PIXELS // split.images.size(-1) ** 2)
+    parts = progress(split.images.split(at_once), "the classifier's test", unit="block", disable=rank() > 0)
     answers = torch.cat([network(images.to(device))[1].argmax(1).cpu() for images in parts])
     shares = torch.bincount(answers, minlength=len(split.classes)).double() / len(answers)
     return {"accuracy": (answers == split.labels).double().mean().item(), "class_share": shares.tolist()}

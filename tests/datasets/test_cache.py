@@ -101,7 +101,12 @@ def test_the_halves_of_killed_processes_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(errno.ENOSPC, "or take a smaller --image_size"), (errno.EROFS, "Read-only file system")]
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "or take a smaller --image_size"),
+        (errno.EROFS, "Read-only file system"),
+        (errno.ENOENT, "No such file"),
+    ],
 )
 def test_a_full_or_closed_disk_is_said_with_the_way_out(tmp_path, number, words):
     error = OSError(number, os.strerror(number))
