@@ -37,7 +37,7 @@ class Drawing(nn.Module):
 
     def __init__(self, G: nn.Module, as_uint8: bool = False) -> None:
         super().__init__()
-        self.G, self.as_uint8 = folded(G), as_uint8
+        self.G, self.as_uint8 = folded(G).cpu(), as_uint8
 
     def draw(self, *inputs: Tensor) -> Tensor:
         images = self.G(*inputs)
@@ -56,13 +56,12 @@ class DrawingOfClasses(Drawing):
 
 def graph_of(G: nn.Module, as_uint8: bool = False) -> tuple[Drawing, dict[str, Tensor]]:
     """What is exported as a graph, and an example of each of its inputs, by name."""
-    device, z_dim = next(G.parameters()).device, G.z_dim
+    z_dim = G.z_dim
     assert isinstance(z_dim, int)
-    inputs = {"z": torch.zeros(TRACED_IMAGES, z_dim, device=device)}
+    inputs = {"z": torch.zeros(TRACED_IMAGES, z_dim)}
     if not getattr(G, "num_classes", 0):
         return Drawing(G, as_uint8), inputs
-    labels = torch.zeros(TRACED_IMAGES, dtype=torch.int64, device=device)
-    return DrawingOfClasses(G, as_uint8), inputs | {"labels": labels}
+    return DrawingOfClasses(G, as_uint8), inputs | {"labels": torch.zeros(TRACED_IMAGES, dtype=torch.int64)}
 
 
 def check(path: str | None, as_uint8: bool) -> None:

@@ -86,7 +86,7 @@ class Show:
 
     def _left(self) -> float | None:
         done, left = self.run.state.step - self.first, self.run.config.total_steps - self.run.state.step
-        return (time.perf_counter() - self.began) / done * left if done else None
+        return (time.perf_counter() - self.began) / done * left if done > 0 else None
 
     def _draw(self) -> None:
         """The curves and the animation of what was trained so far."""
