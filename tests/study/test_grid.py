@@ -7,7 +7,7 @@ from helpers import ROOT, SMALL, random_images
 
 import train
 from datasets import Images
-from models import MODELS
+from models import CONDITIONAL, MODELS
 from study import grid
 from study.grid import METHODS, SETTINGS, load_study
 from training.state import State
@@ -30,12 +30,14 @@ def test_the_settings_are_those_of_the_papers_table_1():
     assert "".join(SETTINGS) == "ABCDEF"
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "conditional"), [*((model, "none") for model in MODELS), *(("mlp", name) for name in [*CONDITIONAL][1:])]
+)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_every_model(model, method):
-    flags = {"model": model, "dataset": "digits", **SMALL, "n_dis": 1}
+def test_every_method_trains_every_model(model, conditional, method):
+    flags = {"model": model, "conditional": conditional, "dataset": "digits", **SMALL, "n_dis": 1}
     config, _ = resolve(flags | METHODS[method].settings)
-    images = Images(random_images(16, 1, 8, 8), torch.zeros(16), ())
+    images = Images(random_images(16, 1, 8, 8), torch.arange(16) % 2, ("even", "odd"))
     state = State(config, images, torch.device("cpu"))
     before = [p.detach().clone() for p in state.D.parameters()]
     train.step(state, config)
