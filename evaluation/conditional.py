@@ -15,6 +15,7 @@ from utils.config import Config
 from utils.console import progress
 
 from . import metrics
+from .features import Classifier
 from .reference import Reference, fid_statistics
 from .sampling import Source
 
@@ -40,18 +41,20 @@ def asked_of(source: Source, count: int) -> Asked | None:
     return None if labels is None or source.classes is None else Asked(labels, source.classes.names)
 
 
-def accuracy(asked: Asked | None, answers: Tensor | None, known: Sequence[str]) -> dict[str, Any]:
+def accuracy(
+    asked: Asked | None, answers: Tensor, classifier: Classifier | None, known: Sequence[str]
+) -> dict[str, Any]:
     """{class_accuracy: how many samples the classifier puts into the class that was asked for}; {} where none was.
 
-    answers: the classifier's logits (N, k) for the classes `known`; None where there is no classifier. It is {mean,
-    classes: {name: accuracy}, confusion: {asked, taken_for, share}}, the most frequent mistake with its share of the
-    samples that were asked for; or {mean: None, reason}.
+    answers: the classifier's logits (N, k) for the classes `known`, where there is a classifier. It is {mean, classes:
+    {name: accuracy}, confusion: {asked, taken_for, share}, real: {split, accuracy}}: the most frequent mistake with its
+    share of the samples that were asked for, and what the classifier makes of real images; or {mean: None, reason}.
     """
     if asked is None:
         return {}
     names, k = asked.names, len(asked.names)
-    if answers is None or tuple(known) != names:
-        reason = "there is no classifier of the classes" if answers is None else "the classifier knows other classes"
+    if classifier is None or tuple(known) != names:
+        reason = "there is no classifier of the classes" if classifier is None else "the classifier knows other classes"
         return {"class_accuracy": {"mean": None, "reason": reason}}
     table = (
         torch.bincount(asked.labels * k + answers.argmax(1), minlength=k * k).view(k, k).double()
@@ -65,6 +68,7 @@ def accuracy(asked: Asked | None, answers: Tensor | None, known: Sequence[str]) 
         "mean": (table.trace() / table.sum()).item(),
         "classes": {name: value for name, value in zip(names, each) if value == value},
         "confusion": confusion if asked_for != taken_for and share > 0 else None,
+        "real": {name: classifier.examined[name] for name in ("split", "accuracy")},
     }
     return {"class_accuracy": found}
 
@@ -105,7 +109,9 @@ def lines(result: dict[str, Any]) -> list[str]:
         if accuracy["mean"] is None:
             text += f"unknown, since {accuracy['reason']}"
         else:
-            text += f"{accuracy['mean']:.2%}"
+            text += (
+                f"{accuracy['mean']:.2%}, of real {accuracy['real']['split']} images {accuracy['real']['accuracy']:.2%}"
+            )
             if wrong := accuracy["confusion"]:
                 text += f" (most often wrong: {wrong['asked']} taken for {wrong['taken_for']}, {wrong['share']:.1%})"
         found.append(text)

@@ -144,7 +144,7 @@ class Evaluator:
             if self.classifier:
                 shared |= diagnostics.class_shares(answers, self.classifier, self.classes)
             asked = conditional.asked_of(source, drawn)
-            shared |= conditional.accuracy(asked, answers if self.classifier else None, self.classes)
+            shared |= conditional.accuracy(asked, answers, self.classifier, self.classes)
             radii = functools.cache(lambda count: manifold.radii(samples[:count], "neighbours of samples"))
             results = []
             for name, (num_samples, is_samples) in counts.items():

@@ -14,6 +14,13 @@ from evaluation.sampling import Generated, Given
 NAMES = ("a", "b", "c")
 
 
+class Known:
+    """A classifier of which it is known what it makes of real images."""
+
+    def __init__(self):
+        self.examined = {"split": "test", "accuracy": 0.9, "class_share": []}
+
+
 def logits(*answers):
     return F.one_hot(torch.tensor(answers), 3).float()
 
@@ -28,23 +35,24 @@ def reference(features):
 
 def test_class_accuracy_and_the_most_frequent_confusion():
     asked = Asked(torch.tensor([0, 0, 0, 0, 1, 1, 2]), NAMES)
-    found = conditional.accuracy(asked, logits(0, 0, 2, 2, 1, 0, 2), NAMES)["class_accuracy"]
+    found = conditional.accuracy(asked, logits(0, 0, 2, 2, 1, 0, 2), Known(), NAMES)["class_accuracy"]
     assert found["mean"] == pytest.approx(4 / 7)
     assert found["classes"] == {"a": 0.5, "b": 0.5, "c": 1.0}
     assert found["confusion"] == {"asked": "a", "taken_for": "c", "share": 0.5}
 
 
 def test_without_mistakes_there_is_no_confusion_and_a_class_that_was_not_asked_for_has_no_accuracy():
-    found = conditional.accuracy(Asked(torch.tensor([0, 2]), NAMES), logits(0, 2), NAMES)["class_accuracy"]
-    assert found == {"mean": 1.0, "classes": {"a": 1.0, "c": 1.0}, "confusion": None}
+    found = conditional.accuracy(Asked(torch.tensor([0, 2]), NAMES), logits(0, 2), Known(), NAMES)["class_accuracy"]
+    real = {"split": "test", "accuracy": 0.9}
+    assert found == {"mean": 1.0, "classes": {"a": 1.0, "c": 1.0}, "confusion": None, "real": real}
 
 
 def test_class_accuracy_is_null_with_the_reason_where_no_classifier_knows_the_classes():
     asked = Asked(torch.tensor([0]), NAMES)
-    assert conditional.accuracy(asked, None, NAMES)["class_accuracy"]["mean"] is None
-    found = conditional.accuracy(asked, logits(0), ("x", "y", "z"))["class_accuracy"]
+    assert conditional.accuracy(asked, logits(0), None, NAMES)["class_accuracy"]["mean"] is None
+    found = conditional.accuracy(asked, logits(0), Known(), ("x", "y", "z"))["class_accuracy"]
     assert found == {"mean": None, "reason": "the classifier knows other classes"}
-    assert conditional.accuracy(None, logits(0), NAMES) == {}
+    assert conditional.accuracy(None, logits(0), Known(), NAMES) == {}
 
 
 def standardised(count, dimension, seed):
@@ -94,8 +102,9 @@ def test_a_source_is_asked_for_labels_that_depend_on_no_batch():
 def test_what_is_said_and_written_of_the_classes():
     intra = {"mean": 12.25, "worst": {"class": "b", "fid": 20.0}, "classes": {"a": 4.5, "b": 20.0}}
     accuracy = {"mean": 0.975, "classes": {}, "confusion": {"asked": "a", "taken_for": "b", "share": 0.05}}
+    accuracy["real"] = {"split": "test", "accuracy": 0.99}
     assert conditional.lines({"class_accuracy": accuracy, "intra_fid": intra}) == [
-        "class accuracy 97.50% (most often wrong: a taken for b, 5.0%)",
+        "class accuracy 97.50%, of real test images 99.00% (most often wrong: a taken for b, 5.0%)",
         "intra-FID 12.25 (worst: b, 20.00)",
     ]
     unknown = {"class_accuracy": {"mean": None, "reason": "x"}, "intra_fid": {"mean": None, "reason": "y"}}
