@@ -201,6 +201,8 @@ def announce(run: "Run", images: Images, changes: Iterable[str], taken: Iterable
     logger.say(f"data        {config.dataset}: {n:,} images of {side}x{side}, {grey}")
     if images.origin:
         logger.say(f"sizes       {sizes_found(images.origin)}")
+        for note in images.origin.notes:  # which were said when the images were loaded
+            logger.note(f"data        {note}")
     if is_labelled(images):
         logger.say(f"classes     {counted(images)}")
     for sentence in taken:
