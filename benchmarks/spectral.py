@@ -22,8 +22,9 @@ from models.spectral_norm import power_iteration, spectral_norm, weight_matrix
 from training.state import State
 from utils.settings import resolve
 
-TRAINING = {"dataset": "digits", "model": "dcgan", "base_channels": 16, "ema_decay": 0.0}
-STEPS, LOOK_EVERY, IMAGES = 300, 10, 256
+# The demo's preset in small, at twice its learning rate
+TRAINING = {"dataset": "digits", "model": "dcgan", "base_channels": 16, "ema_decay": 0.0, "lr_G": 1e-3, "lr_D": 1e-3}
+STEPS, LOOK_EVERY, IMAGES = 600, 20, 128
 FOLLOWED = "layers.5"  # the layer of D whose weights are recorded: 32 x 144
 
 
@@ -46,9 +47,9 @@ def with_singular_values(values, seed=0):
 
 
 def closing_in(W, first, iterations, seed=2):
-    """Power iteration from a random u, an iteration at a time: (tan of the angle of u to `first`, 1 - estimate / sigma).
+    """Power iteration from a random u, one at a time: (tan of the angle between u and first, 1 - estimate / sigma).
 
-    Both are (iterations,) float64.
+    first: the first left singular vector. Both results are (iterations,) float64.
     """
     u = F.normalize(torch.randn(len(W), dtype=W.dtype, generator=generator(seed)), dim=0)
     sigma, tangents, errors = torch.linalg.svdvals(W)[0], [], []
@@ -129,6 +130,6 @@ def training(d_norm, steps=STEPS, look_every=LOOK_EVERY, images=IMAGES, **flags)
 
 
 def largest_gain(layer):
-    """What a convolution's norm can be of its reshaped weight's, at most: the root of how many windows a pixel is in."""
+    """A convolution's norm over its reshaped weight's is at most this: the root of how many windows a pixel is in."""
     size, _, stride = layer["kind"].removeprefix("Conv2d ").partition(", stride ")
     return np.sqrt(np.prod([np.ceil(int(side) / int(stride or 1)) for side in size.split("x")]))

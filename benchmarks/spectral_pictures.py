@@ -59,7 +59,7 @@ def draw_ellipse(folder):
     figure, axes = panels(
         ("W turns the unit circle into an ellipse", "first coordinate", "second coordinate"),
         ("W / sigma(W) keeps it within the circle", "first coordinate", "second coordinate"),
-        height=4.2,
+        height=3.6,
     )
     for axis, matrix in zip(axes, (W, W / values[0])):
         circle, image, (sigma, u, v) = spectral.ellipse(matrix)
@@ -67,8 +67,8 @@ def draw_ellipse(folder):
         axis.plot(*image, color=COLOURS["spectral"], linewidth=2, label="its image")
         for vector, colour, name in ((v, "0.45", "v"), (sigma * u, COLOURS["spectral"], f"{sigma:.2f} u")):
             axis.annotate("", vector.tolist(), (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.5})
-            axis.annotate(name, (1.08 * vector).tolist(), color=colour, ha="center", va="center")
-        axis.set(xlim=(-2.3, 2.3), ylim=(-2.3, 2.3), aspect="equal")
+            axis.annotate(name, vector.tolist(), xytext=(4, 5), textcoords="offset points", color=colour)
+        axis.set(xlim=(-2.6, 2.6), ylim=(-2.0, 2.0), aspect="equal")
         axis.legend(loc="lower right", fontsize=8)
     save(figure, folder / "sn_ellipse.png")
     return {"singular values": values, "by power iteration": spectral.ellipse(W)[2][0].item()}
@@ -84,18 +84,20 @@ def draw_power_iteration(folder, weights):
         W, first = spectral.with_singular_values([1.0, *np.linspace(ratio, 0.1, 31)])
         tangents, errors = spectral.closing_in(W, first, ITERATIONS)
         count = np.arange(1, ITERATIONS + 1)
-        still.plot(count, tangents, color=colour, label=f"second / first = {ratio}: tan(u, u1)")
-        still.plot(count, errors.clamp_min(1e-16), "--", color=colour, linewidth=1, label="   1 - estimate / sigma")
+        still.plot(count, tangents, color=colour, label=f"second / first = {ratio}")
+        still.plot(count, errors.clamp_min(1e-16), "--", color=colour, linewidth=1)
         facts["iterations to 1 %"][ratio] = 1 + int((errors > 0.01).sum())
-    still.set(yscale="log", ylim=(1e-8, 20))
-    still.legend(fontsize=7, loc="upper right")
+    still.plot([], [], color="0.4", label="tangent of the angle of u")
+    still.plot([], [], "--", color="0.4", linewidth=1, label="1 - estimate / sigma")
+    still.set(yscale="log", ylim=(1e-8, 1e5), yticks=[10.0**power for power in range(-8, 2, 2)])
+    still.legend(fontsize=8, loc="upper right", ncols=2)
     for (name, how), colour in zip(FOLLOWING.items(), (COLOURS["spectral"], "0.6", "C1")):
         shares = spectral.following(weights, *how).numpy()
-        moving.plot(np.arange(1, len(shares) + 1), shares, color=colour, linewidth=1, label=name)
+        moving.plot(np.arange(1, len(shares) + 1), shares, color=colour, linewidth=1, label=name, zorder=2 + how[1])
         after = shares[10:]
         facts["share of sigma in training"][name] = {"least": float(after.min()), "median": float(np.median(after))}
     moving.set(ylim=(0.2, 1.04))
-    moving.legend(fontsize=7, loc="lower right")
+    moving.legend(fontsize=8, loc="lower right")
     save(figure, folder / "sn_power_iteration.png")
     return facts
 
@@ -142,7 +144,7 @@ def draw_audit(folder, runs):
     gains = [spectral.largest_gain(layer) for layer in convolutions]
     layers.bar(numbers, gains, 0.7, color="0.9", label="most that windows allow")
     layers.plot(
-        numbers, [layer["operator_norm"] for layer in convolutions], "D", color="C3", label="as a map of images"
+        numbers, [layer["operator_norm"] for layer in convolutions], "D", color="C0", label="as a map of images"
     )
     reshaped = [layer["sigma_svd"] for layer in convolutions]
     layers.plot(numbers, reshaped, "o", color=COLOURS["spectral"], label="of the reshaped weight")
