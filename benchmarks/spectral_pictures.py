@@ -27,6 +27,11 @@ EXAMPLE = ((1.6, 0.9), (0.1, 0.9))  # the matrix of the first picture
 RATIOS, ITERATIONS = (0.5, 0.9, 0.99), 60  # second singular value to first
 NORMS = {"none": ("none",), "spectral": ("spectral",), "spectral_batch": ("spectral", "batch")}
 NAMES = {"none": "no normalization", "spectral": "spectral norm", "spectral_batch": "spectral and batch norm"}
+SLOPES = {
+    "lower_bound": "steepest gradient seen",
+    "upper_bound_reshaped": "product of reshaped norms",
+    "upper_bound": "bound: product of true norms",
+}
 FOLLOWING = {  # what stands in the picture: (iterations for each weight, whether u is carried from weight to weight)
     "1 iteration, u kept": (1, True),
     "1 iteration, a new u each time": (1, False),
@@ -93,7 +98,14 @@ def draw_power_iteration(folder, weights):
     still.legend(fontsize=8, loc="upper right", ncols=2)
     for (name, how), colour in zip(FOLLOWING.items(), (COLOURS["spectral"], "0.6", "C1")):
         shares = spectral.following(weights, *how).numpy()
-        moving.plot(np.arange(1, len(shares) + 1), shares, color=colour, linewidth=1, label=name, zorder=2 + how[1])
+        moving.plot(
+            np.arange(1, len(shares) + 1),
+            shares,
+            color=colour,
+            linewidth=1 + 0.5 * how[1],
+            label=name,
+            zorder=2 + how[1],
+        )
         after = shares[10:]
         facts["share of sigma in training"][name] = {"least": float(after.min()), "median": float(np.median(after))}
     moving.set(ylim=(0.2, 1.04))
@@ -134,71 +146,72 @@ def draw_gradient(folder):
     }
 
 
-def draw_audit(folder, runs):
+def draw_audit(folder, audits):
     figure, (layers, slopes) = panels(
         ("D's layers under spectral norm", "layer", "norm"),
         ("Slope of D after training", "slope", None),
     )
-    convolutions = [layer for layer in runs["spectral"]["audit"]["layers"] if layer["kind"].startswith("Conv2d")]
-    numbers = np.arange(1, len(convolutions) + 1)
-    gains = [spectral.largest_gain(layer) for layer in convolutions]
+    convolutions = [layer for layer in audits["spectral"]["layers"] if layer["kind"].startswith("Conv2d")]
+    numbers, gains = np.arange(1, len(convolutions) + 1), [spectral.largest_gain(layer) for layer in convolutions]
     layers.bar(numbers, gains, 0.7, color="0.9", label="most that windows allow")
-    layers.plot(
-        numbers, [layer["operator_norm"] for layer in convolutions], "D", color="C0", label="as a map of images"
-    )
-    reshaped = [layer["sigma_svd"] for layer in convolutions]
-    layers.plot(numbers, reshaped, "o", color=COLOURS["spectral"], label="of the reshaped weight")
+    norms = {
+        "operator_norm": ("D", "C0", "as a map of images"),
+        "sigma_svd": ("o", COLOURS["spectral"], "of the reshaped weight"),
+    }
+    for key, (marker, colour, label) in norms.items():
+        layers.plot(numbers, [layer[key] for layer in convolutions], marker, color=colour, label=label)
     kinds = [layer["kind"].removeprefix("Conv2d ").replace(", stride ", "\nstride ") for layer in convolutions]
     layers.set_xticks(numbers, kinds, fontsize=7)
     layers.set(ylim=(0, 4.2))
     layers.legend(fontsize=7, loc="upper right", ncols=2)
-    facts = {"layers": {}, "slopes": {}}
-    for row, (name, run) in enumerate(runs.items()):
-        audit = run["audit"]
-        names = ("lower_bound", "upper_bound_reshaped", "upper_bound")
-        facts["slopes"][name] = {key: audit[key] for key in names}
-        slopes.plot([audit[names[0]], audit[names[2]]], [row, row], color=COLOURS[name], linewidth=1.5)
-        for key, marker, label in zip(names, "o|D", ("steepest gradient seen", "product of reshaped norms", "bound")):
+    for row, (name, audit) in enumerate(audits.items()):
+        slopes.plot([audit["lower_bound"], audit["upper_bound"]], [row, row], color=COLOURS[name], linewidth=1.5)
+        for (key, label), marker in zip(SLOPES.items(), "o|D"):
             slopes.plot([audit[key]], [row], marker, ms=7, mew=1.6, color=COLOURS[name], label=label)
     slopes.set_xscale("log")
-    slopes.set_yticks(range(len(runs)), [NAMES[name].replace(" norm", "\nnorm", 1) for name in runs], fontsize=8)
-    slopes.set(ylim=(-0.6, len(runs) + 0.3))
-    handles, labels = slopes.get_legend_handles_labels()
-    slopes.legend(handles[:3], labels[:3], fontsize=7, loc="upper left", ncols=1)
-    facts["layers"] = {
-        layer["name"]: [layer["kind"], layer["sigma_svd"], layer["operator_norm"], gain]
-        for layer, gain in zip(convolutions, gains)
-    }
+    slopes.set_yticks(range(len(audits)), [NAMES[name].replace(" norm", "\nnorm", 1) for name in audits], fontsize=8)
+    slopes.set(ylim=(-0.6, len(audits) + 0.3))
+    slopes.legend(*(found[: len(SLOPES)] for found in slopes.get_legend_handles_labels()), fontsize=7, loc="upper left")
     save(figure, folder / "sn_audit.png")
-    return facts
+    return {
+        "layers: sigma, norm as a map, most of it": {
+            f"{layer['name']} {layer['kind']}": [layer["sigma_svd"], layer["operator_norm"], gain]
+            for layer, gain in zip(convolutions, gains)
+        },
+        "slopes": {name: {key: audit[key] for key in SLOPES} for name, audit in audits.items()},
+    }
 
 
-def draw_training(folder, runs):
-    figure, (gradient, gap) = panels(
+def draw_training(folder, audits):
+    figure, (gradient, bound) = panels(
         ("D's gradient at real images", "updates of G", "mean norm"),
-        ("How far D parts real from fake", "updates of G", "D(real) - D(fake)"),
+        ("What bounds D's slope", "updates of G", "bound"),
     )
-    for name, run in runs.items():
-        gradient.plot(run["steps"], run["gradient"], color=COLOURS[name], label=NAMES[name])
-        gap.plot(run["steps"], run["gap"], color=COLOURS[name], label=NAMES[name])
-    gradient.set_yscale("log")
+    facts = {}
+    for name, found in audits.items():
+        means = [audit["gradient_norm"]["real"]["mean"] for audit in found.values()]
+        bounds = [audit["upper_bound"] for audit in found.values()]
+        gradient.plot([*found], means, color=COLOURS[name], label=NAMES[name])
+        bound.plot([*found], bounds, color=COLOURS[name], label=NAMES[name])
+        facts[name] = {"mean gradient": [min(means), max(means)], "bound": [min(bounds), max(bounds)]}
+    gradient.set(yscale="log")
+    bound.set(yscale="log")
     gradient.legend(fontsize=8)
     save(figure, folder / "sn_training.png")
-    return {
-        name: {"gradient": run["gradient"][-1], "gap": float(np.mean(run["gap"][-10:]))} for name, run in runs.items()
-    }
+    return facts
 
 
 def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS
     torch.set_num_threads(1)
     runs = {name: spectral.training(d_norm) for name, d_norm in NORMS.items()}
+    audits = {name: found for name, (_, found) in runs.items()}
     report = {
         "ellipse": draw_ellipse(folder),
-        "power iteration": draw_power_iteration(folder, runs["spectral"]["weights"]),
+        "power iteration": draw_power_iteration(folder, runs["spectral"][0]),
         "gradient": draw_gradient(folder),
-        "audit": draw_audit(folder, runs),
-        "training": draw_training(folder, runs),
+        "audit": draw_audit(folder, {name: found[max(found)] for name, found in audits.items()}),
+        "training": draw_training(folder, audits),
     }
     print(json.dumps(report, indent=2))
 
