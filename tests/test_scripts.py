@@ -39,7 +39,7 @@ def test_main_trains_scores_and_names_the_files_worth_opening(digits_run):
     assert opened == [
         str(run_dir / name)
         for name in (
-            *("samples/step_000002.png", "plots/samples.gif", "plots/curves.png"),
+            *("report.html", "samples/step_000002.png", "plots/samples.gif", "plots/curves.png"),
             *("evaluation.json", "evaluation.csv", "plots/evaluation_neighbours.png"),
         )
     ]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # What may be spent: seconds at once, and a share of the run's time. Together under 1 % of 40 seconds, and under 0.1 %
 # of 7 minutes and of all that is longer; at the end of a run all is drawn once more.
-PAGE, PICTURES = (0.3, 1 / 4000), (0.0, 1 / 1500)
+PAGE, PICTURES = (0.3, 1 / 4000), (0.0, 1 / 1600)
 FIRST_PICTURES = 1.5  # seconds that matplotlib and the first drawing take
 
 
