@@ -121,7 +121,7 @@ def test_ctrl_c_while_the_classifier_is_trained_leaves_nothing_and_the_next_star
     few = Images(digits.images[:300], digits.labels[:300], digits.classes)
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr(features.F, "cross_entropy", lambda *given: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(features.F, "cross_entropy", lambda *given: signal.raise_signal(signal.SIGINT))
         with pytest.raises(
             Stopped, match=r"SIGINT: the classifier of digits is not kept, .* trains it anew"
         ) as stopped:

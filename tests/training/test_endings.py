@@ -1,6 +1,5 @@
 """What a run leaves when it ends, however it ends, and what the next start makes of that."""
 
-import os
 import signal
 import subprocess
 
@@ -22,7 +21,7 @@ def log_of(tmp_path):
 
 def test_the_log_says_how_a_run_ended(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        at_step(patch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        at_step(patch, 7, lambda: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(Stopped):
             train.train(start(tmp_path))
     assert "ended       at step 7: SIGTERM: stopped after step 7 and saved" in log_of(tmp_path)

@@ -84,7 +84,7 @@ def test_a_disk_that_is_full_while_logging_stops_the_run(tmp_path, monkeypatch, 
 
     def fill():
         os.dup2(os.open("/dev/full", os.O_WRONLY), getattr(loggers[0], name).fileno())
-        os.kill(os.getpid(), signal.SIGUSR1)  # which has something said
+        signal.raise_signal(signal.SIGUSR1)  # which has something said
 
     with monkeypatch.context() as patched:
         patched.setattr(training.run, "Logger", Remembered)

@@ -1,6 +1,5 @@
 """Signals to a run: to stop, and to save."""
 
-import os
 import signal
 
 import pytest
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_a_checkpoint_and_the_resumed_run_is_the_same(tmp_path, whole, monkeypatch, number):
-    at_step(monkeypatch, 7, lambda: os.kill(os.getpid(), number))
+    at_step(monkeypatch, 7, lambda: signal.raise_signal(number))
     with pytest.raises(Stopped, match=r"stopped after step 7 .*--resume") as stopped:
         train.train(start(tmp_path))
     assert stopped.value.exit_code == 128 + number
@@ -31,7 +30,7 @@ def test_a_signal_while_scoring_loses_no_step(tmp_path, data_dir, monkeypatch):
 
     def signalled(*args):
         if not calls:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         calls.append(None)
         return plain(*args)
 
@@ -48,7 +47,7 @@ def test_a_signal_while_the_classifier_is_trained_stops_the_run_saved_and_it_goe
     def train_classifier(images, device, epochs):
         trained.append(epochs)
         if len(trained) == 1:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         return plain(images, device, 1)
 
     monkeypatch.setattr(features, "train_classifier", train_classifier)
@@ -62,7 +61,7 @@ def test_a_signal_while_the_classifier_is_trained_stops_the_run_saved_and_it_goe
 
 
 def test_sigusr1_saves_and_the_run_goes_on(tmp_path, whole, monkeypatch):
-    at_step(monkeypatch, 7, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    at_step(monkeypatch, 7, lambda: signal.raise_signal(signal.SIGUSR1))
     train.train(start(tmp_path, keep=10))
     assert steps_of(tmp_path / "run") == [0, 5, 7, 10, 12]
     assert "SIGUSR1     saved" in (tmp_path / "run" / "log.txt").read_text()
@@ -73,11 +72,11 @@ def test_a_terminal_that_is_closed_stops_the_run_saved_and_nohup_keeps_it_going(
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup themselves
     try:
         with monkeypatch.context() as patched:
-            at_step(patched, 7, lambda: os.kill(os.getpid(), signal.SIGHUP))
+            at_step(patched, 7, lambda: signal.raise_signal(signal.SIGHUP))
             with pytest.raises(Stopped, match="SIGHUP: stopped after step 7 and saved"):
                 train.train(start(tmp_path))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        at_step(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGHUP))
+        at_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGHUP))
         assert checkpoint.load(go_on(tmp_path))["step"] == 12
     finally:
         signal.signal(signal.SIGHUP, before)
