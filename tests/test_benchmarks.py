@@ -12,10 +12,9 @@ from datasets import load_split
 from utils.config import Config
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import own_images
 import page
 import step_time
-
-import data as own_pictures
 
 SIDE = {"seconds": 0.5, "images_per_second": 10.0, "share_of_matmul_peak": 1.5, "peak_MiB": 1234}
 PARTS = {"spectral norm": 0.01, "data": 0.002, "optimizers": 0.03, "profile": {"convolutions": 0.8, "the rest": 0.2}}
@@ -62,9 +61,9 @@ def test_both_sides_take_turns_and_answer():
 
 
 def test_the_plain_loop_and_the_project_read_the_same_pictures(tmp_path):
-    own_pictures.make_pictures(tmp_path / "own", 3, (40, 60))
-    found = own_pictures.compare_decoding(tmp_path / "own", 3, 1)
+    own_images.make_pictures(tmp_path / "own", 3, (40, 60))
+    found = own_images.compare_decoding(tmp_path / "own", 3, 1)
     assert found["pictures"] == 3 and found["all cores"]["ms a picture"] > 0
     config = Config(dataset="folder", data_dir=str(tmp_path / "own"), image_size=16)
-    plain = own_pictures.plain_loop(sorted((tmp_path / "own").glob("*.jpg")), 16)
+    plain = own_images.plain_loop(sorted((tmp_path / "own").glob("*.jpg")), 16)
     assert torch.equal(load_split(config).images, plain)
