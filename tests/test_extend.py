@@ -11,6 +11,7 @@ from losses import LOSSES, accuracy, adversarial
 from models import normalization
 from training import checkpoint
 from utils import config
+from utils.parser import parse_args
 
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))  # {file: what is to be written into it}
@@ -40,13 +41,15 @@ def test_the_pages_loss_trains_and_has_its_values_by_hand(pearson, tmp_path, no_
     assert d_loss(real, fake).item() == pytest.approx(((0 + 9) / 2 + (2.25 + 16) / 2) / 2)
     assert g_loss(fake).item() == pytest.approx((0.25 + 9) / 2 / 2)
     assert accuracy("pearson", torch.tensor([[0.1]]), torch.tensor([[-0.1]])).item() == 1
-    kept = checkpoint.load(train.train(start(tmp_path, loss="pearson", total_steps=2)))
+    flags, _ = parse_args(None, ["--loss", "pearson", "--total_steps", "2"])
+    kept = checkpoint.load(train.train(start(tmp_path, **flags)))
     assert kept["step"] == 2 and kept["config"]["loss"] == "pearson"
 
 
-def test_without_the_second_block_the_flag_refuses_the_loss(tmp_path):
-    with pytest.raises(Exception, match="pearson"):
-        start(tmp_path, loss="pearson")
+def test_without_its_second_block_the_flag_refuses_the_loss(capsys):
+    with pytest.raises(SystemExit):
+        parse_args(None, ["--loss", "pearson"])
+    assert "invalid choice: 'pearson'" in capsys.readouterr().err
 
 
 def test_every_file_that_the_page_names_is_there():
