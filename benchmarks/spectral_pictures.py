@@ -27,6 +27,7 @@ EXAMPLE = ((1.6, 0.9), (0.1, 0.9))  # the matrix of the first picture
 RATIOS, ITERATIONS = (0.5, 0.9, 0.99), 60  # second singular value to first
 NORMS = {"none": ("none",), "spectral": ("spectral",), "spectral_batch": ("spectral", "batch")}
 NAMES = {"none": "no normalization", "spectral": "spectral norm", "spectral_batch": "spectral and batch norm"}
+SETTLED = 30  # updates after which a u that started anywhere is taken to have found its direction
 SLOPES = {
     "lower_bound": "steepest gradient seen",
     "upper_bound_reshaped": "product of reshaped norms",
@@ -106,8 +107,12 @@ def draw_power_iteration(folder, weights):
             label=name,
             zorder=2 + how[1],
         )
-        after = shares[10:]
-        facts["share of sigma in training"][name] = {"least": float(after.min()), "median": float(np.median(after))}
+        least = int(shares[SETTLED:].argmin())
+        facts["share of sigma in training"][name] = {
+            "least": float(shares[SETTLED + least]),
+            "at update": SETTLED + least + 1,
+            "median": float(np.median(shares[SETTLED:])),
+        }
     moving.set(ylim=(0.2, 1.04))
     moving.legend(fontsize=8, loc="lower right")
     save(figure, folder / "sn_power_iteration.png")
@@ -183,19 +188,19 @@ def draw_audit(folder, audits):
 
 
 def draw_training(folder, audits):
-    figure, (gradient, bound) = panels(
+    figure, (gradient, slope) = panels(
         ("D's gradient at real images", "updates of G", "mean norm"),
         ("What bounds D's slope", "updates of G", "bound"),
     )
-    facts = {}
+    facts = {}  # {name: {step: [mean gradient, bound]}}
     for name, found in audits.items():
         means = [audit["gradient_norm"]["real"]["mean"] for audit in found.values()]
         bounds = [audit["upper_bound"] for audit in found.values()]
         gradient.plot([*found], means, color=COLOURS[name], label=NAMES[name])
-        bound.plot([*found], bounds, color=COLOURS[name], label=NAMES[name])
-        facts[name] = {"mean gradient": [min(means), max(means)], "bound": [min(bounds), max(bounds)]}
+        slope.plot([*found], bounds, color=COLOURS[name], label=NAMES[name])
+        facts[name] = {step: [f"{mean:.3g}", f"{bound:.3g}"] for step, mean, bound in zip(found, means, bounds)}
     gradient.set(yscale="log")
-    bound.set(yscale="log")
+    slope.set(yscale="log")
     gradient.legend(fontsize=8)
     save(figure, folder / "sn_training.png")
     return facts

@@ -73,8 +73,8 @@ def check_d_norm(d_norm: str | Iterable[str]) -> tuple[str, ...]:
     if not names or len(set(names)) != len(names):
         raise ValueError("d_norm takes one or more different names")
     for group, what in ((WEIGHT_NORMS, "both rescale the weights"), (FEATURE_NORMS, "both normalise the features")):
-        if all(name in names for name in group):
-            raise ValueError(f"d_norm {' and '.join(group)} exclude each other: {what}")
+        if len(both := [name for name in group if name in names]) > 1:
+            raise ValueError(f"d_norm {' and '.join(both)} exclude each other: {what}")
     if "none" in names and len(names) > 1:
         raise ValueError("d_norm none stands alone")
     return names

@@ -1,0 +1,68 @@
+"""docs/extend.md: its example is run as it stands there, and what it says of the code is so."""
+
+import re
+
+import pytest
+import torch
+from helpers import ROOT, start
+
+import train
+from losses import LOSSES, accuracy, adversarial
+from models import normalization
+from training import checkpoint
+from utils import config
+from utils.parser import parse_args
+
+PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))  # {file: what is to be written into it}
+
+
+@pytest.fixture
+def pearson(monkeypatch):
+    """The page's loss, where its two blocks put it."""
+    monkeypatch.setattr(adversarial, "BOUNDARIES", adversarial.BOUNDARIES.copy())
+    file = {**vars(adversarial)}
+    before = LOSSES.copy()
+    exec(BLOCKS["losses/adversarial.py"], file)
+    line = {"setting": config.setting}
+    exec(BLOCKS["utils/config.py"], line)
+    field, there = config.FIELDS["loss"], config.FIELDS["loss"].metadata
+    (_, *new), default = line["loss"].metadata["choices"], line["loss"].default
+    assert [*before, *new] == [*LOSSES] and (default, line["loss"].metadata["help"]) == (field.default, there["help"])
+    monkeypatch.setattr(field, "metadata", {**there, "choices": (*there["choices"], *new)})
+    yield LOSSES["pearson"]
+    LOSSES.clear()
+    LOSSES.update(before)
+
+
+def test_the_pages_loss_trains_and_has_its_values_by_hand(pearson, tmp_path, no_pictures):
+    d_loss, g_loss = pearson
+    real, fake = torch.tensor([[1.0], [-2.0]]), torch.tensor([[0.5], [3.0]])
+    assert d_loss(real, fake).item() == pytest.approx(((0 + 9) / 2 + (2.25 + 16) / 2) / 2)
+    assert g_loss(fake).item() == pytest.approx((0.25 + 9) / 2 / 2)
+    assert accuracy("pearson", torch.tensor([[0.1]]), torch.tensor([[-0.1]])).item() == 1
+    flags, _ = parse_args(None, ["--loss", "pearson", "--total_steps", "2"])
+    kept = checkpoint.load(train.train(start(tmp_path, **flags)))
+    assert kept["step"] == 2 and kept["config"]["loss"] == "pearson"
+
+
+def test_without_its_second_block_the_flag_refuses_the_loss(capsys):
+    with pytest.raises(SystemExit):
+        parse_args(None, ["--loss", "pearson"])
+    assert "invalid choice: 'pearson'" in capsys.readouterr().err
+
+
+def test_every_file_that_the_page_names_is_there():
+    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_0-9]+\.py)`", PAGE)) | {*BLOCKS}
+    assert len(named) > 10 and all((ROOT / name).is_file() for name in named)
+    for name in set(re.findall(r"`([A-Z]{4,}(?:_[A-Z]+)*)`", PAGE)):
+        assert any(f"\n{name}" in path.read_text(encoding="utf-8") for path in ROOT.glob("*/*.py")), name
+
+
+def test_a_third_normalization_of_a_kind_excludes_each_of_the_others(monkeypatch):
+    monkeypatch.setitem(normalization.FEATURE_NORMS, "instance", torch.nn.InstanceNorm2d)
+    monkeypatch.setattr(normalization, "D_NORMS", (*normalization.D_NORMS, "instance"))
+    assert normalization.check_d_norm(("spectral", "instance")) == ("spectral", "instance")
+    for pair in (("batch", "instance"), ("instance", "layer")):
+        with pytest.raises(ValueError, match="exclude each other: both normalise the features"):
+            normalization.check_d_norm(pair)
