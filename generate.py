@@ -29,6 +29,7 @@ from utils.parser import Parser, a_path, add_settings, given_settings
 OVERRIDES = ("seed", "device")
 LARGEST_SEED = 2**32
 GRID = 400  # images in grid.png, at most
+WORD = 60  # characters of a class in the name of a picture
 ROW = 20  # of them in a class's row
 CORNERS, FRAMES = 8, 120  # of a walk
 LEAST_TRUNCATION = 0.01  # below it most of the time goes by in drawing again
@@ -170,7 +171,7 @@ def name_of(loaded: Loaded, label: int | None, seed: int) -> str:
     """The name of a picture: of its seed and, where one was asked for, of its class."""
     if label is None or loaded.classes is None:
         return f"seed{seed:06d}.png"
-    words = [re.sub(r"[^\w.+-]+", "_", name).strip("._") for name in loaded.classes.names]
+    words = [re.sub(r"[^\w.+-]+", "_", name).strip("._")[:WORD] for name in loaded.classes.names]
     word = words[label] if words.count(words[label]) == 1 and words[label] else f"class{label}_{words[label]}"
     return f"{word}_seed{seed:06d}.png"
 

@@ -252,6 +252,8 @@ def reason_of(error: Exception) -> str:
     """Why a picture cannot be read, in one line without its path."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, Image.DecompressionBombError):  # Pillow's own bound, far above MAX_PIXELS
+        return "its pixels are too many"
     said = " ".join(str(error).split())
     return "it is no picture" if "cannot identify image file" in said else said[:200] or type(error).__name__
 

@@ -12,7 +12,7 @@ from utils.errors import UserError
 
 from .batches import derived_seed
 from .images import Images
-from .listing import class_folders
+from .listing import empty_folders
 
 LABEL_STREAM = 1  # beside a sample's z, which comes of the seed and its number alone
 SHOWN = 20  # names in a message
@@ -50,7 +50,7 @@ def classes_of(config: Config, images: Images) -> Classes | None:
     counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
     few = {name: count for name, count in zip(images.classes, counts) if count < 2}
     if config.dataset == "folder":
-        few |= dict.fromkeys(sorted(class_folders(config.data_dir) - set(images.classes)), 0)
+        few |= dict.fromkeys(sorted(empty_folders(config.data_dir) - set(images.classes)), 0)
     if few:
         told = ", ".join(f"{name} has {count or 'none'}" for name, count in list(few.items())[:SHOWN])
         raise UserError(f"each class needs at least 2 images, and {told}: add some, or remove these classes")
@@ -61,33 +61,40 @@ def _unlabelled(config: Config, images: Images) -> str:
     """Why images have no labels, in words."""
     if config.dataset != "folder":
         return f"those of {config.dataset} have none"
+    what = f"{config.data_dir} has no classes, or has images beside its class folders"
     if len(images.classes) == 1:
-        return f"{config.data_dir} has one class alone, {images.classes[0]}: make a folder for each class"
-    return f"there are images in {config.data_dir} beside its class folders, or no such: make a folder for each class"
+        what = f"{config.data_dir} has one class alone, {images.classes[0]}"
+    elif images.classes:
+        what = f"some images of {config.data_dir} have none"
+    return f"{what}: put each image into the folder of its class"
 
 
 def named(classes: Sequence[str], words: Sequence[str]) -> list[int]:
     """The labels that words name: a class's name, in any case, a word of it, or its number. UserError for what is none.
 
-    What could mean two of them is refused, as a number that is also another class's name.
+    What could mean two of them is refused, as a number that is also another class's name; name:7 and number:7 are
+    without doubt.
     """
     lower = [name.lower() for name in classes]
     parts = [set(re.split(r"[^\w]+", name)) for name in lower]
     found = []
-    for word in words:
-        by_name = [label for label, name in enumerate(lower) if name == word.lower()]
-        if not by_name and not word.isdecimal():  # "seven" of "7 - seven"
+    for asked in words:
+        kind, _, word = asked.partition(":") if asked.startswith(("name:", "number:")) else ("", "", asked)
+        by_name = [label for label, name in enumerate(lower) if name == word.lower() and kind != "number"]
+        if not kind and not by_name and not word.isdecimal():  # "seven" of "7 - seven"
             by_name = [label for label, its in enumerate(parts) if word.lower() in its]
         exact = [label for label in by_name if classes[label] == word]
-        by_number = [int(word)] if word.isdecimal() and len(word) < 10 and int(word) < len(classes) else []
+        is_number = kind != "name" and word.isdecimal() and len(word) < 10
+        by_number = [int(word)] if is_number and int(word) < len(classes) else []
         candidates = sorted({*(exact or by_name), *by_number})
         if len(candidates) > 1:
             told = " or ".join(f"number {label}, {classes[label]}" for label in candidates)
-            raise UserError(f"--labels {word} is ambiguous: it may be {told}; name the class in its own letters")
+            sure = "say number:K, or name:NAME in the class's own letters"
+            raise UserError(f"--labels {asked} is ambiguous: it may be {told}; {sure}")
         if not candidates:
             names = ", ".join(classes[:SHOWN]) + (f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else "")
             raise UserError(
-                f"--labels {word}: there is no such class. The classes are {names}; or by number, 0 to "
+                f"--labels {asked}: there is no such class. The classes are {names}; or by number, 0 to "
                 f"{len(classes) - 1}"
             )
         found.append(candidates[0])

@@ -70,10 +70,13 @@ def has_test_split(data_dir: str | Path) -> bool:
     return "test" in _splits(Path(data_dir))[0]
 
 
-def class_folders(data_dir: str | Path) -> set[str]:
-    """The names of the folders in the training split's, whether there are pictures in them or not; {} of an archive."""
+def empty_folders(data_dir: str | Path) -> set[str]:
+    """The names of the folders among a training split's class folders that hold no file at all; {} of an archive."""
     root = Path(data_dir)
-    return set() if is_archive(root) else set(top_of(root / _splits(root)[0].get("train", ""))[0])
+    if is_archive(root):
+        return set()
+    root = root / _splits(root)[0].get("train", "")
+    return {name for name in top_of(root)[0] if not any(names for *_, names in os.walk(root / name))}
 
 
 # ---- Splits ---------------------------------------------------------------------------------------------------------
@@ -96,7 +99,8 @@ def _splits(root: Path) -> tuple[dict[str, str], list[str]]:
     if root.is_file():
         raise UserError(f"images are read from a folder or a .zip archive, and {root} is neither")
     if not root.is_dir():
-        raise UserError(f"images are read from a folder or a .zip archive, and {root.resolve()} is not a folder")
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UserError(f"images are read from a folder or a .zip archive, and {root.resolve()} {what}")
     folders, files = top_of(root)
     if not any(name.lower() in TRAIN for name in folders):
         return {}, []

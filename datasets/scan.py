@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from utils.errors import UserError, refuse_if
 
-from .decode import FORMATS
+from .decode import FORMATS, UNPACKED
 
 SUFFIXES = {
     suffix
@@ -166,10 +167,11 @@ def _read_archive(path: Path, size: int, time: int) -> Archive:
                     files.append((name, member.file_size, member.CRC))
                 elif parts[-1] == LABELS:
                     refuse_if(member.file_size > MAX_LABELS, f"{name} in {path} is too long for labels")
+                    refuse_if(member.compress_type not in UNPACKED, f"{name} in {path} is not stored or deflated")
                     labels[name] = archive.read(member)
                 else:
                     passed.append(name)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError) as error:
         raise UserError(f"cannot read the archive {path}: {error}") from error
     tops = {name.split("/")[0] if "/" in name else "" for name, *_ in files}
     nested = tops != {""} and len(tops) == 1  # everything in one folder: its name is the archive's, and no class

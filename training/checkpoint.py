@@ -37,6 +37,10 @@ def load(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]
             raise UserError(f"there is no checkpoint {path}")
         if not path.is_file():
             raise UserError(f"{path} is not a file")
+        if path.suffix == ".onnx":
+            raise UserError(
+                f"{path} is a graph for onnxruntime; name a run, a checkpoint, or an export as .safetensors"
+            )
         with open(path, "rb") as file:
             magic = file.read(2)
     except OSError as error:
@@ -99,6 +103,8 @@ def classes_of(content: dict[str, Any], config: Config, path: str | Path) -> Cla
     if config.conditional == "none":
         return None
     with fitting(path, "table of classes"):
+        if not isinstance(content.get("classes"), dict):
+            raise ValueError("there is none")
         names, counts = content["classes"]["names"], content["classes"]["counts"]
         alike = isinstance(names, list) and isinstance(counts, list) and len(names) == len(counts) == len(set(names))
         if not (alike and 2 <= len(names) <= MAX_CLASSES and all(isinstance(name, str) for name in names)):

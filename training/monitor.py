@@ -206,7 +206,7 @@ def announce(run: "Run", images: Images, changes: Iterable[str], taken: Iterable
     if is_labelled(images):
         logger.say(f"classes     {counted(images)}")
     for sentence in taken:
-        logger.say(f"starts from {sentence}")
+        logger.say(f"start       {sentence}")
     parts = "".join(f", {what} {value}" for what, value in _parts(config))
     logger.say(f"networks    {config.model}{parts}: G {count['G']:,} parameters, D {count['D']:,} with d_norm {norm}")
     logger.say(f"training    {config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {where}")
@@ -244,8 +244,8 @@ def show_data(run: "Run", images: Images) -> None:
     names: tuple[str, ...] = ()
     chosen = spaced(len(images.images), PREVIEW)
     if is_labelled(images):
-        classes = Classes(images.classes, ())
-        shown = classes.shown(ROWS)
+        there = images.labels.unique()  # a class can have lost all its images, or never had any
+        shown = there[spaced(len(there), ROWS)]
         names = tuple(images.classes[label] for label in shown)
         rows = [(images.labels == label).nonzero().flatten() for label in shown]
         chosen = torch.cat([row[torch.arange(COLUMNS) * len(row) // COLUMNS] for row in rows])

@@ -11,7 +11,7 @@ from utils.distributed import agree, broadcast, has_cuda, on_rank_zero, say_once
 from utils.errors import Damaged, Diverged, UserError
 from utils.settings import resolve
 
-from . import checkpoint
+from . import checkpoint, fine_tune
 from .run_dir import checkpoints, free_run_dir, latest, refuse_existing, set_aside
 from .schedule import images_seen, learning_rates
 from .state import State, save_checkpoint
@@ -40,6 +40,7 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
         raise SystemExit
     if not config.resume:
         on_rank_zero(refuse_existing, run_dir)
+        on_rank_zero(fine_tune.check, config)
         if not named and (taken := str(default_run_dir(config))) != run_dir:
             again = command("--resume", taken)
             say_once(f"run_dir     {run_dir}, since {taken} has a run already, which {again} goes on with")

@@ -163,6 +163,7 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         config = dataclasses.replace(config, total_steps=steps, num_epochs=None)
     with explaining_memory("the networks and the data set", "choose a smaller --base_channels or --image_size"):
         state = State(config, images, device)
+    taken = list(start_from(state, config)) if config.init_from and not config.resume else []
     on_rank_zero(check_disk, run_dir, disk_use(state, config.keep))
     if config.tensorboard:
         check_tensorboard()
@@ -178,7 +179,6 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         if not config.resume:
             on_rank_zero(refuse_started, run_dir)
         changes = take_over(run_dir, state, config) if config.resume else []
-        taken = list(start_from(state, config)) if config.init_from and not config.resume else []
         logger = on_rank_zero(Logger, run_dir, config.tensorboard, state.step) or Quiet()
         stack.enter_context(contextlib.closing(logger))
         run = Run(config, run_dir, state, evaluator, logger)
@@ -186,8 +186,8 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         if images.origin and images.origin.skipped:
             run.record.now["skipped_images"] = dict(images.origin.skipped)
         monitor.announce(run, images, [*changes, *run.record.changes()], taken)
-        monitor.show_data(run, images)
         with recorded(run):
+            monitor.show_data(run, images)
             yield run
 
 
@@ -223,6 +223,7 @@ def recorded(run: Run) -> Iterator[None]:
         on_rank_zero(run.record.save, run.state.step)
         raise
     except OSError as error:
+        run.ended = f"cannot write: {error}"
         again = f"{command('--resume', run.run_dir)} goes on when it can"
         raise UserError(f"cannot write into {run.run_dir}: {error}; {again}") from error
     except BaseException as error:

@@ -96,7 +96,10 @@ class State:
         notes = []
         if (trained := checkpoint.classes_of(content, checkpoint.config_of(content, path), path)) != self.classes:
             told = checkpoint.other_classes(trained, self.classes)
-            raise UserError(f"{path} was trained on other classes than there are now ({told})")
+            raise UserError(
+                f"{path} was trained on other classes than there are now ({told}): bring them back, or start a new run "
+                "with --init_from"
+            )
         if content["data"].get("sha256") != self.data_sha256:
             raise UserError(f"{path} was trained on other data than there are now: the same --data_dir, unchanged?")
         networks = {"G": self.G, "D": self.D} | ({"ema": self.ema.G} if self.ema else {})

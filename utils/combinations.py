@@ -40,7 +40,7 @@ def check_combinations(config: Config) -> None:
         "unlabelled images, as the paper does",
     )
     weighed = [name for name in ("acgan_weight_D", "acgan_weight_G") if getattr(config, name) != FIELDS[name].default]
-    refuse_if(weighed and config.conditional != "acgan", f"{' and '.join(weighed)} go with --conditional acgan")
+    refuse_if(weighed and config.conditional != "acgan", f"{' and '.join(weighed)}: for --conditional acgan alone")
     unused = config.regularizer_weight is not None and config.regularizer == "none"
     refuse_if(unused, "regularizer_weight needs a regularizer")
 

@@ -1,5 +1,7 @@
 """Classes: labels that are drawn as often as they come, and the names that a person gives them."""
 
+import json
+
 import pytest
 import torch
 from helpers import save_image
@@ -54,6 +56,21 @@ def test_the_classes_of_a_training_set_are_counted(tmp_path):
     assert classes_of(resolve({})[0], images) is None
 
 
+def test_folders_that_are_no_classes_stand_in_no_ones_way(tmp_path):
+    config, images = folder(tmp_path, cat=2, dog=2)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "of_cats.xml").write_text("")
+    assert classes_of(config, images).names == ("cat", "dog")
+
+
+def test_the_labels_of_a_dataset_json_go_before_the_folders(tmp_path):
+    for i in range(4):
+        save_image(tmp_path / "00000" / f"{i}.png", (60 * i, 0, 0))
+    labels = [[f"00000/{i}.png", i % 2] for i in range(4)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert classes_of(*folder(tmp_path)).counts == (2, 2)
+
+
 @pytest.mark.parametrize(
     "counts, words",
     [
@@ -70,7 +87,7 @@ def test_a_folder_whose_classes_cannot_be_learned_is_refused_with_the_reason(tmp
 def test_images_without_labels_are_refused(tmp_path):
     save_image(tmp_path / "a.png", "red")
     config, images = folder(tmp_path, cat=2, dog=2)
-    with pytest.raises(UserError, match=r"needs the class of every training image.*beside its class folders"):
+    with pytest.raises(UserError, match=r"needs the class of every training image.*or has images beside its class"):
         classes_of(config, images)
     digits, _ = resolve({"conditional": "acgan"})
     unknown = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.full((4,), -1), ())
@@ -81,7 +98,19 @@ def test_images_without_labels_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "word, label", [("zero", 0), ("ZERO", 0), ("1", 1), ("4", 4), ("7", 2), ("Ankle boot", 3), ("ankle Boot", 4)]
+    "word, label",
+    [
+        ("name:7", 2),
+        ("number:2", 2),
+        ("number:4", 4),
+        ("zero", 0),
+        ("ZERO", 0),
+        ("1", 1),
+        ("4", 4),
+        ("7", 2),
+        ("Ankle boot", 3),
+        ("ankle Boot", 4),
+    ],
 )
 def test_a_class_is_named_by_its_name_or_its_number(word, label):
     assert named(NAMES, [word]) == [label]
@@ -93,8 +122,10 @@ def test_a_class_is_named_by_its_name_or_its_number(word, label):
         (("7 - seven", "8 - eight"), "eight", None),
         (NAMES, "boot", "ambiguous: it may be number 3, Ankle boot or number 4, ankle Boot"),
         (NAMES, "ANKLE BOOT", "ambiguous: it may be number 3, Ankle boot or number 4, ankle Boot"),
+        (("5", "2", "1"), "name:2", None),
         (("5", "1", "0"), "1", None),  # its name and its number are the same class
-        (("5", "2", "1"), "1", "ambiguous: it may be number 1, 2 or number 2, 1"),
+        (("5", "2", "1"), "1", "ambiguous: it may be number 1, 2 or number 2, 1; say number:K, or name:NAME"),
+        (("5", "2", "1"), "number:5", "--labels number:5: there is no such class"),
         (NAMES, "sneaker", "The classes are zero, one, 7, Ankle boot, ankle Boot; or by number, 0 to 4"),
         (NAMES, "-1", "no such class"),
         (NAMES, "5", "no such class"),

@@ -52,7 +52,7 @@ def test_no_pictures_are_an_error_that_names_what_there_is(data):
 
 
 def test_a_place_that_is_none_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"a folder or a \.zip archive, and .*absent is not a folder"):
+    with pytest.raises(UserError, match=r"a folder or a \.zip archive, and .*absent does not exist"):
         list_split(tmp_path / "absent", "train")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is neither"):
@@ -249,3 +249,26 @@ def test_a_damaged_archive_is_named(tmp_path, damage):
     path.write_bytes({"text": b"<html>", "empty": b"", "cut": whole[:-30]}[damage])
     with pytest.raises(UserError, match=r"cannot read the archive .*a\.zip: "):
         list_split(path, "train")
+
+
+def test_labels_that_are_damaged_in_an_archive_are_an_error_that_names_it(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.png", b"")
+        archive.writestr("dataset.json", json.dumps({"labels": [["1.png", 0]]}) + " " * 500)
+    whole = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("dataset.json").header_offset + 30 + len("dataset.json")
+    whole[start : start + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=r"cannot read the archive .*a\.zip: "):
+        list_split(path, "train")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_labels_that_are_packed_in_a_way_that_may_take_any_memory_are_refused(tmp_path, kind):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("1.png", b"")
+        archive.writestr("dataset.json", "{}", kind)
+    with pytest.raises(UserError, match=r"dataset\.json in .*a\.zip is not stored or deflated"):
+        list_split(tmp_path / "a.zip", "train")

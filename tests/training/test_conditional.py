@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from helpers import go_on, rewrite, save_image, start
 from PIL import Image
 
@@ -114,6 +115,19 @@ def test_scores_say_what_was_asked_for_and_what_came(tmp_path):
     assert found["intra_fid"]["mean"] is None and "dimensions" in found["intra_fid"]["reason"]
     protocol = found["protocol"]
     assert (protocol["conditional"], protocol["num_classes"]) == ("projection", 10)
+
+
+def test_a_class_that_lost_all_its_images_has_no_row_and_is_counted(tmp_path, capsys):
+    data = pets(tmp_path)
+    for path in (tmp_path / "pets" / "dog").iterdir():
+        path.write_bytes(b"")
+    train.train(start(tmp_path, **TWO_STEPS | {"conditional": "none"}, **data, bad_images="skip"))
+    assert Image.open(tmp_path / "run" / "samples" / "real.png").size == (11 * 66 + 2, 2 * 66 + 2)
+    assert "classes     3: cat 4, dog 0, emu 4; the rarest is dog with 0" in capsys.readouterr().out
+    record = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["record"][0]
+    assert record["skipped_images"]["dog/0.png"] == "it is no picture"
+    with pytest.raises(UserError, match="each class needs at least 2 images, and dog has none"):
+        train.train(start(tmp_path, "conditional", **TWO_STEPS, **data, bad_images="skip"))
 
 
 def test_real_images_are_shown_a_row_a_class_and_counted(tmp_path, capsys):
