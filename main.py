@@ -26,20 +26,20 @@ def main() -> None:
         with rank_zero_first():
             missing = missing_weights(config)
             images = load_split(config)
-        if (scored := settled(config, images, missing, say_once)) is None:
-            path = train(config, None, images)
-            say_once(f"\nnot scored. {command('python', 'evaluate.py', path.parent.parent)} says what is missing")
-            return
-        config = scored
-        evaluator = Evaluator(config, images, select_device(config.device), say=say_once)
-        evaluator.check(config.protocol)
+        scored, evaluator = settled(config, images, missing, say_once), None
+        if scored:
+            config, evaluator = scored, Evaluator(scored, images, select_device(config.device), say=say_once)
+            evaluator.check(config.protocol)
         path = train(config, evaluator, images)
 
-        say_once("\nscoring the last checkpoint")
-        run_dir = path.parent.parent
-        on_rank_zero(page.refresh, run_dir, page.Now(config.total_steps, doing="trained, and being scored"))
-        changed = {name: getattr(config, name) for name in evaluate.OVERRIDES}  # a resume may score in another way
-        written = evaluate.score([path], evaluator, settings=changed)
+        run_dir, written = path.parent.parent, []
+        if evaluator:
+            say_once("\nscoring the last checkpoint")
+            on_rank_zero(page.refresh, run_dir, page.Now(config.total_steps, doing="trained, and being scored"))
+            changed = {name: getattr(config, name) for name in evaluate.OVERRIDES}  # a resume may score in another way
+            written = evaluate.score([path], evaluator, settings=changed)
+        else:
+            say_once(f"\nnot scored. {command('python', 'evaluate.py', run_dir)} says what is missing")
         say_once("\nworth opening:")
         report = run_dir / page.NAME
         grid = sorted((run_dir / "samples").glob("step_*.png"))[-1:]

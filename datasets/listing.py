@@ -99,8 +99,7 @@ def _splits(root: Path) -> tuple[dict[str, str], list[str]]:
     if root.is_file():
         raise UserError(f"images are read from a folder or a .zip archive, and {root} is neither")
     if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise UserError(f"images are read from a folder or a .zip archive, and {root.resolve()} {what}")
+        raise UserError(f"images are read from a folder or a .zip archive, and {root.resolve()} is not a folder")
     folders, files = top_of(root)
     if not any(name.lower() in TRAIN for name in folders):
         return {}, []

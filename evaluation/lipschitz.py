@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from models.attention import SelfAttention
+from models.conditional import given
 from models.convolution import Conv2d
 from models.resampling import ConvAvgPool2d
 from models.spectral_norm import fold_weight, power_iteration, weight_matrix
@@ -34,7 +35,7 @@ def input_gradient_norms(D: nn.Module, images: Tensor, labels: Tensor | None = N
     D must treat images independently: in eval mode, where it has batch norms.
     """
     found = []
-    for part in zip(*(given.detach().split(BATCH) for given in _given(images, labels))):
+    for part in zip(*(parts.detach().split(BATCH) for parts in given(images, labels))):
         x = part[0].clone().requires_grad_(True)
         (gradient,) = torch.autograd.grad(D(x, *part[1:]).sum(), x)
         found.append(gradient.flatten(1).norm(dim=1))
@@ -113,7 +114,7 @@ def audit(
     device = next(D.parameters()).device
     real, fake = (images.to(device, torch.float32) for images in (real, fake))
     real_labels, fake_labels = (None if labels is None else labels.to(device) for labels in (real_labels, fake_labels))
-    shapes = _input_shapes(exact, *(given[:2] for given in _given(real.double(), real_labels)))
+    shapes = _input_shapes(exact, *(parts[:2] for parts in given(real.double(), real_labels)))
     names = {module: name for name, module in exact.named_modules()}
     used = [module for module in shapes if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding))]
     beside = beside_image(exact)
@@ -139,11 +140,6 @@ def audit(
         },
         "lower_bound": max(found.max().item() for found in gradients.values()),
     }
-
-
-def _given(*inputs: Tensor | None) -> list[Tensor]:
-    """What D takes of images and labels."""
-    return [found for found in inputs if found is not None]
 
 
 def _plain(D: nn.Module) -> nn.Module:

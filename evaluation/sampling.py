@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from datasets import Classes, derived_seed, quantise
 from models import folded
+from models.conditional import given
 from utils.console import progress
 from utils.distributed import gather, rank, world_size
 from utils.errors import UserError
@@ -66,7 +67,7 @@ class Generated:
         """Samples 64 * number and on: (64, C, H, W) uint8 on the CPU. UserError where G gives no finite numbers."""
         z = latents(self.seed, BLOCK * number, BLOCK, self.z_dim, self.truncation)
         labels = self.labels(BLOCK * number, BLOCK)
-        images = self.G(*(part.to(self.device) for part in (z, labels) if part is not None))
+        images = self.G(*(part.to(self.device) for part in given(z, labels)))
         if not images.isfinite().all():  # as uint8 they would be black images, and have a score
             raise UserError("the generator draws NaN or infinity: its weights are broken")
         return quantise(images).cpu()

@@ -36,6 +36,11 @@ class Embedding(nn.Embedding):
         return rows_of(self.weight, input)
 
 
+def given(*inputs: Tensor | None) -> list[Tensor]:
+    """What a network is called with, of z or images and of labels: those that there are."""
+    return [found for found in inputs if found is not None]
+
+
 # ---- Layers that take labels ---------------------------------------------------------------------------------------
 
 

@@ -48,6 +48,7 @@ def test_a_flat_folder_is_trained_and_not_scored_and_that_is_said_first(call, pi
     first, last = done.stdout.index("this run will not be scored"), done.stdout.index("not scored. python evaluate.py")
     assert first < done.stdout.index("training    ") < last
     assert (tmp_path / "run" / "checkpoints" / "step_000002.pt").exists()
+    assert f"worth opening:\n  {tmp_path / 'run' / 'report.html'}" in done.stdout
     done = call("evaluate.py", tmp_path / "run")
     assert done.returncode == 2 and "the Inception weights are neither here nor there" in done.stderr
 

@@ -9,6 +9,7 @@ import torch
 from datasets import load_split, to_float
 from evaluation import lipschitz
 from evaluation.sampling import BLOCK, latents
+from models.conditional import given
 from utils.console import announced
 from utils.errors import UserError
 from utils.files import write_text
@@ -32,9 +33,9 @@ def audit(
     places = torch.randperm(len(images.images), generator=generator)[:AUDIT_IMAGES]
     chosen, labels = images.images[places], images.labels[places].to(device) if classes else None
     z = latents(config.seed, 0, len(chosen), config.z_dim).to(device)
-    given = (z,) if labels is None else (z, labels)  # samples of the same classes as the real images
+    inputs = given(z, labels)  # samples of the same classes as the real images
     with torch.no_grad():
-        fake = torch.cat([G(*parts) for parts in zip(*(part.split(BLOCK) for part in given))])
+        fake = torch.cat([G(*parts) for parts in zip(*(part.split(BLOCK) for part in inputs))])
     if not fake.isfinite().all():
         raise UserError(f"{path}: the generator draws NaN or infinity: its weights are broken")
     try:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from datasets import quantise
 from evaluation.sampling import BLOCK
+from models.conditional import given
 from utils import plots
 from utils.files import write_atomically
 
@@ -22,8 +23,7 @@ PARALLEL = 1e-4  # the sine of an angle below which there is no arc between two 
 def images_of(G: nn.Module, z: Tensor, classes: Tensor | None = None) -> Tensor:
     """The images of latents (N, z_dim) and, where G takes them, labels or class weights: (N, C, H, W) uint8."""
     device = next(G.parameters()).device
-    inputs = [z] if classes is None else [z, classes]
-    blocks = zip(*(part.split(BLOCK) for part in inputs))
+    blocks = zip(*(part.split(BLOCK) for part in given(z, classes)))
     return torch.cat([quantise(G(*(part.to(device) for part in block))).cpu() for block in blocks])
 
 

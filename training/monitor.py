@@ -14,6 +14,7 @@ from evaluation import conditional, lipschitz, report
 from evaluation.diagnostics import spaced
 from evaluation.features import is_labelled
 from evaluation.sampling import Generated
+from models.conditional import given
 from utils.combinations import warnings
 from utils.config import Config
 from utils.distributed import rank, world_size
@@ -94,12 +95,7 @@ def probe(state: State, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     labels = None if labels is None else labels[chosen.to(state.device)]
     images = images[chosen.to(images.device)].to(state.device)
     with torch.no_grad(), evaluating(state.G):
-        return (images + 0.5) / 128 - 1, state.G(z[: len(images)], *given(labels)), labels
-
-
-def given(labels: Tensor | None) -> tuple[Tensor, ...]:
-    """What a network is called with beside z or images: labels, or nothing."""
-    return () if labels is None else (labels,)
+        return (images + 0.5) / 128 - 1, state.G(*given(z[: len(images)], labels)), labels
 
 
 def steepness(state: State, z: Tensor) -> float:
@@ -149,7 +145,7 @@ def sample(run: "Run") -> None:
     if rank() == 0:
         G, (z, labels, names) = run.state.scored, preview(run.z, run.state.classes)
         with torch.inference_mode(), evaluating(G):
-            images = quantise(G(z, *given(labels))).cpu()
+            images = quantise(G(*given(z, labels))).cpu()
         drawn = grid(images, COLUMNS, names=names)
         drawn.save(run.run_dir / "samples" / f"step_{run.state.step:06d}.png")
         run.logger.picture(run.state.step, "samples", drawn)

@@ -52,7 +52,7 @@ def test_no_pictures_are_an_error_that_names_what_there_is(data):
 
 
 def test_a_place_that_is_none_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"a folder or a \.zip archive, and .*absent does not exist"):
+    with pytest.raises(UserError, match=r"a folder or a \.zip archive, and .*absent is not a folder"):
         list_split(tmp_path / "absent", "train")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is neither"):

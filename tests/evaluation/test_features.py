@@ -115,11 +115,18 @@ def test_a_damaged_cache_is_built_again(tmp_path, digits, trainings, damage):
     assert len(trainings) == 2
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as it is in a terminal: what a script starts in the background inherits it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_while_the_classifier_is_trained_leaves_nothing_and_the_next_start_trains_it(
-    tmp_path, digits, trainings, monkeypatch
+    tmp_path, digits, trainings, monkeypatch, ctrl_c
 ):
     few = Images(digits.images[:300], digits.labels[:300], digits.classes)
-    before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr(features.F, "cross_entropy", lambda *given: signal.raise_signal(signal.SIGINT))
         with pytest.raises(
@@ -127,7 +134,7 @@ def test_ctrl_c_while_the_classifier_is_trained_leaves_nothing_and_the_next_star
         ) as stopped:
             features.load_extractor(digits_config(tmp_path), few, CPU, quiet)
     assert stopped.value.exit_code == 130
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
     assert not (tmp_path / ".cache").exists()
     found = features.load_extractor(digits_config(tmp_path), few, CPU, quiet)
     other = features.load_extractor(digits_config(tmp_path / "undisturbed"), few, CPU, quiet)
