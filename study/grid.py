@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,15 +51,29 @@ SETTINGS = {  # table 1 of the paper
     "E": _table_1(1e-3, 0.5, 0.999, 5),
     "F": _table_1(1e-3, 0.9, 0.999, 5),
 }
-METRICS = {  # scores: name in words, and whether more is better
-    "inception_score": ("Inception Score", True),
-    "fid": ("FID", False),
-    "kid": ("KID", False),
+
+
+class Metric(NamedTuple):
+    """A score: its name in words, whether more is better, and whether it is drawn by its logarithm.
+
+    Of those that are, the mean over seeds is the geometric one.
+    """
+
+    label: str
+    more_is_better: bool
+    logarithmic: bool = False
+
+
+METRICS = {
+    "inception_score": Metric("Inception Score", True),
+    "fid": Metric("FID", False, True),
+    "kid": Metric("KID", False),
 }
 GRID: dict[str, Mapping[str, Any]] = {"methods": METHODS, "settings": SETTINGS, "metrics": METRICS}
-KEYS = ("base", "methods", "settings", "seeds", "metrics", "quick")
+KEYS = ("base", "methods", "settings", "seeds", "metrics", "quick", "question")
 # What base cannot set: it differs between runs, or follows from something else in the study's file.
-RESERVED = ("run_dir", "seed", *_table_1(1, 1, 1, 1), "d_norm", "regularizer", "eval_kid", "num_epochs")
+RESERVED = ("run_dir", "seed", "d_norm", "regularizer", "eval_kid", "num_epochs")
+QUESTION = "does spectral normalization help?"
 # What a resume may change, but not within a study: its scores would no longer compare.
 COMPARED = ("num_samples", "protocol", "features", "eval_every")
 
@@ -85,7 +100,7 @@ class Run(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A grid of runs in a folder. base: the settings that all runs share."""
+    """A grid of runs in a folder. base: what all runs share; table: what each of the settings is, by its name."""
 
     name: str
     folder: Path
@@ -94,6 +109,8 @@ class Study(NamedTuple):
     settings: tuple[str, ...]
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
+    table: Mapping[str, dict[str, Any]] = SETTINGS
+    question: str = QUESTION
 
     def runs(self) -> list[Run]:
         """All runs, seed by seed, so that what is cut short has whole comparisons."""
@@ -101,7 +118,7 @@ class Study(NamedTuple):
         return [self.run(method, setting, seed) for seed, setting, method in grid]
 
     def run(self, method: str, setting: str, seed: int) -> Run:
-        flags = self.base | SETTINGS[setting] | METHODS[method].settings | {"seed": seed}
+        flags = self.base | self.table[setting] | METHODS[method].settings | {"seed": seed}
         flags["eval_kid"] = "kid" in self.metrics
         flags["run_dir"] = str(self.folder / f"{method}_{setting}_seed{seed}")
         try:
@@ -115,7 +132,7 @@ class Study(NamedTuple):
         return self._replace(
             metrics=other.metrics,
             methods=tuple(name for name in METHODS if name in self.methods + other.methods),
-            settings=tuple(name for name in SETTINGS if name in self.settings + other.settings),
+            settings=tuple(name for name in self.table if name in self.settings + other.settings),
             seeds=tuple(sorted({*self.seeds, *other.seeds})),
         )
 
@@ -148,6 +165,8 @@ def load_study(
         for key in content:
             _one_of(key, KEYS, "key")
         grid: dict[str, Any] = {key: content.get(key) for key in ("methods", "settings", "seeds", "metrics")}
+        table = _settings_of(grid["settings"])
+        grid["settings"] = grid["settings"] if table is SETTINGS else list(table)
         if quick:
             part = content.get("quick")
             if not isinstance(part, dict):
@@ -156,18 +175,33 @@ def load_study(
                 _one_of(key, grid, "key of quick")
             grid |= part
         grid |= {key: value for key, value in chosen.items() if value is not None}
-        grid = {key: _checked(key, values) for key, values in grid.items()}
+        choices = GRID | {"settings": table}
+        grid = {key: _checked(key, values, choices.get(key, ())) for key, values in grid.items()}
         base = check_settings(content.get("base") or {}) | (overrides or {})
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    if taken := [key for key in base if key in RESERVED]:
+    reserved = (*RESERVED, *SETTINGS["A"]) if table is SETTINGS else RESERVED  # settings of its own go before base
+    if taken := [key for key in base if key in reserved]:
         raise UserError(f"{path}: base cannot set {taken[0]}, which the study itself decides")
     if empty := [key for key, value in base.items() if value is None]:
         raise UserError(f"{path}: base has no value for {empty[0]}; leave it out")
     if not base.get("eval_every") or not base.get("audit_every"):
         raise UserError(f"{path}: base needs eval_every and audit_every: the report draws what is measured in training")
     name = Path(path).stem
-    return Study(name, Path(folder or Path("runs") / "studies" / name), base, **grid)
+    question = str(content.get("question", QUESTION))
+    return Study(name, Path(folder or Path("runs") / "studies" / name), base, **grid, table=table, question=question)
+
+
+def _settings_of(own: Any) -> Mapping[str, dict[str, Any]]:
+    """What the settings of a study's file are: those of the paper's table 1, or its own, {name: settings of a run}."""
+    if not isinstance(own, dict):
+        return SETTINGS
+    for name, settings in own.items():
+        if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9-]+", name)):
+            raise ValueError(f"a setting is named in letters, digits and hyphens, not {str(name)[:100]!r}")
+        if taken := [key for key in check_settings(settings or {}) if key in RESERVED]:
+            raise ValueError(f"setting {name} cannot set {taken[0]}, which the study itself decides")
+    return {name: check_settings(settings or {}) for name, settings in own.items()}
 
 
 def _one_of(value: Any, choices: Collection[str], what: str) -> None:
@@ -177,8 +211,8 @@ def _one_of(value: Any, choices: Collection[str], what: str) -> None:
         raise ValueError(f"unknown {what} {str(value)[:100]!r}; {hint}")
 
 
-def _checked(key: str, values: Any) -> tuple[Any, ...]:
-    """The values of one side of the grid as a tuple, checked."""
+def _checked(key: str, values: Any, choices: Collection[str]) -> tuple[Any, ...]:
+    """The values of one side of the grid as a tuple, checked; choices: the names that they are of."""
     if not isinstance(values, (list, tuple)) or not values:
         raise ValueError(f"{key} must be a list of one or more")
     for value in values:
@@ -188,7 +222,7 @@ def _checked(key: str, values: Any) -> tuple[Any, ...]:
         elif not isinstance(value, str):
             raise ValueError(f"{key} are names, not {str(value)[:100]}")
         else:
-            _one_of(value, GRID[key], key.removesuffix("s"))
+            _one_of(value, choices, key.removesuffix("s"))
     if len(set(values)) != len(values):
         raise ValueError(f"{key} names one twice")
     return tuple(values)

@@ -10,7 +10,7 @@ from utils.files import write_text
 
 from .discriminator import dynamics, lipschitz, singular_values, spectra_over_training
 from .drawing import HERO, Figure, number, save_figure, shown_setting
-from .grid import METHODS, METRICS, Study
+from .grid import METHODS, METRICS, SETTINGS, Study
 from .results import Result, means, tally, worst_cases
 from .samples import overview, samples, seconds
 from .scores import curves, scores
@@ -21,7 +21,7 @@ def make_report(study: Study, results: Sequence[Result]) -> Path:
     folder = study.folder / "figures"
     folder.mkdir(exist_ok=True)
     values = {
-        "title": f"{study.name}: does spectral normalization help?",
+        "title": f"{study.name}: {study.question}",
         "introduction": _introduction(study, results),
         "summary": _summary(study, results),
         "figures": [_shown(drawn, folder) for drawn in figures(study, results)],
@@ -60,9 +60,10 @@ def _introduction(study: Study, results: Sequence[Result]) -> str:
     losses = " or, where a method has its own, ".join(sorted({r.run.config.loss for r in results}))
     evaluations = [r.outcome.evaluation["protocol"] for r in results if r.outcome.evaluation]
     protocols = sorted({r.last["protocol"] for r in results if r.finished})
+    of = "of the optimizer settings of Miyato et al. 2018 (table 1)" if study.table is SETTINGS else "settings"
     text = (
-        f"{len(study.methods)} methods in D, {len(study.settings)} of the optimizer settings of Miyato et al. 2018 "
-        f"(table 1) and {len(study.seeds)} seed{'s' * (len(study.seeds) > 1)} on {config.dataset}: {len(results)} runs "
+        f"{len(study.methods)} methods in D, {len(study.settings)} {of} "
+        f"and {len(study.seeds)} seed{'s' * (len(study.seeds) > 1)} on {config.dataset}: {len(results)} runs "
         f"({said}) of {config.total_steps:,} steps of G with the {config.model} pair. The loss is {losses}. "
         f"Scores are of {'the moving average of its weights' if config.ema_decay else 'G itself'}. Intervals are "
         "Student's, of the mean over seeds, at 95 %; for FID, of its geometric mean. In the figures of scores a hollow "
@@ -92,9 +93,8 @@ def _summary(study: Study, results: Sequence[Result]) -> dict[str, Any]:
         rows.append([METHODS[method].label, *cells, number(worst[method]) if method in worst else "-", rest or "-"])
     header = ["method", *(f"setting {setting}" for setting in study.settings), "worst", "not finished"]
     heroes = [place for place, method in enumerate(order) if method == HERO]
-    text = (
-        f"{METRICS[metric][0]} at the last step: mean over seeds and interval, ordered by each method's worst setting."
-    )
+    words = METRICS[metric].label
+    text = f"{words} at the last step: mean over seeds and interval, ordered by each method's worst setting."
     return {"table": (header, rows, heroes), "text": text}
 
 

@@ -171,9 +171,11 @@ def by(results: Iterable[Result], *names: str) -> dict[tuple[Any, ...], list[Res
 
 
 def means(results: Iterable[Result], metric: str) -> dict[tuple[Any, ...], Interval]:
-    """{(setting, method): Interval} of the last scores of the finished runs; for FID of their geometric mean."""
-    groups = by([r for r in results if r.finished and metric in r.last], "setting", "method")
-    found = {key: interval([r.last[metric] for r in group], metric == "fid") for key, group in groups.items()}
+    """{(setting, method): Interval} of the last scores of the finished runs; geometric where METRICS says so."""
+    groups = by([r for r in results if r.finished and r.last.get(metric) is not None], "setting", "method")
+    found = {
+        key: interval([r.last[metric] for r in group], METRICS[metric].logarithmic) for key, group in groups.items()
+    }
     return {key: spread for key, spread in found.items() if spread}
 
 
@@ -182,7 +184,7 @@ def worst_cases(study: Study, found: dict[tuple[Any, ...], Interval], metric: st
 
     found: what means() gave.
     """
-    sign = -1 if METRICS[metric][1] else 1
+    sign = -1 if METRICS[metric].more_is_better else 1
     settings = {setting for setting, _ in found}
     worst = {}
     for method in study.methods:

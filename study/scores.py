@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from utils.config import to_flag
 from utils.plots import pyplot
 
 from .drawing import COLOURS, HERO, Figure, band, extremes, legend, name_of, name_rows, number, panels, plain_ticks
@@ -15,8 +16,8 @@ from .results import Interval, Result, by, means, worst_cases
 
 def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
     """The last step's score of every run: a panel a setting, a row a method; dots are seeds, bars 95 % intervals."""
-    words, more_is_better = METRICS[metric]
-    scored = [result for result in results if metric in result.last]
+    words, more_is_better, logarithmic = METRICS[metric]
+    scored = [result for result in results if result.last.get(metric) is not None]
     found = means(results, metric)
     height = 0.24 * len(study.methods) + 0.75
     figure, axes = panels(len(study.settings), 2, height, sharex=True, sharey=True)
@@ -29,8 +30,8 @@ def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
             if spread := found.get((setting, method)):
                 axis.plot([spread.low, spread.high], [row, row], color=COLOURS[method], linewidth=1.5)
                 axis.plot([spread.mean], [row], "|", ms=11, mew=2.5, color=COLOURS[method])
-        axis.set_title(_setting_title(setting), fontsize=10)
-    _scale(axes, [result.last[metric] for result in scored], found.values(), metric == "fid")
+        axis.set_title(_setting_title(study, setting), fontsize=10)
+    _scale(axes, [result.last[metric] for result in scored], found.values(), logarithmic)
     name_rows(axes[0], study.methods)
     better = "more is better" if more_is_better else "less is better"
     figure.supxlabel(f"{words} at the last step ({better})", fontsize=10)
@@ -62,8 +63,10 @@ def _scale(axes: list[Axes], values: Sequence[float], spreads: Iterable[Interval
             plain_ticks(axis.xaxis)
 
 
-def _setting_title(setting: str) -> str:
-    found = SETTINGS[setting]
+def _setting_title(study: Study, setting: str) -> str:
+    found = study.table[setting]
+    if study.table is not SETTINGS:
+        return f"{setting}: {', '.join(f'{name} {to_flag(value)}' for name, value in found.items()) or 'as in base'}"
     beta1, beta2 = found["betas"]
     return f"{setting}: lr {found['lr_G']:g}, betas {beta1:g}, {beta2:g}, n_dis {found['n_dis']}"
 
@@ -71,7 +74,7 @@ def _setting_title(setting: str) -> str:
 def _on_scores(study: Study, results: Sequence[Result], metric: str) -> str:
     """Who is best where, in how many settings surely so, and who has the best worst setting."""
     found = means(results, metric)
-    words, more_is_better = METRICS[metric]
+    words, more_is_better, _ = METRICS[metric]
     sign = -1 if more_is_better else 1
     winners, sure = {}, 0
     for setting in study.settings:
@@ -108,7 +111,7 @@ def _apart(own: dict[str, Interval], best: str) -> bool:
 
 def curves(study: Study, results: Sequence[Result], metric: str) -> Figure:
     """A score over training: a panel a method, a line a setting, a band from the lowest to the highest seed."""
-    words, _ = METRICS[metric]
+    words, _, logarithmic = METRICS[metric]
     groups = by(results, "method", "setting")
     figure, axes = panels(len(study.methods), 3, 1.6, over_training=True, sharex=True, sharey=True)
     colours = dict(zip(study.settings, pyplot().get_cmap("viridis")(np.linspace(0, 0.92, len(study.settings)))))
@@ -116,7 +119,7 @@ def curves(study: Study, results: Sequence[Result], metric: str) -> Figure:
         for setting in study.settings:
             band(axis, groups.get((method, setting), []), lambda r: dict(r.values(metric)), colours[setting])
         axis.set_title(name_of(method), fontsize=10, fontweight="bold" if method == HERO else "normal")
-        if metric == "fid":
+        if logarithmic:
             axis.set_yscale("log")
             plain_ticks(axis.yaxis)
     legend(figure, colours.values(), [f"setting {setting}" for setting in study.settings], 6)
@@ -126,7 +129,7 @@ def curves(study: Study, results: Sequence[Result], metric: str) -> Figure:
 
 def _on_curves(study: Study, results: Sequence[Result], metric: str) -> str:
     """How much of the best step's score is lost at the last one."""
-    words, more_is_better = METRICS[metric]
+    words, more_is_better, _ = METRICS[metric]
     lost = {}
     for method in study.methods:
         found = [result for result in results if result.run.method == method and result.finished]

@@ -74,6 +74,16 @@ def test_grids_are_joined_in_the_order_of_the_table_and_cut_to_what_there_is(wri
     assert (cut.methods, cut.settings, cut.seeds) == (("none", "spectral"), ("B",), (1, 7))
 
 
+def test_a_study_can_have_settings_of_its_own(write):
+    own = {"all": None, "tenth": {"batch_size": 8, "lr_G": 1.0e-3}}
+    study = load_study(write(settings=own, quick={"settings": ["tenth"]}, also={"lr_D": 3.0e-4}))
+    assert (study.settings, study.table) == (("all", "tenth"), {"all": {}, "tenth": {"batch_size": 8, "lr_G": 1e-3}})
+    configs = {run.setting: run.config for run in study.runs()}
+    assert (configs["all"].lr_G, configs["tenth"].lr_G, configs["tenth"].lr_D) == (5e-4, 1e-3, 3e-4)
+    assert configs["tenth"].batch_size == 8 and study.runs()[0].name == "none_all_seed0"
+    assert load_study(write(settings=own), quick=False, settings=["tenth"]).settings == ("tenth",)
+
+
 def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
     first = load_study(write(), tmp_path / "runs")
     first.folder.mkdir()
@@ -108,6 +118,11 @@ def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
         ({"methods": None}, "methods must be a list"),
         ({"method": ["none"]}, "unknown key 'method'; did you mean methods?"),
         ({"quick": {"base": {}}}, "unknown key of quick 'base'"),
+        ({"settings": {"a": {"d_norm": "none"}}}, "setting a cannot set d_norm, which the study itself decides"),
+        ({"settings": {"a": {"lr_g": 0.1}}}, "unknown setting 'lr_g'; did you mean lr_G?"),
+        ({"settings": {"a/b": {}}}, "a setting is named in letters, digits and hyphens, not 'a/b'"),
+        ({"settings": {"a": [3]}}, "settings are `name: value` lines, not a list"),
+        ({"settings": {}}, "settings must be a list of one or more"),
         ({"also": {"n_dis": 3}}, "base cannot set n_dis, which the study itself decides"),
         ({"also": {"num_samples": None}}, "base has no value for num_samples; leave it out"),
         ({"also": {"modle": "mlp"}}, "unknown setting 'modle'; did you mean model?"),
