@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.metadata
-import platform
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,12 +15,10 @@ from utils.errors import UserError, explaining_memory
 from utils.precision import without_tf32
 from utils.threads import all_cores
 
-from . import certainty, conditional, diagnostics, features, held_out, manifold, metrics
+from . import certainty, conditional, depends, diagnostics, features, held_out, manifold, metrics
 from .features import Say
 from .reference import Reference, load_reference
 from .sampling import Given, Source, extract, images_at
-
-PACKAGES = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")
 
 
 class Evaluator:
@@ -113,14 +109,14 @@ class Evaluator:
         """Score a source's samples under each protocol.
 
         facts: what the protocol says of where they come from. num_samples: see metrics.sample_counts(). quick: leave
-        out what costs most and no curve needs: precision, recall, diagnostics. kid: whether KID is wanted. bootstrap:
+        out what costs most and no curve needs: neighbourhoods, diagnostics. kid: whether KID is wanted. bootstrap:
         resamples for the intervals of FID and KID; infinity: FID infinity too. Returns (results, neighbours): a dict
         for each protocol as evaluation.json has it, and what plots.plot_neighbours() takes, or None; on ranks other
         than 0, (None, None).
         """
         self.load()
         counts = self.counts(protocols, num_samples, source.count)
-        source, facts = in_order(source, facts, counts)
+        source, facts = depends.in_order(source, facts, counts)
         references: dict[str, Any] = {name: self.reference(metrics.PROTOCOLS[name].split) for name in counts}
         if infinity and rank() == 0:
             for name, reference in references.items():
@@ -156,7 +152,7 @@ class Evaluator:
                     real = self.images(metrics.PROTOCOLS[name].split)
                     result |= conditional.within(asked, parts[0], references[name], real)
                     result["warnings"] = diagnostics.warnings(result, drawn)
-                result["protocol"] = self.protocol(name, counts[name]) | facts
+                result["protocol"] = depends.protocol(self, name, counts[name]) | facts
                 results.append(result)
         return results, neighbours
 
@@ -208,6 +204,7 @@ class Evaluator:
             "num": len(chosen),
             "data_sha256": self.sha256(other),
             "kid_subsets": metrics.KID_SUBSETS,
+            "density_coverage_neighbours": manifold.FARTHEST,
         }
         return held_out.load_or_score(reference, facts, take)
 
@@ -229,51 +226,6 @@ class Evaluator:
         pictures = shown, self.images("train").images[found.training]
         return {"memorisation": memorisation, "diversity": diversity}, (*pictures, found.distances)
 
-    def protocol(self, name: str, counts: tuple[int, int]) -> dict[str, Any]:
-        """Everything that a score depends on, but where the samples come from."""
-        split = metrics.PROTOCOLS[name].split
-        images = self.images(split)
-        num_real, (num_samples, is_samples) = len(images.images), counts
-        reference = self.references.get(split)
-        return {
-            "name": name,
-            "departures": metrics.departures(name, *counts, num_real),
-            "dataset": self.config.dataset,
-            "reference": self.folder,
-            "split": split,
-            "data_sha256": self.sha256(split),
-            "num_real": num_real,
-            "num_samples": num_samples,
-            "inception_score_samples": is_samples,
-            "inception_score_splits": metrics.IS_SPLITS,
-            "inception_score_shuffled": metrics.PROTOCOLS[name].shuffle,
-            "kid_subsets": metrics.KID_SUBSETS,
-            "kid_subset_size": metrics.kid_subset_size(num_samples, num_real),
-            "precision_recall_neighbours": manifold.NEIGHBOURS,
-            "features": self.extractor.name,
-            "features_sha256": self.extractor.sha256,
-            "features_dimension": reference.features.size(1) if reference else None,
-            "features_warning": self.extractor.warning,
-            "class_share_sha256": self.classifier.sha256 if self.classifier else None,
-            "image_size": self.config.image_size,
-            "resize": self.extractor.resize,
-            "quantisation": "uint8, round((x + 1) * 127.5)",
-            "device": self.device.type,
-            "versions": {"python": platform.python_version()}
-            | {package: importlib.metadata.version(package) for package in PACKAGES},
-        }
-
-
-def in_order(
-    source: Source, facts: dict[str, Any], counts: dict[str, tuple[int, int]]
-) -> tuple[Source, dict[str, Any]]:
-    """The source and its facts; images that exist in a random order, where a part of them is to be like the whole."""
-    if not (isinstance(source, Given) and source.count):
-        return source, facts
-    whole = source.count, source.count
-    part = any(pair != whole or not metrics.PROTOCOLS[name].shuffle for name, pair in counts.items())
-    return source.shuffled() if part else source, facts | {"samples_shuffled": part}
-
 
 def scores(
     samples: Tensor,
@@ -285,13 +237,13 @@ def scores(
 ) -> dict[str, Any]:
     """The scores of samples' features (N, d) against a Reference, under their names in evaluation.json.
 
-    radii: gives what manifold.radii() does for the first N samples; without it, precision and recall are left out.
+    radii: gives what manifold.radii() does for the first N samples; without it, what manifold gives is left out.
     """
     found: dict[str, Any] = {"fid": metrics.fid(samples, reference)}
     if kid:
         found["kid"] = metrics.kid(samples, reference)
     if radii:
-        found |= metrics.precision_recall(samples, reference, radii(len(samples)))
+        found |= metrics.neighbour_scores(samples, reference, radii(len(samples)))
     if bootstrap and kid:
         found["fid_interval"] = certainty.fid_interval(found["fid"], samples, reference, bootstrap)
         found["kid_interval"] = certainty.kid_interval(found["kid"]["mean"], samples, reference, bootstrap)

@@ -62,5 +62,5 @@ def scores(features: Tensor, logits: Tensor, reference: Reference) -> dict[str, 
         "inception_score": metrics.inception_score(logits),
         "fid": metrics.fid(features, reference),
         "kid": metrics.kid(features, reference),
-        **metrics.precision_recall(features, reference),
+        **metrics.neighbour_scores(features, reference),
     }

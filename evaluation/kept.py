@@ -17,6 +17,7 @@ from utils.config import Config
 from utils.errors import UserError
 from utils.files import file_sha256, write_text
 
+from . import manifold
 from .features import INCEPTION_SHA256, Say, extractor_name
 from .metrics import PROTOCOLS, sample_counts
 
@@ -196,7 +197,7 @@ def _whole(entry: Any) -> bool:
     """Whether this is a result that can be shown: its scores are numbers, and its protocol says what they are of."""
     try:
         protocol, pairs = entry["protocol"], [entry["inception_score"], *([entry["kid"]] if "kid" in entry else [])]
-        numbers = [entry["fid"], *(entry[name] for name in ("precision", "recall") if name in entry)]
+        numbers = [entry["fid"], *(entry[name] for name in manifold.SCORES if name in entry)]
         numbers += [pair[name] for pair in pairs for name in ("mean", "std")]
         counts = [protocol["num_samples"], protocol["num_real"]]
         steps = [protocol["step"]] if protocol.get("step") is not None else []

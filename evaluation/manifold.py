@@ -1,8 +1,10 @@
-"""Precision and recall: which images lie within the others' manifold (Kynkäänniemi et al. 2019, arXiv 1904.06991).
+"""Precision and recall (Kynkäänniemi et al. 2019, 1904.06991), density and coverage (Naeem et al. 2020, 2002.09797).
 
 The manifold of a set of images is the union of balls, one around each, that reach to its k-th nearest neighbour of the
 set. Precision is the share of samples in that of the real images; recall the share of real images in the samples'.
-Density and coverage (Naeem et al. 2020) need the same: how many balls hold an image, and how far the closest ones are.
+Density is how many of the real images' balls hold a sample, in the mean and of the k that are expected; coverage the
+share of real images whose ball holds a sample. Their k is 5, and their balls have no border, as in the authors' code:
+so the real images themselves have a density of 1.
 
 Memory holds one block of distances at a time, 0.5 GB with what is made of it, at any number of images. The last bits of
 a distance depend on the shape of the product that gives it. So the blocks are those of torch-fidelity at its default
@@ -12,6 +14,7 @@ may have other last bits, and decide otherwise where an image lies just on the b
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +23,7 @@ from utils.console import progress
 BLOCK = 10_000  # images of either side: torch-fidelity's default
 NEIGHBOURS = 3
 FARTHEST = 5  # neighbour whose distance is kept: that of density and coverage
+SCORES = ("precision", "recall", "density", "coverage")
 
 
 def blockwise(
@@ -70,12 +74,35 @@ def held(queries: Tensor, centres: Tensor, reach: Tensor, label: str) -> Tensor:
     return counts
 
 
-def precision_recall(samples: Tensor, real: Tensor, of_samples: Tensor, of_real: Tensor) -> dict[str, float]:
-    """Precision and recall of samples' features (N, d) against real ones (M, d), by what radii() gives for both."""
+def scores(samples: Tensor, real: Tensor, of_samples: Tensor, of_real: Tensor) -> dict[str, float]:
+    """The four scores of samples' features (N, d) against real ones (M, d), by what radii() gives for both."""
+    inside, counts, apart = among(samples, real, of_real)
     return {
-        "precision": _share(held(samples, real, of_real[:, NEIGHBOURS], "precision")),
+        "precision": inside.float().mean().item(),
         "recall": _share(held(real, samples, of_samples[:, NEIGHBOURS], "recall")),
+        "density": (counts.double().mean() / FARTHEST).item(),
+        "coverage": (apart < of_real[:, FARTHEST]).double().mean().item(),
     }
+
+
+def among(samples: Tensor, real: Tensor, of_real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How samples (N, d) lie among real images (M, d) with radii (M, 6), from one pass over the distances.
+
+    Returns (whether a ball of 3 neighbours holds each sample (N,), how many of 5 neighbours do, without their borders
+    (N,), how far the nearest sample is from each real image (M,)).
+    """
+    near, far = of_real[:, NEIGHBOURS], of_real[:, FARTHEST]
+    apart = real.new_full((len(real),), torch.inf)
+
+    def look(block: Tensor, columns: slice) -> Tensor:
+        apart[columns] = torch.minimum(apart[columns], block.amin(0))
+        within = [(block <= near[columns]).numpy(), (block < far[columns]).numpy()]
+        return torch.from_numpy(np.stack([balls.sum(1) for balls in within]))  # torch would widen it all to int64 first
+
+    found = torch.zeros(2, len(samples), dtype=torch.long)
+    for rows, more in blockwise(look, samples, real, "precision, density, coverage"):
+        found[:, rows] += more
+    return found[0] > 0, found[1], apart
 
 
 def _share(counts: Tensor) -> float:

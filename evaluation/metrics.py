@@ -1,4 +1,4 @@
-"""Scores on features: Inception Score, FID, KID, precision and recall, under the protocols in which they are published.
+"""Scores on features: Inception Score, FID, KID, precision and recall, density and coverage, by protocol.
 
 Every formula is torch-fidelity's; what is counted against what is decided here. The libraries are imported where they
 are used: together they take two seconds, which no training should wait for.
@@ -28,7 +28,7 @@ MIN_IMAGES = 10  # one for each of the Inception Score's splits
 class Protocol(NamedTuple):
     """Which samples are scored against which real images, on a data set of the usual size."""
 
-    num_samples: int  # FID, KID, precision and recall
+    num_samples: int  # all scores but the Inception Score
     is_samples: int  # the Inception Score, over 10 splits
     split: str
     num_real: int
@@ -45,7 +45,7 @@ PROTOCOLS = {
 def sample_counts(
     name: str, num_real: int, num_samples: int | None = None, available: int | None = None
 ) -> tuple[int, int]:
-    """How many samples a protocol takes beside num_real images: (of FID, KID, precision and recall; of the IS).
+    """How many samples a protocol takes beside num_real images: (of all scores but the IS; of the IS).
 
     num_samples stands in the place of the 50,000, and all counts change in proportion. Without it, a data set smaller
     than the protocol's scales them. available: how many there are, if their number is limited.
@@ -91,11 +91,11 @@ def fid(features: Tensor, reference: Reference) -> float:
     return found[metric_fid.KEY_METRIC_FID]
 
 
-def precision_recall(features: Tensor, reference: Reference, radii: Tensor | None = None) -> dict[str, float]:
-    """Precision and recall with 3 neighbours. radii: what manifold.radii() gives for these features, if it is known."""
+def neighbour_scores(features: Tensor, reference: Reference, radii: Tensor | None = None) -> dict[str, float]:
+    """{precision, recall, density, coverage}. radii: what manifold.radii() gives for these features, if it is known."""
     if radii is None:
         radii = manifold.radii(features, "neighbours of samples")
-    return manifold.precision_recall(features, reference.features, radii, reference.radii)
+    return manifold.scores(features, reference.features, radii, reference.radii)
 
 
 # ---- KID -----------------------------------------------------------------------------------------------------------

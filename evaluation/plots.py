@@ -16,6 +16,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     "KID": ("kid", "mean"),
     "precision": ("precision",),
     "recall": ("recall",),
+    "density": ("density",),
+    "coverage": ("coverage",),
     "samples nearer to training images\nthan unseen images are": ("memorisation", "nearer"),
 }
 BARS: dict[str, list[tuple[str, ...]]] = {  # the first that there is
@@ -32,7 +34,7 @@ def plot_scores(target: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) ->
     known. results as in evaluation.json; what one lacks is left out. Returns target's path.
     """
     plt = pyplot()
-    figure, axes = plt.subplots(2, 3, figsize=(12.6, 7 + 0.22 * len(groups)), layout="constrained")
+    figure, axes = plt.subplots(2, 4, figsize=(16.8, 7 + 0.22 * len(groups)), layout="constrained")
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     handles: dict[str, Any] = {}
     for axis, (title, value) in zip(axes.flat, PANELS.items()):

@@ -17,6 +17,7 @@ from utils.files import write_text
 
 from . import conditional, kept, plots
 from .kept import COMPARED, Result, step_of
+from .manifold import SCORES as NEIGHBOURHOODS
 
 REAL = "held_out_"  # in front of the names of real images' scores, in the CSV
 CONDITIONAL = ("class_accuracy", "intra_fid")  # scores of conditional generators alone
@@ -24,9 +25,9 @@ COLUMNS = [
     *("checkpoint", "step", "ema", "protocol", "departures", "dataset", "split", "num_real", "num_samples"),
     *("inception_score_samples", "features", "features_sha256", "seed", "inception_score", "inception_score_std"),
     *("fid", "fid_low", "fid_high", "fid_infinity", "kid", "kid_std", "kid_low", "kid_high"),
-    *("precision", "recall", "nearer", *CONDITIONAL, "worst_class", "conditional", "warnings"),
+    *(*NEIGHBOURHOODS, "nearer", *CONDITIONAL, "worst_class", "conditional", "warnings"),
     *(REAL + name for name in ("num", "inception_score", "inception_score_std", "fid", "kid", "kid_std")),
-    *(REAL + name for name in ("precision", "recall", "reason")),
+    *(REAL + name for name in (*NEIGHBOURHOODS, "reason")),
 ]
 MEANINGS = """what the scores mean:
   IS         Inception Score, more is better: how surely single samples are of one class, and how evenly the classes
@@ -35,6 +36,9 @@ MEANINGS = """what the scores mean:
   KID        less is better, about 0 the best: the like, by a kernel; its mean does not depend on how many samples.
   precision  more is better, 1 the most: the share of samples that lie among real images, so how real they look.
   recall     more is better, 1 the most: the share of real images that lie among samples, so how much is covered.
+  density    more is better, 1 is alike: how many real images' neighbourhoods hold a sample, of those expected.
+  coverage   more is better, 1 the most: the share of real images with a sample in their neighbourhood. Density
+             and it are less moved than precision and recall by single images that lie far from all others.
   nearer     0.5 is best: how often a sample lies nearer to a training image than an unseen image does; near 1 the
              samples are copies, near 0 they are unlike the data.
   class_accuracy  of a conditional generator; more is better, 1 the most: the share of samples that a classifier takes
@@ -67,7 +71,7 @@ def labels(groups: Iterable[Sequence[Result]]) -> list[str]:
 
 def flat(result: Result) -> dict[str, Any]:
     """A result's scores as a line of stats.jsonl has them, under the protocol's label."""
-    found: dict[str, Any] = {name: result[name] for name in ("fid", "precision", "recall") if name in result}
+    found: dict[str, Any] = {name: result[name] for name in ("fid", *NEIGHBOURHOODS) if name in result}
     means = {name: result[name]["mean"] for name in ("inception_score", "kid", *CONDITIONAL) if name in result}
     found |= {name: mean for name, mean in means.items() if mean is not None}
     return found | {"protocol": label(result["protocol"])}
@@ -98,8 +102,7 @@ def _scores(result: Result) -> Iterator[str]:
         parts.append(f"FID infinity {result['fid_infinity']['value']:z.2f} +- {result['fid_infinity']['std']:z.2f}")
     if "kid" in result:
         parts.append(f"KID {result['kid']['mean']:z.4f} +- {result['kid']['std']:z.4f}{_interval(result, 'kid')}")
-    if "precision" in result:
-        parts.append(f"precision {result['precision']:z.2f}, recall {result['recall']:z.2f}")
+    parts += [f"{name} {result[name]:z.2f}" for name in NEIGHBOURHOODS if name in result]
     drawn = "as given"
     if protocol["step"] is not None:
         drawn = f"drawn from {'the EMA of G' if protocol['ema'] else 'G'} at step {protocol['step']:,}"
@@ -124,7 +127,7 @@ def real_images(held_out: Mapping[str, Any]) -> str:
         return f"{what}: no scores, since {held_out.get('reason', 'they were not taken')}"
     parts = [f"IS {held_out['inception_score']['mean']:z.2f}", f"FID {held_out['fid']:z.2f}"]
     parts += [f"KID {held_out['kid']['mean']:z.4f}"] if "kid" in held_out else []
-    parts += [f"{name} {held_out[name]:z.2f}" for name in ("precision", "recall") if name in held_out]
+    parts += [f"{name} {held_out[name]:z.2f}" for name in NEIGHBOURHOODS if name in held_out]
     return f"{what}: {', '.join(parts)}" + (f" ({held_out['num']:,} of them)" if "num" in held_out else "")
 
 
@@ -181,7 +184,7 @@ def _row(result: Result) -> dict[str, Any]:
 
 def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
     """Scores of samples or of real images, as columns: those that there are."""
-    found = {name: scores[name] for name in ("fid", "precision", "recall") if name in scores}
+    found = {name: scores[name] for name in ("fid", *NEIGHBOURHOODS) if name in scores}
     for name in ("inception_score", "kid"):
         if name in scores:
             found |= {name: scores[name]["mean"], f"{name}_std": scores[name]["std"]}

@@ -15,14 +15,16 @@ from utils.errors import UserError, refuse_if
 from utils.files import check_target, write_text
 
 from .kept import Result, comparable, step_of
+from .manifold import SCORES as NEIGHBOURHOODS
 from .report import CONDITIONAL, csv_text, labels
 
 # What --resume may change is how and where a run goes on, and not what it is.
 VARIED = [name for name, f in FIELDS.items() if name != "seed" and not f.metadata["resumable"] and f.metadata["stored"]]
 NAMED = 4  # differing settings, at most, that stand in a row's name
 SCORES = {"inception_score": ("IS", 2, "more"), "fid": ("FID", 2, "less"), "kid": ("KID", 4, "less")}
-SCORES |= {name: (name, 2, "more") for name in ("precision", "recall")}
+SCORES |= {name: (name, 2, "more") for name in NEIGHBOURHOODS}
 SCORES |= {"class_accuracy": ("class accuracy", 3, "more"), "intra_fid": ("intra-FID", 2, "less")}
+LATER = {*CONDITIONAL, "density", "coverage"}  # which not every result has
 COLUMNS = ["configuration", "step", "n", *(name + end for name in SCORES for end in ("", "_std")), "protocol", "runs"]
 STARTS = {".csv": "configuration,", ".md": "<!-- scores, by evaluate.py", ".tex": "% scores, by evaluate.py"}
 
@@ -221,7 +223,7 @@ def _cells(found: Sequence[Row], escape: Callable[[str], str], plus_minus: str) 
 def _shown(found: Sequence[Row]) -> dict[str, tuple[str, int, str]]:
     """The entries of SCORES that stand in a table of these rows."""
     some = {name for row in found for name in row.scores}
-    return {name: entry for name, entry in SCORES.items() if name not in CONDITIONAL or name in some}
+    return {name: entry for name, entry in SCORES.items() if name not in LATER or name in some}
 
 
 def _as_md(found: Sequence[Row], said: Sequence[str]) -> str:

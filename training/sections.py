@@ -24,6 +24,7 @@ PANELS: dict[str, tuple[dict[str, str], bool]] = {
     "KID": ({"kid": "KID"}, False),
     "class accuracy": ({"class_accuracy": "class accuracy"}, False),
     "precision and recall": ({"precision": "precision", "recall": "recall"}, False),
+    "density and coverage": ({"density": "density", "coverage": "coverage"}, False),
     "seconds a step": ({"seconds_per_step": "seconds"}, False),
 }
 SCORES = {
@@ -32,6 +33,8 @@ SCORES = {
     "KID": ("kid", 4),
     "precision": ("precision", 2),
     "recall": ("recall", 2),
+    "density": ("density", 2),
+    "coverage": ("coverage", 2),
 }
 NEIGHBOURS_BYTES = 400_000
 # What to do about a warning, by words of it (evaluation/diagnostics.py).
@@ -76,11 +79,12 @@ def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
     if not results:
         return None
     ordered = sorted(results, key=lambda result: -(kept.step_of(result) or 0))
+    shown = {title: entry for title, entry in SCORES.items() if any(entry[0] in result for result in results)}
     rows = []
     for result in ordered:
         protocol, step = result["protocol"], kept.step_of(result)
         name = protocol["name"] + ("" if protocol.get("ema") is not False else ", G itself")
-        cells = [_number(result.get(key), digits) for key, digits in SCORES.values()]
+        cells = [_number(result.get(key), digits) for key, digits in shown.values()]
         nearer = result.get("memorisation", {}).get("nearer")
         rows.append([f"{step:,}" if step is not None else "-", name, *cells, _number(nearer, 2)])
     top = kept.headline(results)
@@ -91,7 +95,7 @@ def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
     lines += [f"{line[:1].upper()}{line[1:]}." for line in conditional.lines(top)]
     if held_out := top.get("held_out"):
         lines.append(f"For comparison, {real_images(held_out)}.")
-    return {"table": (["step", "protocol", *SCORES, "nearer"], rows), "lines": lines}
+    return {"table": (["step", "protocol", *shown, "nearer"], rows), "lines": lines}
 
 
 def classes(results: Sequence[kept.Result]) -> tuple[list[str], list[list[str]]] | None:

@@ -43,7 +43,9 @@ def test_the_real_images_themselves_have_perfect_scores_and_are_found_to_be_copi
     train = noise_images(300)
     (result,), _ = Evaluator(folder, train, CPU).evaluate(Given(train.images), FACTS, ("modern",))
     assert result["fid"] == pytest.approx(0, abs=1e-5)
-    assert (result["precision"], result["recall"]) == (1, 1)
+    assert (result["precision"], result["recall"], result["coverage"]) == (1, 1, 1)
+    assert result["density"] == pytest.approx(1, abs=0.01)
+    assert result["protocol"]["density_coverage_neighbours"] == 5
     assert result["memorisation"]["nearer"] > 0.95
     assert any("may copy" in sentence for sentence in result["warnings"])
 

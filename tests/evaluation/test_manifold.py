@@ -1,4 +1,6 @@
-"""Precision and recall: torch-fidelity's own values, ties included, from blocks of distances."""
+"""Neighbourhoods: torch-fidelity's own precision and recall, ties included, and Naeem's density and coverage."""
+
+import math
 
 import pytest
 import torch
@@ -11,8 +13,13 @@ def gaussian(count, dim, seed=0):
     return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
 
 
+def scores(samples, real):
+    return manifold.scores(samples, real, manifold.radii(samples, ""), manifold.radii(real, ""))
+
+
 def ours(samples, real):
-    return manifold.precision_recall(samples, real, manifold.radii(samples, ""), manifold.radii(real, ""))
+    found = scores(samples, real)
+    return {name: found[name] for name in ("precision", "recall")}
 
 
 def theirs(samples, real, **options):
@@ -76,3 +83,51 @@ def test_no_more_than_a_block_of_distances_is_made_at_once(monkeypatch):
     ours(gaussian(200, 4), gaussian(150, 4, seed=1))
     assert max(rows for rows, _ in shapes) == max(columns for _, columns in shapes) == 64
     assert len(shapes) == 4 * 4 + 3 * 3 + 2 * 4 * 3
+
+
+# ---- Density and coverage ------------------------------------------------------------------------------------------
+
+
+def plainly(samples, real, k):
+    """Density and coverage by the definition (Naeem et al. 2020, equations 3 and 5), image by image in float64."""
+    samples, real = samples.double().tolist(), real.double().tolist()
+    reach = [sorted(math.dist(x, other) for other in real)[k] for x in real]
+    within = [[math.dist(y, x) < r for x, r in zip(real, reach)] for y in samples]
+    density = sum(map(sum, within)) / (k * len(samples))
+    return {"density": density, "coverage": sum(map(any, zip(*within))) / len(real)}
+
+
+@pytest.mark.parametrize("make", [gaussian, whole_numbers])
+@pytest.mark.parametrize("counts", [(60, 60), (90, 40), (12, 70)])  # of samples and real images
+@pytest.mark.parametrize("block", [10_000, 16])
+def test_density_and_coverage_are_those_of_the_definition(make, counts, block, monkeypatch):
+    monkeypatch.setattr(manifold, "BLOCK", block)
+    samples, real = make(counts[0], 3, seed=1), make(counts[1], 3, seed=2)
+    found, expected = scores(samples, real), plainly(samples, real, 5)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert expected["coverage"] > 0 and expected["density"] > 0
+
+
+def test_density_and_coverage_of_a_line_by_hand():
+    real = torch.arange(10.0)[:, None]  # to the fifth neighbour: 5 from the ends, then 4, and 3 in the middle
+    assert manifold.radii(real, "")[:, 5].tolist() == [5, 4, 3, 3, 3, 3, 3, 3, 4, 5]
+    found = scores(torch.full((12, 1), -2.5), real)  # within 5 of image 0 and 4 of image 1, and of no other
+    assert (found["density"], found["coverage"]) == (pytest.approx(2 / 5), 0.2)
+    found = scores(
+        torch.tensor([[-5.0], [0.5]]).repeat(6, 1), real
+    )  # the first lies just on a border, which is outside
+    assert found["density"] == pytest.approx(4 / 5 / 2) and found["coverage"] == pytest.approx(0.4)
+
+
+def test_real_images_themselves_have_a_density_and_coverage_of_1_and_distant_samples_0():
+    real = gaussian(300, 8)
+    found = scores(real.clone(), real)
+    assert found["coverage"] == 1 and found["density"] == pytest.approx(1, abs=0.01)
+    assert [scores(real + 100, real)[name] for name in ("density", "coverage")] == [0, 0]
+    assert scores(0.01 * gaussian(300, 8, seed=3), gaussian(300, 8, seed=4))["density"] > 1  # all in the middle
+
+
+def test_one_mode_of_two_is_dense_and_covers_half():
+    first, second = gaussian(100, 2), gaussian(100, 2, seed=1) + 100
+    found = scores(first, torch.cat([first, second]))
+    assert found["coverage"] == 0.5 and found["density"] == pytest.approx(1, abs=0.05)  # borders are within rounding

@@ -29,6 +29,18 @@ def test_the_summary_of_several_protocols_says_once_what_they_share():
     assert text.index("FID 4.00") < text.index("modern:") < text.index("FID 6.00") < text.index("paper:")
 
 
+def test_density_and_coverage_stand_behind_recall_where_a_result_has_them(tmp_path):
+    found = result(1200, 4.0, density=0.875, coverage=0.625, held_out=REAL | {"density": 1.0, "coverage": 0.96875})
+    assert "precision 0.75, recall 0.50, density 0.88, coverage 0.62\n" in report.summary([found])
+    assert "recall 0.98, density 1.00, coverage 0.97 (299 of them)" in report.summary([found])
+    assert report.flat(found)["coverage"] == 0.625
+    (_, path), _ = report.write(tmp_path / "evaluation", [STEPS[0], found])
+    with open(path, newline="") as file:
+        old, new = csv.DictReader(file)
+    assert (old["density"], new["density"], new["coverage"]) == ("", "0.875", "0.625")
+    assert new["held_out_coverage"] == "0.96875"
+
+
 def test_a_warning_of_the_extractor_stands_in_the_summary():
     warned = result(1200, 4.0)
     warned["protocol"]["features_warning"] = "not the published weights"
@@ -104,7 +116,14 @@ def test_labels_say_what_differs_where_they_would_be_the_same():
 
 
 def test_every_score_is_explained_with_the_better_direction():
-    for name, better in (("IS", "more"), ("FID", "less"), ("KID", "less"), ("precision", "more"), ("recall", "more")):
+    for name, better in (
+        ("IS", "more"),
+        ("FID", "less"),
+        ("KID", "less"),
+        ("precision", "more"),
+        ("recall", "more"),
+        ("coverage", "more"),
+    ):
         (line,) = [line for line in report.MEANINGS.splitlines() if line.split()[:1] == [name]]
         assert f"{better} is better" in line
 
