@@ -240,7 +240,7 @@ def limited(arguments, folder):
     evaluator = Evaluator(config, images, device)
     source = Generated(state.scored, config.z_dim, config.seed, device)
     facts = {"step": state.step, "ema": True, "seed": config.seed}
-    (result,), _ = evaluator.evaluate(source, facts, ("modern",), 1000, quick=True)
+    (result,), _ = evaluator.evaluate(source, facts, ("modern",), 1000, quick=True, neighbours=False)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
         "images": len(images.images),

@@ -108,20 +108,29 @@ def diversity(samples: Tensor, training: Tensor) -> dict[str, float]:
     return {"distance_between_samples": medians[0], "distance_between_real": medians[1]}
 
 
-def class_shares(answers: Tensor, classifier: Classifier, classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The share of samples in each class by the classifier's logits (N, k), and of the real images it was tested on."""
-    counts = torch.bincount(answers.argmax(1), minlength=len(classes))
-    shares = (counts / len(answers)).tolist()
+def class_shares(answers: Tensor, classifier: Classifier, classes: Sequence[str]) -> dict[str, Any]:
+    """The share of samples in each class by the classifier's logits (N, k), and of the real images it was tested on.
+
+    And the classes that are missing: less than DROPPED of their share, where chance would hardly leave so few.
+    """
+    from scipy import stats
+
+    counts = torch.bincount(answers.argmax(1), minlength=len(classes)).tolist()
+    expected = classifier.examined["class_share"]
+    missing = [
+        name
+        for name, count, share in zip(classes, counts, expected)
+        if count < DROPPED * share * len(answers) and stats.binom.cdf(count, len(answers), share) < CHANCE
+    ]
     return {
-        "class_share": dict(zip(classes, shares)),
-        "class_share_real": dict(zip(classes, classifier.examined["class_share"])),
+        "class_share": dict(zip(classes, (count / len(answers) for count in counts))),
+        "class_share_real": dict(zip(classes, expected)),
+        "classes_missing": missing,
     }
 
 
-def warnings(result: dict[str, Any], drawn: int) -> list[str]:
-    """Sentences about what is wrong with a generator, from the entries of its result; drawn: the number of samples."""
-    from scipy import stats
-
+def warnings(result: dict[str, Any]) -> list[str]:
+    """Sentences about what is wrong with a generator, from the entries of its result."""
     found = []
     apart = result["diversity"]["distance_between_samples"], result["diversity"]["distance_between_real"]
     collapsed = apart[0] < COLLAPSED * apart[1]
@@ -130,14 +139,8 @@ def warnings(result: dict[str, Any], drawn: int) -> list[str]:
             f"the generator has collapsed: a sample is as near as {apart[0]:.2g} to the next, where real images are "
             f"{apart[1]:.2g} apart"
         )
-    dropped = [
-        name
-        for name, expected in result.get("class_share_real", {}).items()
-        if (share := result["class_share"][name]) < DROPPED * expected
-        and stats.binom.cdf(round(share * drawn), drawn, expected) < CHANCE
-    ]
-    if dropped:
-        found.append(f"the generator drops modes: hardly a sample of class {', '.join(dropped)}")
+    if missing := result.get("classes_missing"):
+        found.append(f"the generator drops modes: hardly a sample of class {', '.join(missing)}")
     memory = result["memorisation"]
     if memory["nearer"] > MEMORISING and not collapsed:
         found.append(

@@ -103,16 +103,17 @@ class Evaluator:
         num_samples: int | None = None,
         quick: bool = False,
         kid: bool = True,
+        neighbours: bool = True,
         bootstrap: int = 0,
         infinity: bool = False,
     ) -> tuple[Any, Any]:
         """Score a source's samples under each protocol.
 
         facts: what the protocol says of where they come from. num_samples: see metrics.sample_counts(). quick: leave
-        out what costs most and no curve needs: neighbourhoods, diagnostics. kid: whether KID is wanted. bootstrap:
-        resamples for the intervals of FID and KID; infinity: FID infinity too. Returns (results, neighbours): a dict
-        for each protocol as evaluation.json has it, and what plots.plot_neighbours() takes, or None; on ranks other
-        than 0, (None, None).
+        out what costs most and no curve needs: the diagnostics. kid, neighbours: whether KID is wanted, and precision,
+        recall, density and coverage. bootstrap: resamples for the intervals of FID and KID; infinity: FID infinity too.
+        Returns (results, nearest): a dict for each protocol as evaluation.json has it, and what plots.plot_neighbours()
+        takes, or None; on ranks other than 0, (None, None).
         """
         self.load()
         counts = self.counts(protocols, num_samples, source.count)
@@ -136,7 +137,7 @@ class Evaluator:
 
         (samples, logits), answers = found[:2], found[-1]
         with all_cores():
-            shared, neighbours = ({}, None) if quick else self.diagnose(source, samples, *compared)
+            shared, nearest = ({}, None) if quick else self.diagnose(source, samples, *compared)
             if self.classifier:
                 shared |= diagnostics.class_shares(answers, self.classifier, self.classes)
             asked = conditional.asked_of(source, drawn)
@@ -145,16 +146,16 @@ class Evaluator:
             results = []
             for name, (num_samples, is_samples) in counts.items():
                 inception_score = metrics.inception_score(logits[:is_samples], metrics.PROTOCOLS[name].shuffle)
-                parts = samples[:num_samples], references[name], None if quick else radii
+                parts = samples[:num_samples], references[name], radii if neighbours else None
                 measured = scores(*parts, kid, bootstrap, infinity)
                 result = {"inception_score": inception_score, **measured, **held.get(name, {}), **shared}
                 if not quick:
                     real = self.images(metrics.PROTOCOLS[name].split)
                     result |= conditional.within(asked, parts[0], references[name], real)
-                    result["warnings"] = diagnostics.warnings(result, drawn)
+                    result["warnings"] = diagnostics.warnings(result)
                 result["protocol"] = depends.protocol(self, name, counts[name]) | facts
                 results.append(result)
-        return results, neighbours
+        return results, nearest
 
     def counts(
         self, protocols: Iterable[str], num_samples: int | None, available: int | None

@@ -74,6 +74,8 @@ def flat(result: Result) -> dict[str, Any]:
     found: dict[str, Any] = {name: result[name] for name in ("fid", *NEIGHBOURHOODS) if name in result}
     means = {name: result[name]["mean"] for name in ("inception_score", "kid", *CONDITIONAL) if name in result}
     found |= {name: mean for name, mean in means.items() if mean is not None}
+    if "classes_missing" in result:
+        found["classes_missing"] = len(result["classes_missing"])
     return found | {"protocol": label(result["protocol"])}
 
 

@@ -36,11 +36,21 @@ def _layers(results: Sequence[Result]) -> tuple[list[tuple[int, Any]], list[tupl
     return layers, [(i, layer) for i, layer in layers if len(layer["singular_values"]) > 1]
 
 
+def ranks_used(results: Sequence[Result]) -> dict[str, float]:
+    """{method: how much of its rank D uses after training: stable rank over full rank, the mean over its matrices}."""
+    _, matrices = _layers(results)
+    found: dict[str, float] = {}
+    for method, audits in _final_audits(results).items():
+        spectra = [np.array(audit["layers"][i]["singular_values"]) for i, _ in matrices for audit in audits]
+        if shares := [stable_rank(values) / len(values) for values in spectra if values[0] > 0]:
+            found[method] = statistics.fmean(shares)
+    return found
+
+
 def singular_values(study: Study, results: Sequence[Result]) -> Figure:
     """The singular values of each layer's weight after training, relative to the largest (the paper's figure 3)."""
     _, matrices = _layers(results)
     figure, axes = panels(len(matrices), 2, 2.3, methods=study.methods)
-    shares: dict[str, list[float]] = {}
     for axis, (i, layer) in zip(axes, matrices):
         for method, audits in _final_audits(results).items():
             spectra = [np.array(audit["layers"][i]["singular_values"]) for audit in audits]
@@ -48,15 +58,12 @@ def singular_values(study: Study, results: Sequence[Result]) -> Figure:
             if len(found):
                 x, width = np.arange(1, found.shape[1] + 1), width_of(method)
                 axis.plot(x, found.mean(axis=0), color=COLOURS[method], linewidth=width, zorder=1 + width)
-                ranks = [stable_rank(values) / len(values) for values in found]
-                shares.setdefault(method, []).append(statistics.fmean(ranks))
         title = f"{layer['name']}: {layer['kind']}, {' x '.join(map(str, layer['weight']))}"
         axis.set_title(title, fontsize=10)
         axis.set(ylim=(0, 1.03), xlabel="number of the singular value", ylabel="relative to the largest")
     text = NO_AUDIT
-    if shares:
-        means = {method: statistics.fmean(values) for method, values in shares.items()}
-        words = extremes(means, "most for", "least for", lambda share: f"{share:.0%}")
+    if shares := ranks_used(results):
+        words = extremes(shares, "most for", "least for", lambda share: f"{share:.0%}")
         text = (
             f"How much of its rank D uses (stable rank over full rank, mean over these layers): {words}. The paper "
             "(section 3) expects few directions of weight clipping and weight norm."
@@ -145,6 +152,31 @@ def _on_dynamics(ends: dict[str, dict[str, float]]) -> str:
 
 
 # ---- The slope of D ------------------------------------------------------------------------------------------------
+
+
+def slope_over_training(study: Study, results: Sequence[Result]) -> Figure:
+    """The bound of D's slope and the steepest gradient seen, over training."""
+    groups = by(results, "method")
+    names = {"upper_bound": "bound of D's slope", "lower_bound": "steepest gradient seen"}
+    figure, axes = panels(len(names), 2, 2.5, over_training=True, methods=study.methods, sharex=True)
+    growth: dict[str, float] = {}
+    for axis, (name, words) in zip(axes, names.items()):
+        for (method,), group in groups.items():
+            steps, found = band(axis, group, functools.partial(_audited, name=name), COLOURS[method], width_of(method))
+            if name == "lower_bound" and len(steps) > 1:
+                growth[method] = float(np.exp(np.log(np.maximum(found[:, -1] / found[:, 0], 1e-12)).mean()))
+        axis.set_title(words, fontsize=10)
+        axis.set_yscale("log")
+    text = NO_AUDIT
+    if growth:
+        words = extremes(growth, "most for", "least for", lambda factor: f"{number(factor)} times")
+        text = f"By how much the steepest gradient grew from the first audit to the last: {words}."
+    return Figure("slope_over_training", f"D's slope over training, setting {shown_setting(study)}", figure, text)
+
+
+def _audited(result: Result, name: str) -> dict[int, float]:
+    """{step: a number of the audit}, where there is one."""
+    return {step: audit[name] for step, audit in result.audits.items() if audit[name] is not None}
 
 
 def lipschitz(study: Study, results: Sequence[Result]) -> Figure:

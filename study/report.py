@@ -8,12 +8,14 @@ from evaluation.lipschitz import table
 from training.rendering import embedded, render
 from utils.files import write_text
 
-from .discriminator import dynamics, lipschitz, singular_values, spectra_over_training
+from .claims import claims, rows
+from .discriminator import dynamics, lipschitz, singular_values, slope_over_training, spectra_over_training
 from .drawing import HERO, Figure, number, save_figure, shown_setting
 from .grid import METHODS, METRICS, SETTINGS, Study
 from .results import Result, means, tally, worst_cases
 from .samples import overview, samples, seconds
 from .scores import curves, scores
+from .stability import film, ranking, steadiness
 
 
 def make_report(study: Study, results: Sequence[Result]) -> Path:
@@ -24,6 +26,8 @@ def make_report(study: Study, results: Sequence[Result]) -> Path:
         "title": f"{study.name}: {study.question}",
         "introduction": _introduction(study, results),
         "summary": _summary(study, results),
+        "ranking": ranking(study, results),
+        "claims": list(rows(claims(study, results))),
         "figures": [_shown(drawn, folder) for drawn in figures(study, results)],
         "audits": list(_audits(study, results)),
         "unfinished": _unfinished(results),
@@ -40,14 +44,19 @@ def _shown(figure: Figure, folder: Path) -> dict[str, str]:
 
 def figures(study: Study, results: Sequence[Result]) -> Iterator[Figure]:
     """Draw all figures; yields them in the order of the report."""
-    for draw in (scores, curves):
-        for metric in study.metrics:
-            yield draw(study, results, metric)
+    for metric in study.metrics:
+        yield scores(study, results, metric)
+    for metric in study.metrics:
+        if any(result.values(metric) for result in results):  # the others are scored at the end alone
+            yield curves(study, results, metric)
+    yield steadiness(study, results)
     shown = [result for result in results if result.run.setting == shown_setting(study)]
     yield singular_values(study, shown)
     yield spectra_over_training(study, shown)
     yield dynamics(study, shown)
     yield lipschitz(study, results)
+    yield slope_over_training(study, shown)
+    yield film(study, results)
     yield samples(study, shown)
     yield overview(study, results)
     yield seconds(study, results)

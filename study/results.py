@@ -24,6 +24,7 @@ COLUMNS = [
     *("largest_sigma", "upper_bound", "lower_bound", "seconds", "seconds_per_step", "device", "threads"),
     *("commit", "warnings"),
 ]
+COLLAPSED = "the generator has collapsed"  # as diagnostics.warnings() says it
 LEVEL = 0.95  # of an interval
 AUDITED = {"layers", "upper_bound", "lower_bound"}  # what an audit has to hold, and each layer in it
 AUDITED_LAYER = {"name", "kind", "weight", "sigma_power_iteration", "sigma_svd", "operator_norm", "singular_values"}
@@ -57,6 +58,11 @@ class Result(NamedTuple):
     def best(self) -> dict[str, Any]:
         """The scores at the step with the lowest FID; {} where none was scored."""
         return min([*self.scored, *filter(None, [self.last])], key=lambda line: line["fid"], default={})
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether its last scores warn that the generator draws nearly one image."""
+        return any(COLLAPSED in words for words in (self.outcome.evaluation or {}).get("warnings", []))
 
     @property
     def final_audit(self) -> dict[str, Any] | None:

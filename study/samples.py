@@ -1,6 +1,7 @@
 """The figures of a study's samples and of the time of its steps (after Miyato et al. 2018, figure 10)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,16 +12,21 @@ from .drawing import COLOURS, HERO, WIDTH, Figure, extremes, name_of, name_rows,
 from .grid import Study
 from .results import Result, interval, tally
 
-COLLAPSED = "the generator has collapsed"  # as diagnostics.warnings() says it
 SAMPLES, OVERVIEW = 36, 9  # samples of a method's grid, and of a cell in the overview
 
 
-def images_of(result: Result, count: int) -> np.ndarray | None:
-    """The first samples of a run's last grid: (n, H, W[, C]) uint8; None where there is none that can be read."""
-    paths = sorted((result.run.run_dir / "samples").glob("step_*.png"), key=lambda path: int(path.stem.split("_")[1]))
+def grids_of(result: Result) -> dict[int, Path]:
+    """{step: the path of a run's grid of samples}, in the order of the steps."""
+    paths = (result.run.run_dir / "samples").glob("step_*.png")
+    return dict(sorted((int(path.stem.split("_")[1]), path) for path in paths))
+
+
+def images_of(result: Result, count: int, path: Path | None = None) -> np.ndarray | None:
+    """The first samples of a run's grid, (n, H, W[, C]) uint8, its last one by default; None where none can be read."""
+    path = path or next(reversed(grids_of(result).values()), None)
     try:
         conditional = result.run.config.conditional != "none"
-        return read_grid(paths[-1], named=conditional)[:count] if paths else None
+        return read_grid(path, named=conditional)[:count] if path else None
     except OSError:  # cut off
         return None
 
@@ -36,8 +42,9 @@ def _tile(images: np.ndarray, columns: int, gap: int) -> np.ndarray:
     return canvas
 
 
-def _show(axis: Axes, result: Result | None, count: int, columns: int) -> None:
-    images = images_of(result, count) if result else None
+def show(axis: Axes, result: Result | None, count: int, columns: int, path: Path | None = None) -> None:
+    """Draw the first samples of a run's grid, its last one by default, in so many columns."""
+    images = images_of(result, count, path) if result else None
     axis.set_xticks([])
     axis.set_yticks([])
     axis.grid(False)
@@ -55,7 +62,7 @@ def samples(study: Study, results: Sequence[Result]) -> Figure:
     figure, axes = panels(len(study.methods), 3, 2.45)
     for axis, method in zip(axes, study.methods):
         result = chosen.get(method)
-        _show(axis, result, SAMPLES, 6)
+        show(axis, result, SAMPLES, 6)
         score = f"\nFID {number(result.last['fid'])}" if result and result.last else ""
         axis.set_title(f"{name_of(method)}{score}", fontsize=10, fontweight="bold" if method == HERO else "normal")
     title = f"Samples of the same z, setting {shown_setting(study)}, seed {study.seeds[0]}"
@@ -73,7 +80,7 @@ def overview(study: Study, results: Sequence[Result]) -> Figure:
     figure, axes = pyplot().subplots(*shape, figsize=size, squeeze=False, layout="constrained")
     for row, method in zip(axes, study.methods):
         for axis, setting in zip(row, study.settings):
-            _show(axis, chosen.get((method, setting)), OVERVIEW, 3)
+            show(axis, chosen.get((method, setting)), OVERVIEW, 3)
         words = name_of(method).replace(" (", "\n(").replace(" + ", " +\n")
         row[0].set_ylabel(words, rotation=0, ha="right", va="center", fontsize=9)
     for axis, setting in zip(axes[0], study.settings):
@@ -84,10 +91,10 @@ def overview(study: Study, results: Sequence[Result]) -> Figure:
 
 def _on_overview(results: Sequence[Result]) -> str:
     """How many runs collapsed, and how many diverged."""
-    warned = [(r, (r.outcome.evaluation or {}).get("warnings", [])) for r in results if r.finished]
-    gone = [f"of {name_of(r.run.method)}" for r, warnings in warned if any(COLLAPSED in words for words in warnings)]
+    finished = [result for result in results if result.finished]
+    gone = [f"of {name_of(result.run.method)}" for result in finished if result.collapsed]
     diverged = [f"of {name_of(r.run.method)}" for r in results if r.outcome.state == "diverged"]
-    text = f"Of {len(warned)} runs that are finished, {len(gone)} collapsed to nearly one image"
+    text = f"Of {len(finished)} runs that are finished, {len(gone)} collapsed to nearly one image"
     text += f": {tally(gone)}. " if gone else ". "
     return text + (f"Diverged: {tally(diverged)}." if diverged else "None diverged to NaN or infinity.")
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PREVIEW = 100  # samples in a grid
 SHOWN = 20  # classes in the line of their counts
 ROWS = COLUMNS = 10  # of a conditional run's grid: classes at most, and samples of each
+OWN = "_of_G"  # behind the names of the scores of G itself, where those of its moving average stand beside them
 PROBED = 64  # real images, and samples, at which each line of the log measures D's gradient
 PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
 
@@ -157,20 +158,24 @@ def score(run: "Run") -> None:
     state, config, evaluator = run.state, run.config, run.evaluator
     assert evaluator is not None  # or it is not due
     check_weights(state)
-    source = Generated(state.scored, config.z_dim, config.seed, state.device, classes=state.classes)
-    facts = {"step": state.step, "ema": state.ema is not None, "seed": config.seed}
-    facts |= conditional.facts(config, state.classes)
-    try:
-        results, _ = evaluator.evaluate(
-            source, facts, config.protocol[:1], config.num_samples, quick=True, kid=config.eval_kid
-        )
-    except Stopped as stopped:  # while the classifier was trained; the run is saved after its next step
-        run.signals.stop = stopped.exit_code - 128
-        run.logger.say(str(stopped))
-        return
+    networks = {"": state.scored} | ({OWN: state.G} if config.eval_own and state.ema else {})
+    wanted = {"quick": True, "kid": config.eval_kid, "neighbours": config.eval_neighbours}
+    line: dict[str, Any] = {}
+    for name, G in networks.items():
+        source = Generated(G, config.z_dim, config.seed, state.device, classes=state.classes)
+        facts = {"step": state.step, "ema": G is not state.G, "seed": config.seed}
+        facts |= conditional.facts(config, state.classes)
+        try:
+            results, _ = evaluator.evaluate(source, facts, config.protocol[:1], config.num_samples, **wanted)
+        except Stopped as stopped:  # while the classifier was trained; the run is saved after its next step
+            run.signals.stop = stopped.exit_code - 128
+            run.logger.say(str(stopped))
+            return
+        if rank() == 0:
+            run.logger.say(f"step {state.step:,}{', G itself' * bool(name)}: {report.summary(results)}")
+            line |= {key + name * (key != "protocol"): value for key, value in report.flat(results[0]).items()}
     if rank() == 0:
-        run.logger.say(f"step {state.step:,}: {report.summary(results)}")
-        run.logger.write(state.step, report.flat(results[0]))
+        run.logger.write(state.step, line)
     run.show.update()
     run.start_clock()  # it is no part of a step's time
 

@@ -49,8 +49,8 @@ def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) ->
         ("mean logit of D", {"real_logits": "D(real)", "fake_logits": "D(fake)"}, "linear"),
         ("gradient norm", {"grad_norm_D": "D", "grad_norm_G": "G", "grad_norm_input": "D's input"}, "log"),
         ("accuracy of D", {"accuracy_D": "D"}, "linear"),
-        ("Inception Score", {"inception_score": "IS"}, "linear"),
-        ("FID", {"fid": "FID"}, "log"),
+        ("Inception Score", {"inception_score": "IS", "inception_score_of_G": "of G itself"}, "linear"),
+        ("FID", {"fid": "FID", "fid_of_G": "of G itself"}, "log"),
     ]
     panels = [panel for panel in panels if any(name in line for line in stats for name in panel[1])]
     if not panels:
@@ -63,13 +63,11 @@ def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) ->
         axis.remove()
     for axis, (label, series, scale) in zip(axes.flat, panels):
         for name, short in series.items():
-            points = [(line["step"], line[name]) for line in stats if line.get(name) is not None]
-            axis.plot(
-                *zip(*points) if points else ([], []), label=short, marker="o" if len(points) < 20 else None, ms=3
-            )
+            if points := [(line["step"], line[name]) for line in stats if line.get(name) is not None]:
+                axis.plot(*zip(*points), label=short, marker="o" if len(points) < 20 else None, ms=3)
         axis.set(xlabel="step (updates of G)", ylabel=label, yscale=scale)
         axis.grid(alpha=0.3)
-        if len(series) > 1:
+        if len(axis.lines) > 1:
             axis.legend(frameon=False)
     protocol = next((line["protocol"] for line in stats if "protocol" in line), None)
     figure.suptitle(f"{title}\nscores: {protocol}" if protocol else title)

@@ -19,12 +19,13 @@ PANELS: dict[str, tuple[dict[str, str], bool]] = {
     "gradient norm": ({"grad_norm_D": "D", "grad_norm_G": "G", "grad_norm_input": "D's input"}, True),
     "probability of augmentation": ({"augment_p": "p"}, False),
     "learning rate": ({"lr_G": "G", "lr_D": "D"}, False),
-    "Inception Score": ({"inception_score": "IS"}, False),
-    "FID": ({"fid": "FID"}, True),
-    "KID": ({"kid": "KID"}, False),
+    "Inception Score": ({"inception_score": "IS", "inception_score_of_G": "of G itself"}, False),
+    "FID": ({"fid": "FID", "fid_of_G": "of G itself"}, True),
+    "KID": ({"kid": "KID", "kid_of_G": "of G itself"}, False),
     "class accuracy": ({"class_accuracy": "class accuracy"}, False),
     "precision and recall": ({"precision": "precision", "recall": "recall"}, False),
     "density and coverage": ({"density": "density", "coverage": "coverage"}, False),
+    "classes missing": ({"classes_missing": "classes"}, False),
     "seconds a step": ({"seconds_per_step": "seconds"}, False),
 }
 SCORES = {

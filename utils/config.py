@@ -158,6 +158,8 @@ class Config:
     tensorboard: bool = setting(False, "also write the statistics for TensorBoard", resumable=True)
     eval_every: int = setting(0, "scores during training; 0: only after it", low=0, resumable=True)
     eval_kid: bool = setting(True, "KID among them, which takes longest on small images", resumable=True)
+    eval_neighbours: bool = setting(False, "precision, recall, density and coverage among them", resumable=True)
+    eval_own: bool = setting(False, "also of G's own weights, beside those of their moving average", resumable=True)
     audit_every: int = setting(
         0, "D's singular values, Lipschitz bound and steepest gradient to audits/; 0: never", low=0, resumable=True
     )

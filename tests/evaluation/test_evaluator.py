@@ -177,10 +177,16 @@ def test_the_protocol_holds_everything_that_a_score_depends_on(pixels, folder):
 
 def test_scores_during_training_leave_out_what_costs_most(pixels, folder):
     evaluator = Evaluator(folder, noise_images(150), CPU)
-    (result,), neighbours = evaluator.evaluate(Given(noise_images(120).images), FACTS, ("modern",), quick=True)
-    assert neighbours is None
+    source = Given(noise_images(120).images)
+    (result,), nearest = evaluator.evaluate(source, FACTS, ("modern",), quick=True, neighbours=False)
+    assert nearest is None
     assert not {"precision", "memorisation", "warnings"} & set(result)
     assert {"inception_score", "fid", "kid", "protocol"} <= set(result)
+    (asked,), _ = evaluator.evaluate(source, FACTS, ("modern",), quick=True, kid=False)
+    (whole,), _ = evaluator.evaluate(source, FACTS, ("modern",))
+    assert not {"kid", "memorisation", "warnings"} & set(asked)
+    names = ("fid", "precision", "recall", "density", "coverage")
+    assert [asked[name] for name in names] == [whole[name] for name in names]
 
 
 def test_intervals_and_fid_infinity_on_demand(pixels, folder):

@@ -89,7 +89,7 @@ def test_radii_of_samples_are_made_once_for_protocols_of_one_count_and_none_for_
     monkeypatch.setattr(manifold, "radii", lambda part, label: labels.append((label, len(part))) or radii(part, label))
     evaluator = Evaluator(folder_with_test, noise_images(40), CPU)
     source = Given(noise_images(40, seed=1).images)
-    evaluator.evaluate(source, FACTS, ("modern", "test"), quick=True)
+    evaluator.evaluate(source, FACTS, ("modern", "test"), quick=True, neighbours=False)
     assert labels == []
     evaluator.evaluate(source, FACTS, ("modern", "test"))
     (result, of_test), _ = evaluator.evaluate(source, FACTS, ("modern", "test"))

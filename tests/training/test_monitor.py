@@ -71,6 +71,20 @@ def test_scores_during_training_do_not_disturb_it(tmp_path, no_pictures, data_di
     assert all(line["protocol"].startswith("modern: 100 samples, 1,498 train images of digits") for line in scores)
 
 
+def test_g_itself_is_scored_beside_its_moving_average(tmp_path, no_pictures, data_dir):
+    flags = {"eval_every": 6, "eval_neighbours": True, "data_dir": data_dir}
+    train.train(start(tmp_path, "plain", ema_decay=0.0, **flags))
+    train.train(start(tmp_path, "averaged", ema_decay=0.5, eval_own=True, **flags))
+    plain, averaged = (
+        [line for line in read_stats(tmp_path / name) if "fid" in line] for name in ("plain", "averaged")
+    )
+    names = ("inception_score", "fid", "kid", "precision", "recall", "density", "coverage", "classes_missing")
+    for one, both in zip(plain, averaged, strict=True):  # a moving average does not change what is averaged
+        assert [one[name] for name in names] == [both[f"{name}_of_G"] for name in names]
+        assert not any(name.endswith("_of_G") for name in one)
+    assert averaged[-1]["fid"] != averaged[-1]["fid_of_G"]
+
+
 def test_a_nan_is_found_before_the_samples_are_scored(tmp_path, no_pictures, monkeypatch, data_dir):
     break_losses(monkeypatch, {3})
     with pytest.raises(Diverged, match="loss_D is not finite at step 3"):

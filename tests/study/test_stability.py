@@ -1,0 +1,160 @@
+"""Ranks, times to a FID and the share of unstable scores, of results whose story is known; the paper's claims."""
+
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from study_results import make_results, make_study
+
+from study.claims import claims
+from study.grid import Run
+from study.results import Result
+from study.runs import Outcome
+from study.stability import film, median_best, ranking, ranks, seconds_at, seconds_to, steadiness, unstable
+from utils import plots
+from utils.config import Config
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def make_result(fids, seconds=0.5, every=2):
+    """A run scored at each step from 1, whose steps take so long; its log has a line every so many steps."""
+    stats = [{"step": step, "fid": fid} for step, fid in enumerate(fids, 1)]
+    stats += [{"step": step, "seconds_per_step": seconds * step} for step in range(every, len(fids) + every, every)]
+    return Result(Run("none", "C", 0, {}, Config()), Outcome("finished", len(fids)), stats, {})
+
+
+def test_the_time_to_a_fid_is_that_of_training_up_to_it():
+    result = make_result([90, 50, 20, 30, 10])
+    assert seconds_at(result) == {2: 2 * 1.0, 4: 2 * 1.0 + 2 * 2.0, 6: 2 * 1.0 + 2 * 2.0 + 2 * 3.0}
+    assert seconds_to(result, 50) == 2.0
+    assert seconds_to(result, 25) == 6.0  # at step 3, which the line of step 4 is the first to time
+    assert seconds_to(result, 9) is None
+    assert seconds_to(result._replace(stats=[]), 9) is None
+
+
+@pytest.mark.parametrize(
+    ("fids", "share"), [([8, 4, 2], 0), ([2, 4, 4.1, 1, 3], 2 / 4), ([1, 3, 3, 3], 1), ([5], None), ([], None)]
+)
+def test_a_score_above_twice_the_best_so_far_is_unstable(fids, share):
+    assert unstable(make_result(fids)) == share
+
+
+def test_half_of_the_runs_reach_the_median_of_the_best():
+    assert median_best([make_result([9, best, 7]) for best in (1, 2, 6)]) == 2
+    assert median_best([]) is None
+
+
+def test_methods_are_ranked_by_their_worst_setting_and_behind_those_that_never_diverged(tmp_path):
+    study = make_study(tmp_path)
+    fids = {("none", "A"): 1, ("none", "C"): 80, ("spectral", "A"): 20, ("spectral", "C"): 30, ("wgan_gp", "C"): 60}
+    results = make_results(study, lambda method, setting: fids.get((method, setting), 5))
+    gone = next(i for i, result in enumerate(results) if result.run.method == "spectral_batch")
+    results[gone] = results[gone]._replace(outcome=Outcome("diverged", 2, "NaN"))
+    found = ranks(study, results, 20.0)
+    assert [rank.method for rank in found] == ["spectral", "wgan_gp", "none", "spectral_batch"]
+    assert [rank.diverged for rank in found] == [0, 0, 0, 1]
+    first = found[0]
+    assert first.worst.mean == pytest.approx(30 * (1.01 * 1.02) ** (1 / 3)) and first.worst.count == 3
+    assert first.median.mean == pytest.approx(25 * (1.01 * 1.02) ** (1 / 3))
+    assert found[3].worst.count == 2  # a seed that lacks a setting has no worst one
+    # The best FIDs, half of the last, are at step 2 of 0.01 s each; those of (none, C), (wgan_gp, C) never reach 20.
+    assert [(rank.seconds, rank.reached, rank.runs) for rank in found[:3]] == [(0.02, 6, 6), (0.01, 3, 6), (0.01, 3, 6)]
+    assert [rank.unstable for rank in found] == [0.0, 0.0, 0.0, 0.0]
+    table = ranking(study, results)
+    header, rows, heroes = table["table"]
+    assert header[:3] == ["method", "worst setting", "median setting"] and "G itself" not in header
+    assert rows[0][:2] == ["spectral norm", ("30.3", "29.6 to 31.1")] and heroes == [0]
+    assert "By the worst setting spectral norm is first (30.3); by the median one" in table["text"]
+
+
+def test_g_itself_stands_beside_its_moving_average(tmp_path):
+    study = make_study(tmp_path, methods=("none", "spectral"), settings=("C",), seeds=(0,))
+    results = make_results(study, lambda method, setting: 10)
+    factors = {"none": 3.0, "spectral": 1.5}
+    for result in results:
+        own = {step: value * factors[result.run.method] for step, value in result.values("fid")}
+        own[1] = 1.0  # so that all that follows is unstable
+        result.stats.extend({"step": step, "fid_of_G": value} for step, value in own.items())
+    found = {rank.method: rank for rank in ranks(study, results, None)}
+    assert {method: rank.own for method, rank in found.items()} == pytest.approx(factors)
+    assert "of G itself: 100% for every method" in steadiness(study, results).sentence
+    assert "G itself" in ranking(study, results)["table"][0]
+
+
+def test_a_strip_shows_each_step_and_says_who_was_best_early(tmp_path):
+    study = make_study(tmp_path, methods=("none", "spectral"), settings=("C",), seeds=(0,))
+    results = make_results(study, lambda method, setting: 10)
+    for result in results:
+        (result.run.run_dir / "samples").mkdir(parents=True)
+        for step in range(1, 10):
+            picture = plots.grid(torch.full((100, 1, 8, 8), 20 * step, dtype=torch.uint8))
+            picture.save(result.run.run_dir / f"samples/step_{step:06d}.png")
+    figure = film(study, results)
+    axes = [axis for axis in figure.drawn.axes if axis.images]
+    shown = [int(axis.images[0].get_array().min()) // 20 for axis in axes]
+    assert shown == [1, 2, 3, 5, 6, 7, 9] * 2
+    assert figure.sentence == (
+        "Of these 2 runs 2 had their best FID before the last fifth of training: nothing (step 2), spectral norm "
+        "(step 2)."
+    )
+
+
+# ---- The paper's claims --------------------------------------------------------------------------------------------
+
+
+def verdicts(study, results):
+    return {claim.words: (claim.holds, claim.figure) for claim in claims(study, results)}
+
+
+def test_the_claims_hold_where_the_figures_say_so(tmp_path):
+    study = make_study(tmp_path)
+    fids = {("spectral", "A"): 20, ("spectral", "C"): 22, ("none", "A"): 10, ("none", "C"): 90}
+    times = {"none": 0.01, "spectral": 0.012, "wgan_gp": 0.03}
+    made = make_results(study, lambda m, s: fids.get((m, s), 30 if s == "A" else 60), {"spectral": 1.0}, times)
+    found = verdicts(study, made)
+    assert found["It is robust over the optimizer's settings"] == (
+        True,
+        "its worst setting has a mean FID of 22.2, number 1 of 4",
+    )
+    assert found["It needs no tuning of the settings"] == (
+        True,
+        "setting C is 1.10 times its best one's FID, the others' 2.00 (median)",
+    )
+    # Of (1, 1/2) the stable rank is 1.25, of 2: the same for all methods here, so it is not more
+    assert found["D's singular values stay spread"] == (
+        False,
+        "the stable rank of D's weights is 62% of the full one; nothing 62%",
+    )
+    assert found["D's slope is bounded while it trains"][0]
+    assert found["It costs less than a gradient penalty"] == (
+        True,
+        "a step takes 1.20 times as long as without, with WGAN-GP's penalty 3.00 times",
+    )
+    assert found["It stabilizes training"] == (
+        False,
+        "0% of its scores are above twice the best one so far, the others' 0% (median)",
+    )
+
+
+def test_the_claims_fail_where_the_figures_say_so(tmp_path):
+    study = make_study(tmp_path)
+    results = make_results(study, lambda m, s: {"A": 9, "C": 99}[s] if m == "spectral" else 10, {"spectral": -1.0})
+    found = verdicts(study, results)
+    assert found["It is robust over the optimizer's settings"][0] is False
+    assert "number 4 of 4; nothing: 10.1" in found["It is robust over the optimizer's settings"][1]
+    assert found["It needs no tuning of the settings"][0] is False
+    assert "least for nothing, 1.00" in found["It needs no tuning of the settings"][1]
+    assert found["It costs less than a gradient penalty"][0] is False
+
+
+def test_a_study_without_spectral_norm_or_without_runs_says_nothing_of_it(tmp_path):
+    study = make_study(tmp_path, methods=("none", "wgan_gp"))
+    assert claims(study, make_results(study, lambda m, s: 10)) == []
+    whole = make_study(tmp_path)
+    bare = [r._replace(stats=[], audits={}, outcome=Outcome("missing")) for r in make_results(whole, lambda m, s: 10)]
+    assert claims(whole, bare) == []
+    assert ranking(whole, bare)["text"] == "No method is finished in all settings yet."
