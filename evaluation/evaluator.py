@@ -110,10 +110,10 @@ class Evaluator:
         """Score a source's samples under each protocol.
 
         facts: what the protocol says of where they come from. num_samples: see metrics.sample_counts(). quick: leave
-        out what costs most and no curve needs: the diagnostics. kid, neighbours: whether KID is wanted, and precision,
-        recall, density and coverage. bootstrap: resamples for the intervals of FID and KID; infinity: FID infinity too.
-        Returns (results, nearest): a dict for each protocol as evaluation.json has it, and what plots.plot_neighbours()
-        takes, or None; on ranks other than 0, (None, None).
+        out the diagnostics, which no curve needs. kid, neighbours: whether KID is wanted, and precision, recall,
+        density and coverage. bootstrap: resamples for the intervals of FID and KID; infinity: FID infinity too. Returns
+        (results, nearest): a dict for each protocol as evaluation.json has it, and what plots.plot_neighbours() takes,
+        or None; on ranks other than 0, (None, None).
         """
         self.load()
         counts = self.counts(protocols, num_samples, source.count)
@@ -127,7 +127,7 @@ class Evaluator:
         for known in filter(None, self.references.values()):
             known.logits = None  # as large as a part of the features, and of no more use
         networks = list(dict.fromkeys(filter(None, (self.extractor, self.classifier))))
-        drawn = max(max(pair) for pair in counts.values())
+        drawn = max(map(max, counts.values()))
         with explaining_memory(f"the features of {drawn:,} samples", "choose a smaller --num_samples"):
             found = extract(networks, source, drawn, self.device, "samples")
         if found is None:
@@ -145,13 +145,12 @@ class Evaluator:
             radii = functools.cache(lambda count: manifold.radii(samples[:count], "neighbours of samples"))
             results = []
             for name, (num_samples, is_samples) in counts.items():
-                inception_score = metrics.inception_score(logits[:is_samples], metrics.PROTOCOLS[name].shuffle)
+                protocol = metrics.PROTOCOLS[name]
                 parts = samples[:num_samples], references[name], radii if neighbours else None
-                measured = scores(*parts, kid, bootstrap, infinity)
-                result = {"inception_score": inception_score, **measured, **held.get(name, {}), **shared}
+                result = {"inception_score": metrics.inception_score(logits[:is_samples], protocol.shuffle)}
+                result |= scores(*parts, kid, bootstrap, infinity) | held.get(name, {}) | shared
                 if not quick:
-                    real = self.images(metrics.PROTOCOLS[name].split)
-                    result |= conditional.within(asked, parts[0], references[name], real)
+                    result |= conditional.within(asked, parts[0], references[name], self.images(protocol.split))
                     result["warnings"] = diagnostics.warnings(result)
                 result["protocol"] = depends.protocol(self, name, counts[name]) | facts
                 results.append(result)
