@@ -147,9 +147,7 @@ class Evaluator:
             for name, (num_samples, is_samples) in counts.items():
                 protocol = metrics.PROTOCOLS[name]
                 parts = samples[:num_samples], references[name], radii if neighbours else None
-                result: dict[str, Any] = {
-                    "inception_score": metrics.inception_score(logits[:is_samples], protocol.shuffle)
-                }
+                result: Any = {"inception_score": metrics.inception_score(logits[:is_samples], protocol.shuffle)}
                 result |= scores(*parts, kid, bootstrap, infinity) | held.get(name, {}) | shared
                 if not quick:
                     result |= conditional.within(asked, parts[0], references[name], self.images(protocol.split))
