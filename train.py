@@ -15,7 +15,7 @@ from datasets import Images, to_float
 from evaluation import Evaluator
 from losses import accuracy
 from models.spectral_norm import iteration
-from training import monitor, prepare
+from training import augmenting, monitor, prepare
 from training.objective import Batch, Objective
 from training.resume import roll_back
 from training.run import Run, opened
@@ -45,7 +45,7 @@ def discriminator_step(
     found = []
     for i, part in enumerate(batch.chunk(objective.accumulate)):
         with in_part(i, objective.accumulate, D, D):
-            judged = (part.real, part.real_labels), (part.fake, part.labels)
+            judged = (part.real, part.real_labels, part.real_drawn), (part.fake, part.labels, part.drawn)
             real, fake = objective.judge(D, *judged, precision=precision)
             loss = objective.d_loss(real.logits, fake.logits) + objective.acgan_weight_D * real.class_loss
             loss = loss + objective.penalty(D, part)
@@ -69,8 +69,9 @@ def generator_step(
     losses = []
     for i, part in enumerate(batch.chunk(objective.accumulate)):
         with in_part(i, objective.accumulate, G, G, D):
-            judged = (precision.call(G, part.z, part.labels), part.labels), (part.real, part.real_labels)
-            fake, *real = objective.judge(D, *judged, precision=precision)
+            samples = precision.call(G, part.z, part.labels), part.labels, part.drawn
+            reals = part.real, part.real_labels, part.real_drawn
+            fake, *real = objective.judge(D, samples, reals, precision=precision)
             loss = objective.g_loss(fake.logits, *(verdict.logits for verdict in real))
             loss = loss + objective.acgan_weight_G * fake.class_loss
             precision.backward(loss / objective.accumulate)
@@ -107,11 +108,14 @@ def step(state: State, config: Config) -> None:
         z = torch.randn(len(real), config.z_dim, **drawn)
         alpha = torch.rand(len(real), 1, 1, 1, **drawn)
         labels = state.batches.draw_labels(len(real), state.random)
-        batch = Batch(z, real, alpha, labels=labels, real_labels=real_labels).local()
-        found = discriminator_step(G, D, state.opt_D, batch, state.objective, state.precision["D"])
+        batch = Batch(z, real, alpha, labels=labels, real_labels=real_labels)
+        batch = batch._replace(drawn=augmenting.draw(state, len(z)), real_drawn=augmenting.draw(state, len(real)))
+        found = discriminator_step(G, D, state.opt_D, batch.local(), state.objective, state.precision["D"])
+        augmenting.adapt(state, config, *found[1:])
     z = torch.randn(config.batch_size_G or config.batch_size, config.z_dim, **drawn)
-    batch = Batch(z, labels=state.batches.draw_labels(len(z), state.random)).local()
-    loss_G = generator_step(G, state.D, state.opt_G, batch, state.objective, state.precision["G"])
+    batch = Batch(z, labels=state.batches.draw_labels(len(z), state.random))
+    batch = batch._replace(drawn=augmenting.draw(state, len(z)))
+    loss_G = generator_step(G, state.D, state.opt_G, batch.local(), state.objective, state.precision["G"])
     state.step += 1
     if state.ema:
         state.ema.update(state.G, state.step)

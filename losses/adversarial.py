@@ -46,13 +46,18 @@ def lsgan_g(fake_logits: Tensor) -> Tensor:
 BOUNDARIES = {"bce": 0.0, "hinge": 0.0, "lsgan": 0.5}
 
 
+def boundary(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor | float:
+    """The logit between real and fake: of the loss or, where only differences count, the middle of the two means."""
+    return BOUNDARIES.get(loss, (real_logits.mean() + fake_logits.mean()) / 2)
+
+
 def accuracy(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """The share of images that D's logits (N, 1) put on their side of the loss's boundary; on it counts half. A scalar.
 
     Under wasserstein, where only differences count, the boundary is the middle between the two means given.
     """
-    boundary = BOUNDARIES.get(loss, (real_logits.mean() + fake_logits.mean()) / 2)
-    return 0.5 + ((real_logits - boundary).sign().mean() - (fake_logits - boundary).sign().mean()) / 4
+    middle = boundary(loss, real_logits, fake_logits)
+    return 0.5 + ((real_logits - middle).sign().mean() - (fake_logits - middle).sign().mean()) / 4
 
 
 LOSSES = {

@@ -63,6 +63,7 @@ def log(run: "Run") -> dict[str, float]:
         "grad_norm_input": steepness(state, run.z[: min(PROBED, config.batch_size // config.accumulate)]),
         "lr_G": state.opt_G.param_groups[0]["lr"],
         "lr_D": state.opt_D.param_groups[0]["lr"],
+        **({"augment_p": state.augment_p.item()} if state.adaptive else {}),
         "seconds_per_step": seconds,
     }
     run.logger.write(state.step, line)
@@ -211,6 +212,8 @@ def announce(run: "Run", images: Images, changes: Iterable[str], taken: Iterable
     parts = "".join(f", {what} {value}" for what, value in _parts(config))
     logger.say(f"networks    {config.model}{parts}: G {count['G']:,} parameters, D {count['D']:,} with d_norm {norm}")
     logger.say(f"training    {config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {where}")
+    if state.objective.augment:
+        logger.say(f"augmented   what D sees: {', '.join(config.augment)}, with probability {config.augment_p}")
     size = disk_use(state, config.keep) / 2**20
     logger.say(
         f"run         {run.run_dir}: up to {size:,.0f} MiB of checkpoints (--keep {config.keep}), beside pictures"

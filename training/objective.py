@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from losses import LOSSES, REGULARIZERS, Regularizer, class_cross_entropy
+from models.augmentation import Augmented, augment
 from models.spectral_norm import iteration
 from utils.config import Config
 from utils.distributed import local
@@ -19,7 +20,8 @@ class Batch(NamedTuple):
 
     z: latents (N, z_dim). real: images (N, C, H, W) in [-1, 1]. alpha (N, 1, 1, 1) in [0, 1]: where the gradient
     penalty looks, between real and fake. fake: samples of these z, which D's update draws itself. labels: the classes
-    of z, and so of fake, and real_labels those of real: (N,) int64, of conditional networks.
+    of z, and so of fake, and real_labels those of real: (N,) int64, of conditional networks. drawn and real_drawn: how
+    fake and real are augmented, of models.augmentation.draw().
     """
 
     z: Tensor
@@ -28,6 +30,8 @@ class Batch(NamedTuple):
     fake: Tensor | None = None
     labels: Tensor | None = None
     real_labels: Tensor | None = None
+    drawn: Tensor | None = None
+    real_drawn: Tensor | None = None
 
     def local(self) -> "Batch":
         """This rank's share of a global batch."""
@@ -55,7 +59,8 @@ class Objective:
     power iteration an update as in the paper's algorithm 1; batch norm in D needs one for each. accumulate: parts, of
     one size, in which a batch is computed; u and v move in the first alone, and batch norm takes each part's own
     statistics. classifies: D tells the classes apart, as acgan's does; acgan_weight_D and acgan_weight_G are what the
-    cross-entropy of real images counts in D's loss, and that of samples in G's.
+    cross-entropy of real images counts in D's loss, and that of samples in G's. augment: names of AUGMENTATIONS,
+    through which D sees all images.
     """
 
     d_loss: Callable[..., Tensor]
@@ -66,6 +71,7 @@ class Objective:
     classifies: bool = False
     acgan_weight_D: float = 1.0
     acgan_weight_G: float = 1.0
+    augment: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Config) -> "Objective":
@@ -80,14 +86,15 @@ class Objective:
             classifies=config.conditional == "acgan",
             acgan_weight_D=config.acgan_weight_D,
             acgan_weight_G=config.acgan_weight_G,
+            augment=tuple(name for name in config.augment if name != "none"),
         )
 
-    def judge(self, D: nn.Module, *batches: tuple[Any, Any], precision: Precision = FULL) -> list[Verdict]:
-        """D's verdict on each of these batches, (images (N, C, H, W), their labels or None); none where images is None.
+    def judge(self, D: nn.Module, *batches: tuple[Any, ...], precision: Precision = FULL) -> list[Verdict]:
+        """D's verdict on each of these batches, (images (N, C, H, W), labels or None); none where images is None.
 
-        labels: the classes that conditional networks were asked for.
+        labels: the classes that conditional networks were asked for. A third entry is how the images are augmented.
         """
-        seen = [batch for batch in batches if batch[0] is not None]
+        seen = [(self._augmented(images, *drawn), labels) for images, labels, *drawn in batches if images is not None]
         outputs: Iterable[tuple[Tensor, ...]]
         if self.joint and len(seen) > 1:
             sizes = [len(images) for images, _ in seen]
@@ -100,16 +107,26 @@ class Objective:
             for (logits, *rest), (_, labels) in zip(outputs, seen)
         ]
 
+    def _augmented(self, images: Tensor, drawn: Tensor | None = None) -> Tensor:
+        return images if drawn is None else augment(images, self.augment, drawn)
+
     def _outputs(self, D: nn.Module, *seen: Tensor | None, precision: Precision) -> tuple[Tensor, ...]:
         """D's logits of images and labels, and its class logits where it classifies."""
         return precision.call(D, *seen, classify=True) if self.classifies else (precision.call(D, *seen),)
 
     def penalty(self, D: nn.Module, batch: Batch) -> Tensor | float:
-        """What the regularizers add to D's loss, in full precision."""
+        """What the regularizers add to D's loss, in full precision.
+
+        Augmentation is part of D then: the gradient is that with respect to the image before it, as StyleGAN2-ADA's R1
+        (Karras et al. 2020) and R3GAN's are, and so of all that the loss goes through. Penalties on images other than
+        the real ones augment each as the real one in its place.
+        """
         penalties = [(found.penalty, weight) for found, weight in self.regularizers if found.penalty]
         if not penalties:
             return 0.0
         seen = (batch.real, batch.fake, batch.alpha, batch.real_labels)
+        if batch.real_drawn is not None:
+            D = Augmented(D, self.augment, batch.real_drawn)
         with iteration(D, False):  # their forwards are of the same update
             return sum(weight * penalty(D, *seen) for penalty, weight in penalties)
 

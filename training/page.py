@@ -91,13 +91,21 @@ def _classes(config: Config) -> str:
     return f" of the class that is asked for ({config.conditional})" if config.conditional != "none" else ""
 
 
+def _augmented(config: Config) -> str:
+    """What D sees images through, in words of a sentence."""
+    if config.augment == ("none",):
+        return ""
+    return f" that sees all images through {', '.join(config.augment)} (p {config.augment_p})"
+
+
 def sentence(config: Config) -> str:
     """What is trained, in one sentence."""
     colour = "grey" if config.channels == 1 else "colour"
     return (
         f"A {config.model} generator learns to draw {config.dataset}, {colour} images of {config.image_size} x "
-        f"{config.image_size} pixels{_classes(config)}, against a discriminator with {_norms(config)}, by the "
-        f"{config.loss} loss: {config.total_steps:,} updates of G, each after {config.n_dis} of D."
+        f"{config.image_size} pixels{_classes(config)}, against a discriminator with {_norms(config)}"
+        f"{_augmented(config)}, by the {config.loss} loss: {config.total_steps:,} updates of G, each after "
+        f"{config.n_dis} of D."
     )
 
 

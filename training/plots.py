@@ -49,6 +49,7 @@ def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) ->
         ("mean logit of D", {"real_logits": "D(real)", "fake_logits": "D(fake)"}, "linear"),
         ("gradient norm", {"grad_norm_D": "D", "grad_norm_G": "G", "grad_norm_input": "D's input"}, "log"),
         ("accuracy of D", {"accuracy_D": "D"}, "linear"),
+        ("probability of augmentation", {"augment_p": "p"}, "linear"),
         ("Inception Score", {"inception_score": "IS", "inception_score_of_G": "of G itself"}, "linear"),
         ("FID", {"fid": "FID", "fid_of_G": "of G itself"}, "log"),
     ]

@@ -48,6 +48,10 @@ class State:
         if config.compile and device.type == "cuda":
             self.G.compile()
             self.D.compile()
+        # How likely each augmentation is: of the settings, or ADA's, which moves and is never waited for
+        self.adaptive = config.augment_p == "adaptive"
+        p = 0.0 if self.adaptive else float(config.augment_p)
+        self.augment_p = torch.tensor(p, dtype=torch.float64, device=device)
         self.step = self.rollbacks = 0
         # The STATISTICS of the steps since the last line of the log: of this rank, and of all
         self.pending: list[Tensor] = []
@@ -85,6 +89,7 @@ class State:
             "data": {**self.batches.state_dict(), "sha256": self.data_sha256},
             "pending": torch.stack(self.averaged) if self.averaged else None,
             "rollbacks": self.rollbacks,
+            "augment_p": self.augment_p if self.adaptive else None,
             **checkpoint.stored_classes(self.classes),
         }
 
@@ -108,7 +113,7 @@ class State:
         for name, optimizer in (("opt_G", self.opt_G), ("opt_D", self.opt_D)):
             with checkpoint.fitting(path, f"optimizer of {name[-1]}"):
                 _load_optimizer(optimizer, content[name])
-        with checkpoint.fitting(path, "random state, data order or scaler"):
+        with checkpoint.fitting(path, "random state, data order, scaler or augmentation"):
             if content["random"].shape == self.random.get_state().shape:
                 self.random.set_state(content["random"])
             else:
@@ -127,6 +132,10 @@ class State:
             rollbacks = content.get("rollbacks", 0)
             if type(rollbacks) is not int or rollbacks < 0:
                 raise ValueError(f"rollbacks {short(rollbacks)}")
+            p = content["augment_p"].double() if self.adaptive else self.augment_p
+            if p.shape or not 0 <= p <= 1:
+                raise ValueError(f"augment_p {short(p)}")
+        self.augment_p = p.to(self.device)
         self.step, self.rollbacks, self.pending, self.averaged = content["step"], rollbacks, [], rows
         return notes
 

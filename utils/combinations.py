@@ -43,6 +43,17 @@ def check_combinations(config: Config) -> None:
     refuse_if(weighed and config.conditional != "acgan", f"{' and '.join(weighed)}: for --conditional acgan alone")
     unused = config.regularizer_weight is not None and config.regularizer == "none"
     refuse_if(unused, "regularizer_weight needs a regularizer")
+    check_augmentation(config)
+
+
+def check_augmentation(config: Config) -> None:
+    """Raise UserError where what is said of the augmentation contradicts itself."""
+    names = to_flag(config.augment)
+    refuse_if("none" in config.augment and len(config.augment) > 1, f"augment {names}: none stands alone")
+    twice = len(set(config.augment)) < len(config.augment)
+    refuse_if(twice, f"augment {names}: name each once, since a second time would only widen its range")
+    unused = config.augment == ("none",) and config.augment_p != FIELDS["augment_p"].default
+    refuse_if(unused, "augment_p needs an augmentation: --augment color translation cutout, or one of them")
 
 
 def warnings(config: Config, cuda: bool) -> Iterator[str]:

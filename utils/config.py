@@ -23,11 +23,12 @@ def setting(
     resumable: bool = False,
     stored: bool = True,
     path: bool = False,
+    words: tuple[str, ...] = (),
 ) -> Any:
     """A field of Config. low and high include the bound, above and below exclude it; they hold for each of a tuple.
 
     resumable: --resume may change it. stored: it says what a run is; the others say where, and stay out of config.yaml.
-    path: of a file or folder, where ~ stands for the user's home.
+    path: of a file or folder, where ~ stands for the user's home. words: what it may be in place of a number.
     """
     return field(default=default, metadata={key: value for key, value in locals().items() if key != "default"})
 
@@ -104,6 +105,22 @@ class Config:
     )
     regularizer_weight: float | None = setting(
         None, "its factor; for weight_clipping, the bound (default: the literature's)", above=0
+    )
+
+    augment: tuple[str, ...] = setting(
+        ("none",),
+        "what D sees all images through, real and generated, one or more (DiffAugment): color changes brightness, "
+        "saturation and contrast, translation moves by up to an eighth, cutout blanks a square of half the side",
+        choices=("none", "color", "translation", "cutout"),
+    )
+    augment_p: float | str = setting(
+        1.0,
+        "how likely each of its transforms is for an image: a number, or adaptive, from 0 on by ADA's rule, after each "
+        "of D's updates towards a mean sign of D of 0.6 on real images; the sign is that of the logit less the loss's "
+        "boundary (0.5 for lsgan, the middle between real and generated where only differences count, else 0)",
+        low=0,
+        high=1,
+        words=("adaptive",),
     )
 
     # How it is trained
@@ -222,8 +239,13 @@ def to_yaml(config: Config) -> str:
 
 
 def default_run_dir(config: Config) -> Path:
-    """runs/DATASET_MODEL_LOSS_NORM_seedK, with the regularizer and how it is conditional beside the norm."""
-    norm = "-".join([*config.d_norm, *(name for name in (config.regularizer, config.conditional) if name != "none")])
+    """runs/DATASET_MODEL_LOSS_NORM_seedK, with regularizer, augmentation and how it is conditional beside the norm."""
+    norm = "-".join(
+        [
+            *config.d_norm,
+            *(name for name in (config.regularizer, config.conditional, *config.augment) if name != "none"),
+        ]
+    )
     return Path("runs") / f"{config.dataset}_{config.model}_{config.loss}_{norm}_seed{config.seed}"
 
 

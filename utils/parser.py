@@ -6,7 +6,7 @@ Imports no torch, so that --help and a mistyped flag answer at once.
 import argparse
 import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from .config import FIELDS, to_flag
@@ -29,6 +29,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, None if own_rank() else f"error: {message} (--help lists every flag)\n")
 
 
+def reader(kind: Callable[[str], Any], words: Sequence[str]) -> Callable[[str], Any]:
+    """The type of a flag that may be one of these words in the place of a `kind`."""
+    if not words:
+        return kind
+
+    def read(text: str) -> Any:
+        return text if text in words else kind(text)
+
+    read.__name__ = " or ".join([kind.__name__, *words])  # of argparse's message
+    return read
+
+
 def add_settings(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
     """Add a flag for each of these settings of Config. A flag that is not given is None in the namespace."""
     for name in names:
@@ -41,7 +53,7 @@ def add_settings(parser: argparse._ActionsContainer, names: Iterable[str]) -> No
             continue
         parser.add_argument(
             f"--{name}",
-            type=kind,
+            type=reader(kind, f.metadata["words"]),
             nargs=count or "+" if count is not None else None,
             choices=f.metadata["choices"],
             metavar=None if f.metadata["choices"] else name.upper(),

@@ -28,7 +28,8 @@ def element_type(name: str) -> tuple[Any, bool, int | None]:
     """Returns (scalar type, optional, count): how many values the field takes; 0 for any number, None for a scalar."""
     kind = TYPES[name]
     if isinstance(kind, types.UnionType):
-        return typing.get_args(kind)[0], True, None
+        args = typing.get_args(kind)
+        return args[0], types.NoneType in args, None
     if typing.get_origin(kind) is tuple:
         args = typing.get_args(kind)
         return args[0], False, 0 if args[-1] is Ellipsis else len(args)
@@ -62,11 +63,13 @@ def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
     meta = FIELDS[name].metadata
     if kind is float and type(value) is int:
         value = float(value) if abs(value) < 2**1000 else float("inf")
+    if value in meta["words"]:
+        return value
     if type(value) is not kind:
-        hint = ""
+        hint, wanted = "", " or ".join([ARTICLES[kind], *meta["words"]])
         if isinstance(value, str) and kind in (int, float):
             hint = " (YAML reads 2e-4 as text; write 2.0e-4 or 0.0002)" if _is_number(value) else ""
-        raise ValueError(f"{name} must be {ARTICLES[kind]}, not {short(value)}{hint}")
+        raise ValueError(f"{name} must be {wanted}, not {short(value)}{hint}")
     if meta["choices"] and value not in meta["choices"]:
         close = difflib.get_close_matches(str(value)[:100], map(str, meta["choices"]), 1)
         hint = f"; did you mean {close[0]}?" if close else ""

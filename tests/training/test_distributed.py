@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from helpers import SMALL, assert_same_end, logged
+from helpers import SMALL, assert_same, assert_same_end, logged
 
 from utils.distributed import check_shares
 from utils.errors import UserError
@@ -89,6 +89,17 @@ SETTINGS = {
     "dcgan": {"model": "dcgan"},
     "dcgan, batch norm in D": {"model": "dcgan", "d_norm": ("spectral", "batch"), "loss": "bce"},
     "resnet, gradient penalty": {"model": "resnet", "d_norm": ("layer",), "regularizer": "gradient_penalty"},
+    "dcgan, augmented adaptively": {
+        "augment": ("color", "translation", "cutout"),
+        "augment_p": "adaptive",
+        "regularizer": "r1",
+    },
+    "mlp, augmented, p by the middle": {
+        "model": "mlp",
+        "loss": "wasserstein",
+        "augment": ("cutout", "color"),
+        "augment_p": "adaptive",
+    },
     "mlp, spectral norm in G": {"model": "mlp", "g_sn": True, "loss": "wasserstein", "n_dis": 2},
 }
 
@@ -116,6 +127,7 @@ def test_two_ranks_make_the_updates_of_one(ended, name):
     columns = slice(4) if SETTINGS[name].get("loss") == "wasserstein" else slice(None)
     shared_history, history = shared["history"][:, columns], alone["history"][:, columns]
     torch.testing.assert_close(shared_history, history, rtol=1e-9, atol=1e-9)
+    assert_same(shared["augment_p"], alone["augment_p"], "augment_p")
     for network in ("G", "D", "ema"):
         assert alone[network].keys() == shared[network].keys()
         for key, value in alone[network].items():

@@ -30,6 +30,10 @@ from utils.settings import resolve
         ({"model": "mlp", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
         ({"compile": True, "regularizer": "r1"}, "compile makes no sense with r1: torch.compile cannot differentiate"),
         ({"regularizer_weight": 1.0}, "regularizer_weight needs a regularizer"),
+        ({"augment": ("none", "color")}, "augment none color: none stands alone"),
+        ({"augment": ("color", "cutout", "color")}, "augment color cutout color: name each once"),
+        ({"augment_p": "adaptive"}, "augment_p needs an augmentation: --augment color"),
+        ({"augment_p": 0.5}, "augment_p needs an augmentation: --augment color"),
     ],
 )
 def test_a_senseless_combination_is_refused_with_its_reason(presets, flags, reason):
@@ -44,6 +48,8 @@ SENSIBLE = [
     *({"regularizer": "orthonormal", "d_norm": (norm,)} for norm in ("none", "batch", "spectral")),
     *({"d_norm": pair} for pair in itertools.product(("spectral", "weight"), ("batch", "layer"))),
     {"model": "dcgan", "arch_variant": "paper"},
+    {"augment": ("cutout", "color"), "augment_p": "adaptive"},
+    {"augment": ("translation",), "augment_p": 0.0},
     {"regularizer": "gradient_penalty", "d_norm": ("none",), "regularizer_weight": 5.0},
 ]
 
