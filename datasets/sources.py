@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.config import Config
+from utils.config import STACKED, Config
 from utils.console import announced
 from utils.distributed import say_once
 from utils.errors import UserError, explaining_memory, memory_ran_out
@@ -20,6 +20,7 @@ from . import listing
 from .cache import Say
 from .images import Images, fit
 from .pictures import load_pictures
+from .stacked import of_digits, stack
 from .stl10 import load_stl10
 
 DIGITS_TEST_EVERY = 6  # of scikit-learn's 1,797 digits every sixth is held out: 1,498 to train, 299 to test
@@ -123,6 +124,10 @@ def load_split(config: Config, split: str = "train", say: Say = say_first) -> Im
     with explaining_memory(f"the images of {config.dataset}", "choose a smaller --image_size, or fewer images"):
         if config.dataset == "folder":
             return load_pictures(config, split, say)
+        if config.dataset in STACKED:
+            digits = load_split(of_digits(config), split, say)
+            with announced(f"stacking the digits of {config.dataset}"):
+                return stack(digits, split)
         source = SOURCES[config.dataset]
         try:
             with _download_timeout():

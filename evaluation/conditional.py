@@ -16,6 +16,7 @@ from utils.console import progress
 
 from . import metrics
 from .features import Classifier
+from .modes import StackedClassifier
 from .reference import Reference, fid_statistics
 from .sampling import Source
 
@@ -42,7 +43,7 @@ def asked_of(source: Source, count: int) -> Asked | None:
 
 
 def accuracy(
-    asked: Asked | None, answers: Tensor, classifier: Classifier | None, known: Sequence[str]
+    asked: Asked | None, answers: Tensor, classifier: Classifier | StackedClassifier | None, known: Sequence[str]
 ) -> dict[str, Any]:
     """{class_accuracy: how many samples the classifier puts into the class that was asked for}; {} where none was.
 

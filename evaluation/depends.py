@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 from typing import TYPE_CHECKING, Any
 
-from . import manifold, metrics
+from . import manifold, metrics, modes
 from .sampling import Given, Source
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def protocol(evaluator: "Evaluator", name: str, counts: tuple[int, int]) -> dict
         "kid_subset_size": metrics.kid_subset_size(num_samples, num_real),
         "precision_recall_neighbours": manifold.NEIGHBOURS,
         "density_coverage_neighbours": manifold.FARTHEST,
+        **modes.facts(evaluator.frequencies),
         "features": extractor.name,
         "features_sha256": extractor.sha256,
         "features_dimension": reference.features.size(1) if reference else None,
@@ -52,11 +53,15 @@ def protocol(evaluator: "Evaluator", name: str, counts: tuple[int, int]) -> dict
 
 
 def in_order(
-    source: Source, facts: dict[str, Any], counts: dict[str, tuple[int, int]]
+    source: Source, facts: dict[str, Any], counts: dict[str, tuple[int, int]], looked: int
 ) -> tuple[Source, dict[str, Any]]:
-    """The source and its facts; images that exist in a random order, where a part of them is to be like the whole."""
+    """The source and its facts; images that exist in a random order, where a part of them is to be like the whole.
+
+    counts: of each protocol; looked: how many of them are looked at in all.
+    """
     if not (isinstance(source, Given) and source.count):
         return source, facts
     whole = source.count, source.count
-    part = any(pair != whole or not metrics.PROTOCOLS[name].shuffle for name, pair in counts.items())
+    part = looked < source.count
+    part |= any(pair != whole or not metrics.PROTOCOLS[name].shuffle for name, pair in counts.items())
     return source.shuffled() if part else source, facts | {"samples_shuffled": part}

@@ -13,6 +13,7 @@ from torch import Tensor
 from utils.console import progress
 
 from .features import Classifier
+from .modes import StackedClassifier
 
 QUERIES = 5000  # images whose nearest neighbours are sought, at most: the cost grows with it
 CHUNK = 1000  # queries compared at once, to bound the memory
@@ -23,6 +24,7 @@ MEMORISING = 0.65  # samples nearer to the training images than unseen ones, as 
 COLLAPSED = 0.25  # distance between samples, of that between real images
 DROPPED, CHANCE = 0.25, 1e-4  # a class's share, of its real share; and how improbable so few must be
 LOW_RECALL = 0.1
+FEW_MODES = 0.9  # of the combinations of stacked digits, of which real images have all
 
 
 class Neighbours(NamedTuple):
@@ -108,7 +110,7 @@ def diversity(samples: Tensor, training: Tensor) -> dict[str, float]:
     return {"distance_between_samples": medians[0], "distance_between_real": medians[1]}
 
 
-def class_shares(answers: Tensor, classifier: Classifier, classes: Sequence[str]) -> dict[str, Any]:
+def class_shares(answers: Tensor, classifier: Classifier | StackedClassifier, classes: Sequence[str]) -> dict[str, Any]:
     """The share of samples in each class by the classifier's logits (N, k), and of the real images it was tested on.
 
     And the classes that are missing: less than DROPPED of their share, where chance would hardly leave so few.
@@ -141,6 +143,10 @@ def warnings(result: dict[str, Any]) -> list[str]:
         )
     if missing := result.get("classes_missing"):
         found.append(f"the generator drops modes: hardly a sample of class {', '.join(missing)}")
+    modes = result.get("modes")
+    if modes and modes["found"] < FEW_MODES * modes["of"] and not collapsed:
+        told = f"{modes['found']:,} of {modes['of']:,} combinations are among {modes['num_samples']:,} samples"
+        found.append(f"the generator drops modes: {told}")
     memory = result["memorisation"]
     if memory["nearer"] > MEMORISING and not collapsed:
         found.append(

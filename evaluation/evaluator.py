@@ -15,7 +15,7 @@ from utils.errors import UserError, explaining_memory
 from utils.precision import without_tf32
 from utils.threads import all_cores
 
-from . import certainty, conditional, depends, diagnostics, features, held_out, manifold, metrics
+from . import certainty, conditional, depends, diagnostics, features, held_out, manifold, metrics, modes
 from .features import Say
 from .reference import Reference, load_reference
 from .sampling import Given, Source, extract, images_at
@@ -29,16 +29,17 @@ class Evaluator:
     train then. UserError where weights or data are missing; a classifier is trained when the first score needs it.
     """
 
-    extractor: features.Extractor
-    classifier: features.Classifier | None = None
+    extractor: features.Extractor | modes.StackedClassifier
+    classifier: features.Classifier | modes.StackedClassifier | None = None
 
     def __init__(
         self, config: Config, train: Images | None, device: torch.device, say: Say = print, reference: str | None = None
     ) -> None:
         self.device, self.say, self.folder = device, say, reference
         self.data, self.train = config, train  # the classifier's, also where a folder is the reference
-        self.loaded = False
-        if features.extractor_name(config) == "classifier":
+        self.frequencies, self.loaded = modes.frequencies(config, train), False
+        self.scores_itself = features.extractor_name(config) == "classifier"
+        if self.scores_itself:
             features.check_labels(config, train)
         else:
             with rank_zero_first():
@@ -56,11 +57,10 @@ class Evaluator:
         if self.loaded:
             return
         config, train = self.data, self.train
-        scores_itself = features.extractor_name(config) == "classifier"
         with rank_zero_first(), torch.inference_mode(False):  # a classifier may have to be trained
-            if scores_itself or (train and config.dataset != "folder" and features.is_labelled(train)):
-                self.classifier = features.load_classifier(config, train, self.device, self.say)
-        if scores_itself and self.classifier:
+            if self.scores_itself or (train and config.dataset != "folder" and features.is_labelled(train)):
+                self.classifier = modes.load_classifier(config, train, self.device, self.say)
+        if self.scores_itself and self.classifier:
             self.extractor = self.classifier
         if broadcast(self.extractor.sha256) != self.extractor.sha256:
             raise UserError(f"the ranks have different weights of the {self.extractor.name}: share one data_dir")
@@ -117,7 +117,9 @@ class Evaluator:
         """
         self.load()
         counts = self.counts(protocols, num_samples, source.count)
-        source, facts = depends.in_order(source, facts, counts)
+        drawn = max(max(pair) for pair in counts.values())
+        looked = modes.wanted(self.frequencies, source, drawn)
+        source, facts = depends.in_order(source, facts, counts, looked)
         references: dict[str, Any] = {name: self.reference(metrics.PROTOCOLS[name].split) for name in counts}
         if infinity and rank() == 0:
             for name, reference in references.items():
@@ -127,9 +129,8 @@ class Evaluator:
         for known in filter(None, self.references.values()):
             known.logits = None  # as large as a part of the features, and of no more use
         networks = list(dict.fromkeys(filter(None, (self.extractor, self.classifier))))
-        drawn = max(map(max, counts.values()))
-        with explaining_memory(f"the features of {drawn:,} samples", "choose a smaller --num_samples"):
-            found = extract(networks, source, drawn, self.device, "samples")
+        with explaining_memory(f"the features of {looked:,} samples", "choose a smaller --num_samples"):
+            found = extract(networks, source, looked, self.device, "samples")
         if found is None:
             return None, None
         if not all(part.isfinite().all() for part in found):
@@ -137,11 +138,9 @@ class Evaluator:
 
         (samples, logits), answers = found[:2], found[-1]
         with all_cores():
-            shared, nearest = ({}, None) if quick else self.diagnose(source, samples, *compared)
-            if self.classifier:
-                shared |= diagnostics.class_shares(answers, self.classifier, self.classes)
+            shared, nearest = ({}, None) if quick else self.diagnose(source, samples[:drawn], *compared)
             asked = conditional.asked_of(source, drawn)
-            shared |= conditional.accuracy(asked, answers, self.classifier, self.classes)
+            shared |= self.told_apart(answers, drawn, asked)
             radii = functools.cache(lambda count: manifold.radii(samples[:count], "neighbours of samples"))
             results = []
             for name, (num_samples, is_samples) in counts.items():
@@ -155,6 +154,15 @@ class Evaluator:
                 result["protocol"] = depends.protocol(self, name, counts[name]) | facts
                 results.append(result)
         return results, nearest
+
+    def told_apart(self, answers: Tensor, drawn: int, asked: conditional.Asked | None) -> dict[str, Any]:
+        """What the classifier, if there is one, says of samples by its logits (N, k): of their classes, or modes."""
+        found = {}
+        if self.frequencies is not None:
+            found = modes.count(answers, self.frequencies)
+        elif self.classifier:
+            found = diagnostics.class_shares(answers[:drawn], self.classifier, self.classes)
+        return found | conditional.accuracy(asked, answers[:drawn], self.classifier, self.classes)
 
     def counts(
         self, protocols: Iterable[str], num_samples: int | None, available: int | None
@@ -206,7 +214,7 @@ class Evaluator:
             "kid_subsets": metrics.KID_SUBSETS,
             "density_coverage_neighbours": manifold.FARTHEST,
         }
-        return held_out.load_or_score(reference, facts, take)
+        return held_out.load_or_score(reference, facts, take, self.frequencies if self.scores_itself else None)
 
     def diagnose(
         self, source: Source, samples: Tensor, training: Reference, unseen: Reference | None = None

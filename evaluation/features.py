@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets import Images, cache_folder, fits, has_test_split, load_split
-from utils.config import Config
+from utils.config import STACKED, Config
 from utils.console import progress
 from utils.distributed import rank, world_size
 from utils.errors import Stopped, UserError
@@ -33,7 +33,7 @@ CLASSIFIER_FEATURES = 128
 Say = Callable[[str], object]  # print(), or what stands in its place
 EXAMINED_PIXELS = 1000 * 32**2  # at once, to bound the memory
 MAX_LR = 3e-3  # of the classifier's one-cycle schedule
-AUTO = {"digits": "classifier", "mnist": "classifier", "fashion_mnist": "classifier"}
+AUTO = dict.fromkeys(("digits", "mnist", "fashion_mnist", *STACKED), "classifier")
 
 
 class Inception(nn.Module):

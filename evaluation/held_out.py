@@ -14,7 +14,7 @@ from torch import Tensor
 from utils.distributed import broadcast, rank
 from utils.threads import all_cores
 
-from . import metrics
+from . import metrics, modes
 from .reference import Reference
 
 STAND_INS = {"train": "test", "test": "train"}  # which split stands in for the samples, against which
@@ -30,13 +30,17 @@ def chosen(split: str, available: int, num_samples: int) -> Tensor:
 
 
 def load_or_score(
-    reference: Reference | None, facts: dict[str, Any], take: Callable[[], list[Tensor] | None]
+    reference: Reference | None,
+    facts: dict[str, Any],
+    take: Callable[[], list[Tensor] | None],
+    frequencies: Tensor | None = None,
 ) -> dict[str, Any] | None:
     """The scores of held-out images against a Reference: kept ones, or made now. On rank 0; None on the others.
 
     facts: the entry's own first ones, and what else the scores depend on. take() gives features (N, d) and logits
-    (N, k), on rank 0, and is called on every rank or on none. No trouble here stands in the way of the samples' scores:
-    then the entry has a reason in the place of scores.
+    (N, k), on rank 0, and is called on every rank or on none. frequencies: of the
+    modes, where they are counted. No trouble here stands in the way of the samples' scores: then the entry has a reason
+    in the place of scores.
     """
     beside = reference and reference.beside
     found = beside.load("held_out", facts) if beside else None
@@ -49,6 +53,7 @@ def load_or_score(
     try:
         with all_cores():
             entry |= scores(taken[0], taken[1], reference)
+            entry |= {} if frequencies is None else modes.count(taken[1], frequencies)
     except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
         return {"what": facts["what"], "reason": f"they could not be scored: {error}"}
     if beside:

@@ -198,6 +198,7 @@ def _whole(entry: Any) -> bool:
     try:
         protocol, pairs = entry["protocol"], [entry["inception_score"], *([entry["kid"]] if "kid" in entry else [])]
         numbers = [entry["fid"], *(entry[name] for name in manifold.SCORES if name in entry)]
+        numbers += [entry["modes"][name] for name in ("found", "of", "kl", "num_samples") if "modes" in entry]
         numbers += [pair[name] for pair in pairs for name in ("mean", "std")]
         counts = [protocol["num_samples"], protocol["num_real"]]
         steps = [protocol["step"]] if protocol.get("step") is not None else []

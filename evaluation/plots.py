@@ -1,5 +1,6 @@
 """Pictures of scores: over the steps of a run, and samples beside the training images nearest to them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     "recall": ("recall",),
     "density": ("density",),
     "coverage": ("coverage",),
+    "modes found": ("modes", "found"),
+    "KL of the modes": ("modes", "kl"),
     "samples nearer to training images\nthan unseen images are": ("memorisation", "nearer"),
 }
 BARS: dict[str, list[tuple[str, ...]]] = {  # the first that there is
@@ -34,10 +37,14 @@ def plot_scores(target: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) ->
     known. results as in evaluation.json; what one lacks is left out. Returns target's path.
     """
     plt = pyplot()
-    figure, axes = plt.subplots(2, 4, figsize=(16.8, 7 + 0.22 * len(groups)), layout="constrained")
+    every = [scores for results in groups.values() for result in results for scores in (result, result.get("held_out"))]
+    shown = {title: keys for title, keys in PANELS.items() if any(_value(scores, keys) is not None for scores in every)}
+    columns = math.ceil(len(shown) / 2)
+    size = 4.2 * columns, 7 + 0.22 * len(groups)
+    figure, axes = plt.subplots(2, columns, figsize=size, layout="constrained", squeeze=False)
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     handles: dict[str, Any] = {}
-    for axis, (title, value) in zip(axes.flat, PANELS.items()):
+    for axis, (title, value) in zip(axes.flat, shown.items()):
         drawn = []  # what no protocol changes is drawn once
         for i, (legend, results) in enumerate(groups.items()):
             colour = colours[i % len(colours)]
@@ -57,9 +64,12 @@ def plot_scores(target: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) ->
                 handles.setdefault(f"{what} under that protocol", dashed)
         axis.set(xlabel="step (updates of G)", ylabel=title)
         axis.grid(alpha=0.3)
+        if value == ("memorisation", "nearer"):
+            axis.axhline(0.5, color="grey", linestyle=":")
+            axis.set_ylim(0, 1)
+    for axis in axes.flat[len(shown) :]:
+        axis.remove()
     _mark_best(axes.flat[1], next(iter(groups.values())))
-    axes.flat[-1].axhline(0.5, color="grey", linestyle=":")
-    axes.flat[-1].set_ylim(0, 1)
     figure.legend(handles.values(), handles, loc="outside lower center", frameon=False, fontsize=9)
     figure.suptitle("scores over training (bars: standard deviation over splits, subsets or resamples; star: best FID)")
     figure.savefig(target, dpi=110)

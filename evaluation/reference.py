@@ -22,6 +22,7 @@ from utils.threads import all_cores
 
 from . import manifold
 from .features import Extractor, Say, keep
+from .modes import StackedClassifier
 from .sampling import Given, extract
 
 FORMAT = "sngan-reference-1"
@@ -105,7 +106,12 @@ class Reference:
 
 
 def load_reference(
-    config: Config, split: str, images: Images, extractor: Extractor, device: torch.device, say: Say = print
+    config: Config,
+    split: str,
+    images: Images,
+    extractor: Extractor | StackedClassifier,
+    device: torch.device,
+    say: Say = print,
 ) -> Reference | None:
     """The Reference of a split's images, from its cache or made now. On rank 0; None on the others.
 

@@ -15,7 +15,7 @@ from utils.console import announced
 from utils.errors import UserError
 from utils.files import write_text
 
-from . import conditional, kept, plots
+from . import conditional, kept, modes, plots
 from .kept import COMPARED, Result, step_of
 from .manifold import SCORES as NEIGHBOURHOODS
 
@@ -25,9 +25,9 @@ COLUMNS = [
     *("checkpoint", "step", "ema", "protocol", "departures", "dataset", "split", "num_real", "num_samples"),
     *("inception_score_samples", "features", "features_sha256", "seed", "inception_score", "inception_score_std"),
     *("fid", "fid_low", "fid_high", "fid_infinity", "kid", "kid_std", "kid_low", "kid_high"),
-    *(*NEIGHBOURHOODS, "nearer", *CONDITIONAL, "worst_class", "conditional", "warnings"),
+    *(*NEIGHBOURHOODS, "modes", "modes_kl", "nearer", *CONDITIONAL, "worst_class", "conditional", "warnings"),
     *(REAL + name for name in ("num", "inception_score", "inception_score_std", "fid", "kid", "kid_std")),
-    *(REAL + name for name in (*NEIGHBOURHOODS, "reason")),
+    *(REAL + name for name in (*NEIGHBOURHOODS, "modes", "modes_kl", "reason")),
 ]
 MEANINGS = """what the scores mean:
   IS         Inception Score, more is better: how surely single samples are of one class, and how evenly the classes
@@ -39,6 +39,8 @@ MEANINGS = """what the scores mean:
   density    more is better, 1 is alike: how many real images' neighbourhoods hold a sample, of those expected.
   coverage   more is better, 1 the most: the share of real images with a sample in their neighbourhood. Density
              and it are less moved than precision and recall by single images that lie far from all others.
+  modes      of stacked digits; more is better: how many of the 1,000 combinations are among 26,000 samples. Beside it
+             the KL divergence of their frequencies from the data's, less is better, about 0 the best.
   nearer     0.5 is best: how often a sample lies nearer to a training image than an unseen image does; near 1 the
              samples are copies, near 0 they are unlike the data.
   class_accuracy  of a conditional generator; more is better, 1 the most: the share of samples that a classifier takes
@@ -72,6 +74,7 @@ def labels(groups: Iterable[Sequence[Result]]) -> list[str]:
 def flat(result: Result) -> dict[str, Any]:
     """A result's scores as a line of stats.jsonl has them, under the protocol's label."""
     found: dict[str, Any] = {name: result[name] for name in ("fid", *NEIGHBOURHOODS) if name in result}
+    found |= modes.numbers(result)
     means = {name: result[name]["mean"] for name in ("inception_score", "kid", *CONDITIONAL) if name in result}
     found |= {name: mean for name, mean in means.items() if mean is not None}
     if "classes_missing" in result:
@@ -104,7 +107,7 @@ def _scores(result: Result) -> Iterator[str]:
         parts.append(f"FID infinity {result['fid_infinity']['value']:z.2f} +- {result['fid_infinity']['std']:z.2f}")
     if "kid" in result:
         parts.append(f"KID {result['kid']['mean']:z.4f} +- {result['kid']['std']:z.4f}{_interval(result, 'kid')}")
-    parts += [f"{name} {result[name]:z.2f}" for name in NEIGHBOURHOODS if name in result]
+    parts += [f"{name} {result[name]:z.2f}" for name in NEIGHBOURHOODS if name in result] + modes.words(result)
     drawn = "as given"
     if protocol["step"] is not None:
         drawn = f"drawn from {'the EMA of G' if protocol['ema'] else 'G'} at step {protocol['step']:,}"
@@ -129,7 +132,7 @@ def real_images(held_out: Mapping[str, Any]) -> str:
         return f"{what}: no scores, since {held_out.get('reason', 'they were not taken')}"
     parts = [f"IS {held_out['inception_score']['mean']:z.2f}", f"FID {held_out['fid']:z.2f}"]
     parts += [f"KID {held_out['kid']['mean']:z.4f}"] if "kid" in held_out else []
-    parts += [f"{name} {held_out[name]:z.2f}" for name in NEIGHBOURHOODS if name in held_out]
+    parts += [f"{name} {held_out[name]:z.2f}" for name in NEIGHBOURHOODS if name in held_out] + modes.words(held_out)
     return f"{what}: {', '.join(parts)}" + (f" ({held_out['num']:,} of them)" if "num" in held_out else "")
 
 
@@ -186,7 +189,7 @@ def _row(result: Result) -> dict[str, Any]:
 
 def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
     """Scores of samples or of real images, as columns: those that there are."""
-    found = {name: scores[name] for name in ("fid", *NEIGHBOURHOODS) if name in scores}
+    found = {name: scores[name] for name in ("fid", *NEIGHBOURHOODS) if name in scores} | modes.numbers(scores)
     for name in ("inception_score", "kid"):
         if name in scores:
             found |= {name: scores[name]["mean"], f"{name}_std": scores[name]["std"]}

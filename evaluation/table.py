@@ -14,6 +14,7 @@ from utils.config import FIELDS, Config, to_flag
 from utils.errors import UserError, refuse_if
 from utils.files import check_target, write_text
 
+from . import modes
 from .kept import Result, comparable, step_of
 from .manifold import SCORES as NEIGHBOURHOODS
 from .report import CONDITIONAL, csv_text, labels
@@ -23,8 +24,9 @@ VARIED = [name for name, f in FIELDS.items() if name != "seed" and not f.metadat
 NAMED = 4  # differing settings, at most, that stand in a row's name
 SCORES = {"inception_score": ("IS", 2, "more"), "fid": ("FID", 2, "less"), "kid": ("KID", 4, "less")}
 SCORES |= {name: (name, 2, "more") for name in NEIGHBOURHOODS}
+SCORES |= {"modes": ("modes", 0, "more"), "modes_kl": ("KL of modes", 3, "less")}
 SCORES |= {"class_accuracy": ("class accuracy", 3, "more"), "intra_fid": ("intra-FID", 2, "less")}
-LATER = {*CONDITIONAL, "density", "coverage"}  # which not every result has
+LATER = {*CONDITIONAL, "density", "coverage", "modes", "modes_kl"}  # which not every result has
 COLUMNS = ["configuration", "step", "n", *(name + end for name in SCORES for end in ("", "_std")), "protocol", "runs"]
 STARTS = {".csv": "configuration,", ".md": "<!-- scores, by evaluate.py", ".tex": "% scores, by evaluate.py"}
 
@@ -119,8 +121,8 @@ def _real(part: Sequence[Scored], label: str) -> list[Row]:
     return []
 
 
-def _score(scores: Mapping[str, Any], name: str) -> float | None:
-    value = scores.get(name)
+def _score(scores: dict[str, Any], name: str) -> float | None:
+    value = (scores | modes.numbers(scores)).get(name)
     return value["mean"] if isinstance(value, dict) else value
 
 

@@ -68,6 +68,8 @@ METRICS = {
     "inception_score": Metric("Inception Score", True),
     "fid": Metric("FID", False, True),
     "kid": Metric("KID", False),
+    "modes": Metric("modes found", True),
+    "modes_kl": Metric("KL of the modes", False, True),
 }
 GRID: dict[str, Mapping[str, Any]] = {"methods": METHODS, "settings": SETTINGS, "metrics": METRICS}
 KEYS = ("base", "methods", "settings", "seeds", "metrics", "quick", "question")

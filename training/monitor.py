@@ -247,7 +247,7 @@ def show_data(run: "Run", images: Images) -> None:
         return
     names: tuple[str, ...] = ()
     chosen = spaced(len(images.images), PREVIEW)
-    if is_labelled(images):
+    if is_labelled(images) and len(images.classes) <= PREVIEW:  # of more, evenly spaced images show more
         there = images.labels.unique()  # a class can have lost all its images, or never had any
         shown = there[spaced(len(there), ROWS)]
         names = tuple(images.classes[label] for label in shown)

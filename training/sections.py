@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation import conditional, kept, lipschitz
+from evaluation import conditional, kept, lipschitz, modes
 from evaluation.report import label, real_images
 
 from . import rendering
@@ -26,6 +26,8 @@ PANELS: dict[str, tuple[dict[str, str], bool]] = {
     "precision and recall": ({"precision": "precision", "recall": "recall"}, False),
     "density and coverage": ({"density": "density", "coverage": "coverage"}, False),
     "classes missing": ({"classes_missing": "classes"}, False),
+    "modes found": ({"modes": "modes"}, False),
+    "KL of the modes": ({"modes_kl": "KL"}, True),
     "seconds a step": ({"seconds_per_step": "seconds"}, False),
 }
 SCORES = {
@@ -36,6 +38,8 @@ SCORES = {
     "recall": ("recall", 2),
     "density": ("density", 2),
     "coverage": ("coverage", 2),
+    "modes": ("modes", 0),
+    "KL of modes": ("modes_kl", 3),
 }
 NEIGHBOURS_BYTES = 400_000
 # What to do about a warning, by words of it (evaluation/diagnostics.py).
@@ -79,10 +83,10 @@ def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
     """The table of all scores, the newest step first, each with its protocol; real images beneath it."""
     if not results:
         return None
-    ordered = sorted(results, key=lambda result: -(kept.step_of(result) or 0))
+    results = [result | modes.numbers(result) for result in results]
     shown = {title: entry for title, entry in SCORES.items() if any(entry[0] in result for result in results)}
     rows = []
-    for result in ordered:
+    for result in sorted(results, key=lambda result: -(kept.step_of(result) or 0)):
         protocol, step = result["protocol"], kept.step_of(result)
         name = protocol["name"] + ("" if protocol.get("ema") is not False else ", G itself")
         cells = [_number(result.get(key), digits) for key, digits in shown.values()]

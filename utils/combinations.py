@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from .config import FIELDS, Config, to_flag
+from .config import FIELDS, STACKED, Config, to_flag
 from .errors import UserError, refuse_if
 
 
@@ -38,6 +38,11 @@ def check_combinations(config: Config) -> None:
         config.conditional != "none" and config.dataset == "stl10",
         f"conditional {config.conditional} needs the class of every training image, and STL-10 trains on its "
         "unlabelled images, as the paper does",
+    )
+    refuse_if(
+        config.dataset in STACKED and config.channels == 1,
+        f"channels 1 makes no sense with dataset {config.dataset}: its three digits are red, green and blue, and in "
+        "grey they lie upon each other. Leave out --channels",
     )
     weighed = [name for name in ("acgan_weight_D", "acgan_weight_G") if getattr(config, name) != FIELDS[name].default]
     refuse_if(weighed and config.conditional != "acgan", f"{' and '.join(weighed)}: for --conditional acgan alone")

@@ -33,6 +33,9 @@ def setting(
     return field(default=default, metadata={key: value for key, value in locals().items() if key != "default"})
 
 
+STACKED = {"stacked_digits": "digits", "stacked_mnist": "mnist"}  # three of which are red, green and blue
+
+
 @dataclass(frozen=True)
 class Config:
     """Every setting of a run: name, type, default, choices and help. Flags and YAML keys are these names."""
@@ -40,9 +43,13 @@ class Config:
     # What is trained
     dataset: str = setting(
         "digits",
-        "digits ships with scikit-learn; folder takes any directory or .zip archive of images; the others come through "
+        "digits ships with scikit-learn; stacked_digits and stacked_mnist are three random digits as red, green and "
+        "blue, 1,000 classes; folder takes any directory or .zip archive of images; the others come through "
         "torchvision",
-        choices=("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "stl10", "folder"),
+        choices=(
+            *("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "stl10", "folder"),
+            *("stacked_digits", "stacked_mnist"),
+        ),
     )
     data_dir: str = setting(
         "data",
@@ -199,7 +206,7 @@ class Config:
     features: str = setting(
         "auto",
         "what looks at the images: torch-fidelity's Inception, or a classifier trained on the data set "
-        "(auto: classifier for digits, mnist and fashion_mnist)",
+        "(auto: classifier for digits, mnist, fashion_mnist and stacks)",
         choices=("auto", "inception", "classifier"),
         resumable=True,
     )
