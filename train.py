@@ -23,7 +23,7 @@ from training.schedule import set_learning_rates
 from training.state import State
 from utils.config import Config
 from utils.console import command
-from utils.distributed import gradients_stay_local, processes, rank
+from utils.distributed import average, gradients_stay_local, processes, rank
 from utils.errors import Diverged, run_as_script
 from utils.parser import parse_args
 from utils.precision import FULL, Precision
@@ -48,7 +48,7 @@ def discriminator_step(
             judged = (part.real, part.real_labels, part.real_drawn), (part.fake, part.labels, part.drawn)
             real, fake = objective.judge(D, *judged, precision=precision)
             loss = objective.d_loss(real.logits, fake.logits) + objective.acgan_weight_D * real.class_loss
-            loss = loss + objective.penalty(D, part)
+            loss = loss + objective.penalty(D, part, real.logits, fake.logits)
             precision.backward(loss / objective.accumulate)
         found.append((loss.detach().view(1), real.logits.detach(), fake.logits.detach()))
     precision.update(opt_D)
@@ -96,15 +96,23 @@ def in_part(number: int, count: int, updated: nn.Module, *called: nn.Module) -> 
     return contexts
 
 
+def next_real(state: State, config: Config) -> tuple[Tensor, Tensor | None]:
+    """The next real images (N, C, H, W), in [-1, 1], and their labels (N,) if any."""
+    images, labels = state.batches.next()
+    return to_float(images, state.random, config.mirror), labels
+
+
 def step(state: State, config: Config) -> None:
     """n_dis updates of D, each on a fresh real batch and fresh samples, then one of G and of its moving average."""
     G, D = state.parallel["G"], state.parallel["D"]
     drawn: dict[str, Any] = {"generator": state.random, "device": state.device}
     set_learning_rates(state, config)
+    averages = state.objective.averages
+    if averages:
+        averages.begin(state.step)
     # Random numbers are drawn for the whole batch on every rank: a run is the same on any number of them.
     for _ in range(config.n_dis):
-        images, real_labels = state.batches.next()
-        real = to_float(images, state.random, config.mirror)
+        real, real_labels = next_real(state, config)
         z = torch.randn(len(real), config.z_dim, **drawn)
         alpha = torch.rand(len(real), 1, 1, 1, **drawn)
         labels = state.batches.draw_labels(len(real), state.random)
@@ -112,9 +120,14 @@ def step(state: State, config: Config) -> None:
         batch = batch._replace(drawn=augmenting.draw(state, len(z)), real_drawn=augmenting.draw(state, len(real)))
         found = discriminator_step(G, D, state.opt_D, batch.local(), state.objective, state.precision["D"])
         augmenting.adapt(state, config, *found[1:])
+        if averages:
+            averages.update(average(torch.stack([logits.mean() for logits in found[1:]])))
     z = torch.randn(config.batch_size_G or config.batch_size, config.z_dim, **drawn)
     batch = Batch(z, labels=state.batches.draw_labels(len(z), state.random))
     batch = batch._replace(drawn=augmenting.draw(state, len(z)))
+    if state.objective.paired:
+        real, real_labels = next_real(state, config)
+        batch = batch._replace(real=real, real_labels=real_labels, real_drawn=augmenting.draw(state, len(real)))
     loss_G = generator_step(G, state.D, state.opt_G, batch.local(), state.objective, state.precision["G"])
     state.step += 1
     if state.ema:

@@ -1,7 +1,9 @@
 """Adversarial losses, each a pair (d_loss, g_loss) of functions of logits (N, 1) that return scalar means.
 
-Everything is minimised: hinge and wasserstein after Miyato et al. 2018, eq. 16 and 17.
+Everything is minimised; hinge and wasserstein are after Miyato et al. 2018, eq. 16 and 17.
 """
+
+from collections.abc import Callable
 
 from torch import Tensor
 from torch.nn.functional import relu, softplus
@@ -32,6 +34,16 @@ def critic_g(fake_logits: Tensor) -> Tensor:
     return -fake_logits.mean()
 
 
+def relativistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Each real image against a sample (Jolicoeur-Martineau 2019, section 4; Huang et al. 2024, eq. 2), in pairs."""
+    return softplus(fake_logits - real_logits).mean()
+
+
+def relativistic_g(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+    """The same with the sides exchanged: of real images too, as many as samples."""
+    return softplus(real_logits - fake_logits).mean()
+
+
 def lsgan_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Mao et al. 2017, eq. 9: targets 1 for real and 0 for fake, halved."""
     return 0.5 * ((real_logits - 1).square().mean() + fake_logits.square().mean())
@@ -42,7 +54,9 @@ def lsgan_g(fake_logits: Tensor) -> Tensor:
     return 0.5 * (fake_logits - 1).square().mean()
 
 
-# The logit between D's targets for real and for fake; wasserstein has none.
+# Those whose g_loss(fake_logits, real_logits) compares samples with real images: G's batch has such of its own then.
+PAIRED = ("relativistic",)
+# The logit between D's targets for real and for fake; wasserstein and relativistic have none.
 BOUNDARIES = {"bce": 0.0, "hinge": 0.0, "lsgan": 0.5}
 
 
@@ -54,15 +68,16 @@ def boundary(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor | fl
 def accuracy(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """The share of images that D's logits (N, 1) put on their side of the loss's boundary; on it counts half. A scalar.
 
-    Under wasserstein, where only differences count, the boundary is the middle between the two means given.
+    Under wasserstein and relativistic, where only differences count, it is the middle between the two means given.
     """
     middle = boundary(loss, real_logits, fake_logits)
     return 0.5 + ((real_logits - middle).sign().mean() - (fake_logits - middle).sign().mean()) / 4
 
 
-LOSSES = {
+LOSSES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "bce": (bce_d, bce_g),
     "hinge": (hinge_d, critic_g),
     "wasserstein": (wasserstein_d, critic_g),
     "lsgan": (lsgan_d, lsgan_g),
+    "relativistic": (relativistic_d, relativistic_g),
 }

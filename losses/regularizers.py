@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 from torch.nn.utils import parametrize
 
 
@@ -20,7 +21,7 @@ def input_gradient(D: nn.Module, x: Tensor, labels: Tensor | None = None) -> Ten
 
 
 def gradient_penalty(
-    D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor, real_labels: Tensor | None = None
+    D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor, real_labels: Tensor | None = None, *unused: Tensor | None
 ) -> Tensor:
     """Mean of (|grad D(x)| - 1)^2 at x between real and fake (Gulrajani et al. 2017, eq. 3). A scalar.
 
@@ -32,10 +33,47 @@ def gradient_penalty(
 
 
 def r1(
-    D: nn.Module, real: Tensor, fake: Tensor | None, alpha: Tensor | None, real_labels: Tensor | None = None
+    D: nn.Module,
+    real: Tensor,
+    fake: Tensor | None,
+    alpha: Tensor | None,
+    real_labels: Tensor | None = None,
+    *unused: Tensor | None,
 ) -> Tensor:
     """Half the mean of |grad D(real)|^2 (Mescheder et al. 2018, eq. 9). A scalar; fake and alpha are not used."""
     return 0.5 * input_gradient(D, real, real_labels).flatten(1).square().sum(dim=1).mean()
+
+
+def r2(
+    D: nn.Module,
+    real: Tensor | None,
+    fake: Tensor,
+    alpha: Tensor | None,
+    real_labels: Tensor | None = None,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """R1's on samples, at the labels that they were asked for (Mescheder et al. 2018, eq. 10). A scalar."""
+    return r1(D, fake, None, None, labels)
+
+
+def r1_r2(
+    D: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    alpha: Tensor | None,
+    real_labels: Tensor | None = None,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Both, with one weight (Huang et al. 2024, section 2.2). A scalar."""
+    return r1(D, real, None, None, real_labels) + r2(D, None, fake, None, None, labels)
+
+
+def lecam(real_logits: Tensor, fake_logits: Tensor, average_real: Tensor, average_fake: Tensor) -> Tensor:
+    """How far D's logits (N, 1) lie beyond the moving average of the other side's, squared, as means; a scalar.
+
+    Tseng et al. 2021, eq. 5, with the relu of the authors' code: what has not crossed the other side's average counts.
+    """
+    return relu(real_logits - average_fake).square().mean() + relu(average_real - fake_logits).square().mean()
 
 
 def orthonormal(D: nn.Module, *images: Tensor | None) -> Tensor | float:
@@ -65,12 +103,14 @@ def clip_weights(D: nn.Module, bound: float) -> None:
 class Regularizer(NamedTuple):
     """What a regularizer does in D's step: a penalty added to the loss, or a projection after the update.
 
-    penalty(D, real, fake, alpha, real_labels) is multiplied by the weight; project(D, weight) takes it as its bound.
+    penalty(D, real, fake, alpha, real_labels, labels) and of_logits(real_logits, fake_logits, average_real,
+    average_fake) are multiplied by the weight; project(D, weight) takes it as its bound.
     """
 
     default_weight: float
     penalty: Callable[..., Tensor | float] | None = None
     project: Callable[[nn.Module, float], None] | None = None
+    of_logits: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
 
 
 REGULARIZERS = {
@@ -78,5 +118,8 @@ REGULARIZERS = {
     "weight_clipping": Regularizer(0.01, project=clip_weights),
     "gradient_penalty": Regularizer(10.0, penalty=gradient_penalty),
     "r1": Regularizer(10.0, penalty=r1),
+    "r2": Regularizer(10.0, penalty=r2),
+    "r1_r2": Regularizer(10.0, penalty=r1_r2),
+    "lecam": Regularizer(0.3, of_logits=lecam),
     "orthonormal": Regularizer(1e-4, penalty=orthonormal),  # the paper gives no weight; this is BigGAN's (2019)
 }

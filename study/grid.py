@@ -28,12 +28,12 @@ METHODS = {
     "layer": Method("layer norm", {"d_norm": ("layer",)}),
     "weight": Method("weight norm", {"d_norm": ("weight",)}),
     "weight_clipping": Method(
-        "weight clipping (WGAN)", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": "weight_clipping"}
+        "weight clipping (WGAN)", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": ("weight_clipping",)}
     ),
-    "wgan_gp": Method("WGAN-GP", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": "gradient_penalty"}),
-    "gan_gp": Method("GAN-GP", {"d_norm": ("none",), "regularizer": "gradient_penalty"}),
-    "orthonormal": Method("orthonormal", {"d_norm": ("none",), "regularizer": "orthonormal"}),
-    "r1": Method("R1", {"d_norm": ("none",), "regularizer": "r1"}),
+    "wgan_gp": Method("WGAN-GP", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": ("gradient_penalty",)}),
+    "gan_gp": Method("GAN-GP", {"d_norm": ("none",), "regularizer": ("gradient_penalty",)}),
+    "orthonormal": Method("orthonormal", {"d_norm": ("none",), "regularizer": ("orthonormal",)}),
+    "r1": Method("R1", {"d_norm": ("none",), "regularizer": ("r1",)}),
     "spectral": Method("spectral norm", {"d_norm": ("spectral",)}),
     "spectral_batch": Method("spectral + batch norm", {"d_norm": ("spectral", "batch")}),
 }

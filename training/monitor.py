@@ -195,7 +195,7 @@ def announce(run: "Run", images: Images, changes: Iterable[str], taken: Iterable
     for sentence in changes:
         logger.say(f"changed     {sentence}")
     n, channels, side, _ = images.images.shape
-    norm, extra = " + ".join(config.d_norm), f" + {config.regularizer}" if config.regularizer != "none" else ""
+    norm, extra = " + ".join(config.d_norm), "".join(f" + {name}" for name in config.regularizer if name != "none")
     where = f"{state.device}" if world_size() == 1 else f"{world_size()} processes, {state.device.type}"
     if state.device.type == "cpu":
         where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"

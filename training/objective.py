@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from losses import LOSSES, REGULARIZERS, Regularizer, class_cross_entropy
+from losses import LOSSES, PAIRED, REGULARIZERS, Regularizer, class_cross_entropy
 from models.augmentation import Augmented, augment
 from models.spectral_norm import iteration
 from utils.config import Config
 from utils.distributed import local
 from utils.precision import FULL, Precision
+
+from .ema import LogitAverages
 
 
 class Batch(NamedTuple):
@@ -60,7 +62,7 @@ class Objective:
     one size, in which a batch is computed; u and v move in the first alone, and batch norm takes each part's own
     statistics. classifies: D tells the classes apart, as acgan's does; acgan_weight_D and acgan_weight_G are what the
     cross-entropy of real images counts in D's loss, and that of samples in G's. augment: names of AUGMENTATIONS,
-    through which D sees all images.
+    through which D sees all images. paired: g_loss needs real images. averages: of D's logits, for LeCam's penalty.
     """
 
     d_loss: Callable[..., Tensor]
@@ -72,21 +74,25 @@ class Objective:
     acgan_weight_D: float = 1.0
     acgan_weight_G: float = 1.0
     augment: tuple[str, ...] = ()
+    paired: bool = False
+    averages: LogitAverages | None = None
 
     @classmethod
     def of(cls, config: Config) -> "Objective":
         """That of a run."""
-        regularizer = REGULARIZERS[config.regularizer]
-        regularizers = ((regularizer, config.regularizer_weight or regularizer.default_weight),)
+        chosen = [REGULARIZERS[name] for name in config.regularizer if name != "none"]
+        weights = config.regularizer_weight or [regularizer.default_weight for regularizer in chosen]
         return cls(
             *LOSSES[config.loss],
-            regularizers,
+            tuple(zip(chosen, weights, strict=True)),
             joint="batch" not in config.d_norm,
             accumulate=config.accumulate,
             classifies=config.conditional == "acgan",
             acgan_weight_D=config.acgan_weight_D,
             acgan_weight_G=config.acgan_weight_G,
             augment=tuple(name for name in config.augment if name != "none"),
+            paired=config.loss in PAIRED,
+            averages=LogitAverages(config.lecam_start) if "lecam" in config.regularizer else None,
         )
 
     def judge(self, D: nn.Module, *batches: tuple[Any, ...], precision: Precision = FULL) -> list[Verdict]:
@@ -114,21 +120,25 @@ class Objective:
         """D's logits of images and labels, and its class logits where it classifies."""
         return precision.call(D, *seen, classify=True) if self.classifies else (precision.call(D, *seen),)
 
-    def penalty(self, D: nn.Module, batch: Batch) -> Tensor | float:
-        """What the regularizers add to D's loss, in full precision.
+    def penalty(self, D: nn.Module, batch: Batch, *logits: Tensor) -> Tensor | float:
+        """What the regularizers add to D's loss, in full precision; logits: those of the real images, of the samples.
 
         Augmentation is part of D then: the gradient is that with respect to the image before it, as StyleGAN2-ADA's R1
         (Karras et al. 2020) and R3GAN's are, and so of all that the loss goes through. Penalties on images other than
         the real ones augment each as the real one in its place.
         """
         penalties = [(found.penalty, weight) for found, weight in self.regularizers if found.penalty]
+        total: Tensor | float = 0.0
+        for found, weight in self.regularizers:
+            if found.of_logits and self.averages and self.averages.active:
+                total = total + weight * found.of_logits(*logits, *self.averages.values)
         if not penalties:
-            return 0.0
-        seen = (batch.real, batch.fake, batch.alpha, batch.real_labels)
+            return total
+        seen = (batch.real, batch.fake, batch.alpha, batch.real_labels, batch.labels)
         if batch.real_drawn is not None:
             D = Augmented(D, self.augment, batch.real_drawn)
         with iteration(D, False):  # their forwards are of the same update
-            return sum(weight * penalty(D, *seen) for penalty, weight in penalties)
+            return total + sum(weight * penalty(D, *seen) for penalty, weight in penalties)
 
     def project(self, D: nn.Module) -> None:
         """What the regularizers do to D's weights after an update."""

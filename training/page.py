@@ -83,7 +83,7 @@ def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
 
 def _norms(config: Config) -> str:
     norms = " and ".join(f"{name} norm" for name in config.d_norm if name != "none") or "no normalization"
-    return norms + (f" and {config.regularizer}" if config.regularizer != "none" else "")
+    return norms + "".join(f" and {name}" for name in config.regularizer if name != "none")
 
 
 def _classes(config: Config) -> str:

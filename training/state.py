@@ -89,6 +89,7 @@ class State:
             "data": {**self.batches.state_dict(), "sha256": self.data_sha256},
             "pending": torch.stack(self.averaged) if self.averaged else None,
             "rollbacks": self.rollbacks,
+            "logit_averages": self.objective.averages.values if self.objective.averages else None,
             "augment_p": self.augment_p if self.adaptive else None,
             **checkpoint.stored_classes(self.classes),
         }
@@ -113,7 +114,7 @@ class State:
         for name, optimizer in (("opt_G", self.opt_G), ("opt_D", self.opt_D)):
             with checkpoint.fitting(path, f"optimizer of {name[-1]}"):
                 _load_optimizer(optimizer, content[name])
-        with checkpoint.fitting(path, "random state, data order, scaler or augmentation"):
+        with checkpoint.fitting(path, "random state, data order, scaler, averages or augmentation"):
             if content["random"].shape == self.random.get_state().shape:
                 self.random.set_state(content["random"])
             else:
@@ -132,12 +133,20 @@ class State:
             rollbacks = content.get("rollbacks", 0)
             if type(rollbacks) is not int or rollbacks < 0:
                 raise ValueError(f"rollbacks {short(rollbacks)}")
+            if self.objective.averages:
+                self.objective.averages.values = _averages(content["logit_averages"]).to(self.device)
             p = content["augment_p"].double() if self.adaptive else self.augment_p
             if p.shape or not 0 <= p <= 1:
                 raise ValueError(f"augment_p {short(p)}")
         self.augment_p = p.to(self.device)
         self.step, self.rollbacks, self.pending, self.averaged = content["step"], rollbacks, [], rows
         return notes
+
+
+def _averages(values: Tensor) -> Tensor:
+    if values.shape != (2,) or not values.isfinite().all():
+        raise ValueError(f"averages of D's logits {short(values.tolist())}")
+    return values.float()
 
 
 def _load_optimizer(optimizer: Optimizer, content: dict[str, Any]) -> None:

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from .config import FIELDS, STACKED, Config, to_flag
 from .errors import UserError, refuse_if
 
+PENALTIES = ("gradient_penalty", "r1", "r2", "r1_r2")  # those on D's gradient at single images
+PARTS = {"r1_r2": ("r1", "r2")}
+
 
 def check_combinations(config: Config) -> None:
     """Raise UserError, with the reason, where two settings make no sense together."""
@@ -15,20 +18,22 @@ def check_combinations(config: Config) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     weight_norms = [name for name in config.d_norm if name in ("spectral", "weight")]
-    penalised = config.regularizer in ("gradient_penalty", "r1")
+    penalised = [name for name in config.regularizer if name in PENALTIES]
+    check_regularizers(config)
     refuse_if(
-        config.regularizer == "weight_clipping" and weight_norms,
+        "weight_clipping" in config.regularizer and weight_norms,
         f"weight_clipping makes no sense with d_norm {to_flag(tuple(weight_norms))}: the normalization divides the "
         "clipped weights by their own size, so the bound has no effect. Use --d_norm none, batch or layer",
     )
     refuse_if(
         penalised and "batch" in config.d_norm,
-        f"{config.regularizer} makes no sense with d_norm batch: the penalty is on D's gradient at each single "
+        f"{to_flag(tuple(penalised))} makes no sense with d_norm batch: the penalty is on D's gradient at each single "
         "image, and batch normalization makes D's output depend on the whole batch. Use --d_norm layer or none",
     )
     refuse_if(
         config.compile and penalised,
-        f"compile makes no sense with {config.regularizer}: torch.compile cannot differentiate the penalty twice",
+        f"compile makes no sense with {to_flag(tuple(penalised))}: torch.compile cannot differentiate the penalty "
+        "twice",
     )
     refuse_if(
         config.arch_variant != "code" and config.model != "dcgan",
@@ -46,9 +51,28 @@ def check_combinations(config: Config) -> None:
     )
     weighed = [name for name in ("acgan_weight_D", "acgan_weight_G") if getattr(config, name) != FIELDS[name].default]
     refuse_if(weighed and config.conditional != "acgan", f"{' and '.join(weighed)}: for --conditional acgan alone")
-    unused = config.regularizer_weight is not None and config.regularizer == "none"
-    refuse_if(unused, "regularizer_weight needs a regularizer")
+    refuse_if(
+        config.loss == "relativistic" and config.batch_size_G not in (None, config.batch_size),
+        f"batch_size_G {config.batch_size_G} makes no sense with loss relativistic, which pairs G's samples with "
+        f"{config.batch_size} real images. Leave it out",
+    )
     check_augmentation(config)
+
+
+def check_regularizers(config: Config) -> None:
+    """Raise UserError where the regularizers exclude each other, or what is said of them fits none."""
+    names, weights = to_flag(config.regularizer), config.regularizer_weight
+    refuse_if("none" in config.regularizer and len(config.regularizer) > 1, f"regularizer {names}: none stands alone")
+    chosen = {name for regularizer in config.regularizer for name in PARTS.get(regularizer, (regularizer,))}
+    parts = sum(len(PARTS.get(name, (name,))) for name in config.regularizer)
+    refuse_if(len(chosen) < parts, f"regularizer {names}: one of them is named twice; a larger weight does the same")
+    refuse_if(weights is not None and config.regularizer == ("none",), "regularizer_weight needs a regularizer")
+    refuse_if(
+        weights is not None and len(weights) != len(config.regularizer),
+        f"regularizer_weight {to_flag(weights)}: one for each of {names}, or none for the literature's",
+    )
+    late = config.lecam_start != FIELDS["lecam_start"].default and "lecam" not in config.regularizer
+    refuse_if(late, "lecam_start is for --regularizer lecam")
 
 
 def check_augmentation(config: Config) -> None:
@@ -66,7 +90,7 @@ def warnings(config: Config, cuda: bool) -> Iterator[str]:
     ignored = [f"--{name}" for name in ("amp", "tf32", "compile") if getattr(config, name) not in (False, "none")]
     if ignored and not cuda:
         yield f"without effect on a CPU: {' and '.join(ignored)} speed up CUDA alone"
-    bounded = {"spectral", "weight"} & set(config.d_norm) or config.regularizer != "none"
+    bounded = {"spectral", "weight"} & set(config.d_norm) or config.regularizer != ("none",)
     if config.loss == "wasserstein" and not bounded:
         yield "the wasserstein loss has no minimum without a bound on D's slope: expect the run to diverge"
     if {"spectral", "batch"} <= set(config.d_norm):

@@ -104,15 +104,16 @@ class Config:
     attention: int | None = setting(
         None, "dcgan, resnet: self-attention on the feature maps of so many pixels a side, in both networks", low=2
     )
-    loss: str = setting("hinge", "adversarial loss", choices=("bce", "hinge", "wasserstein", "lsgan"))
-    regularizer: str = setting(
-        "none",
-        "what else constrains D",
-        choices=("none", "weight_clipping", "gradient_penalty", "r1", "orthonormal"),
+    loss: str = setting("hinge", "adversarial loss", choices=("bce", "hinge", "wasserstein", "lsgan", "relativistic"))
+    regularizer: tuple[str, ...] = setting(
+        ("none",),
+        "what else constrains D, one or more; r1_r2 are both of R1 and R2, lecam holds logits near moving averages",
+        choices=("none", "weight_clipping", "gradient_penalty", "r1", "r2", "r1_r2", "lecam", "orthonormal"),
     )
-    regularizer_weight: float | None = setting(
-        None, "its factor; for weight_clipping, the bound (default: the literature's)", above=0
+    regularizer_weight: tuple[float, ...] | None = setting(
+        None, "a factor for each; for weight_clipping, the bound (default: the literature's)", above=0
     )
+    lecam_start: int = setting(1000, "lecam: the step from which it counts", low=1)
 
     augment: tuple[str, ...] = setting(
         ("none",),
@@ -250,7 +251,7 @@ def default_run_dir(config: Config) -> Path:
     norm = "-".join(
         [
             *config.d_norm,
-            *(name for name in (config.regularizer, config.conditional, *config.augment) if name != "none"),
+            *(name for name in (*config.regularizer, config.conditional, *config.augment) if name != "none"),
         ]
     )
     return Path("runs") / f"{config.dataset}_{config.model}_{config.loss}_{norm}_seed{config.seed}"

@@ -26,14 +26,14 @@ ARTICLES = {int: "a whole number", float: "a number", bool: "true or false", str
 
 def element_type(name: str) -> tuple[Any, bool, int | None]:
     """Returns (scalar type, optional, count): how many values the field takes; 0 for any number, None for a scalar."""
-    kind = TYPES[name]
+    kind, optional = TYPES[name], False
     if isinstance(kind, types.UnionType):
-        args = typing.get_args(kind)
-        return args[0], types.NoneType in args, None
+        optional = types.NoneType in typing.get_args(kind)
+        kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is tuple:
         args = typing.get_args(kind)
-        return args[0], False, 0 if args[-1] is Ellipsis else len(args)
-    return kind, False, None
+        return args[0], optional, 0 if args[-1] is Ellipsis else len(args)
+    return kind, optional, None
 
 
 def short(value: Any) -> str:

@@ -7,9 +7,10 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-from losses import LOSSES, accuracy
+from losses import LOSSES, PAIRED, accuracy
 
 REAL, FAKE = torch.tensor([[1.0], [-2.0]]), torch.tensor([[0.5], [3.0]])
+REAL_TOO = dict.fromkeys(PAIRED, (REAL,))  # what else g_loss takes
 
 
 @pytest.mark.parametrize(
@@ -23,12 +24,13 @@ REAL, FAKE = torch.tensor([[1.0], [-2.0]]), torch.tensor([[0.5], [3.0]])
         ("hinge", (0 + 3) / 2 + (1.5 + 4) / 2, -1.75),
         ("wasserstein", 1.75 - (-0.5), -1.75),
         ("lsgan", ((0 + 9) / 2 + (0.25 + 9) / 2) / 2, (0.25 + 4) / 2 / 2),
+        ("relativistic", (log1p(exp(-0.5)) + log1p(exp(5))) / 2, (log1p(exp(0.5)) + log1p(exp(-5))) / 2),
     ],
 )
 def test_each_loss_has_its_value_by_hand(name, loss_D, loss_G):
     d_loss, g_loss = LOSSES[name]
     torch.testing.assert_close(d_loss(REAL, FAKE), torch.tensor(loss_D))
-    torch.testing.assert_close(g_loss(FAKE), torch.tensor(loss_G))
+    torch.testing.assert_close(g_loss(FAKE, *REAL_TOO.get(name, ())), torch.tensor(loss_G))
 
 
 def test_bce_is_torchs_binary_cross_entropy_and_lsgan_half_its_squared_error():
@@ -51,7 +53,13 @@ def test_gradients_match_finite_differences(name):
     d_loss, g_loss = LOSSES[name]
     real, fake = (2 * torch.randn(2, 8, 1).double()).requires_grad_()
     assert gradcheck(d_loss, (real, fake))
-    assert gradcheck(g_loss, fake)
+    assert gradcheck(g_loss, (fake, real) if name in PAIRED else fake)
+
+
+def test_a_relativistic_loss_depends_on_differences_alone_and_exchanges_the_sides():
+    d_loss, g_loss = LOSSES["relativistic"]
+    torch.testing.assert_close(d_loss(REAL + 7, FAKE + 7), d_loss(REAL, FAKE))
+    torch.testing.assert_close(g_loss(FAKE, REAL), d_loss(FAKE, REAL))
 
 
 def test_hinge_stops_pushing_beyond_the_margin():
@@ -74,7 +82,7 @@ def test_bce_stays_exact_for_logits_of_ten_thousand(sign):
 def test_accuracy_counts_the_images_on_their_side_of_the_losss_boundary():
     real = torch.tensor([[9.0], [0.8], [0.6], [0.4]])  # four above 0, three above 0.5, one above the middle, 1.53
     fake = torch.tensor([[0.9], [0.45], [0.2], [-0.1]])  # one below 0, three below 0.5, four below the middle
-    expected = {"bce": 5 / 8, "hinge": 5 / 8, "lsgan": 6 / 8, "wasserstein": 5 / 8}
+    expected = {"bce": 5 / 8, "hinge": 5 / 8, "lsgan": 6 / 8, "wasserstein": 5 / 8, "relativistic": 5 / 8}
     assert {name: accuracy(name, real, fake).item() for name in LOSSES} == expected
     assert accuracy("wasserstein", real - 5, fake - 5) == 5 / 8 and accuracy("bce", real - 5, fake - 5) == 5 / 8
     assert accuracy("wasserstein", fake, real) == 3 / 8
@@ -85,7 +93,9 @@ def test_accuracy_counts_the_images_on_their_side_of_the_losss_boundary():
 def test_losses_are_scalar_means_that_repeated_batches_leave_alone(name):
     d_loss, g_loss = LOSSES[name]
     once, thrice = (REAL, FAKE), (REAL.repeat(3, 1), FAKE.repeat(3, 1))
-    assert d_loss(*once).shape == g_loss(FAKE).shape == ()
+    of_G = [logits[::-1] if name in PAIRED else logits[1:] for logits in (once, thrice)]
+    assert d_loss(*once).shape == g_loss(*of_G[0]).shape == ()
     torch.testing.assert_close(d_loss(*thrice), d_loss(*once))
-    torch.testing.assert_close(d_loss(once[0], thrice[1]), d_loss(*once))  # batches may differ in size
-    torch.testing.assert_close(g_loss(thrice[1]), g_loss(FAKE))
+    torch.testing.assert_close(g_loss(*of_G[1]), g_loss(*of_G[0]))
+    if name not in PAIRED:  # batches may differ in size
+        torch.testing.assert_close(d_loss(once[0], thrice[1]), d_loss(*once))

@@ -6,7 +6,7 @@ from torch import nn
 from torch.autograd import gradcheck
 
 from losses import REGULARIZERS
-from losses.regularizers import clip_weights, gradient_penalty, input_gradient, orthonormal, r1
+from losses.regularizers import clip_weights, gradient_penalty, input_gradient, lecam, orthonormal, r1, r1_r2, r2
 from models import build_models
 from models.spectral_norm import spectral_norm
 
@@ -150,6 +150,44 @@ def test_clip_weights_clamps_every_parameter_in_place():
     assert D[0].weight.abs().max() == D[1].weight.min() == torch.tensor(0.1)
 
 
+@pytest.mark.parametrize("length", [0.5, 3.0])
+def test_r2_of_a_linear_D_is_r1_and_both_are_their_sum(length):
+    real, fake, alpha = batch()
+    D, w = linear_D(length)
+    penalty = r1_r2(D, real, fake, alpha)
+    penalty.backward()
+    torch.testing.assert_close(r2(D, real, fake, alpha).item(), length**2 / 2, rtol=0, atol=1e-12)
+    torch.testing.assert_close(penalty.item(), length**2, rtol=0, atol=1e-12)
+    torch.testing.assert_close(w.grad, 2 * w.detach(), rtol=0, atol=1e-12)
+
+
+def test_r2_looks_at_the_samples_and_at_their_labels():
+    real, fake, alpha = batch()
+    expected = fake.flatten(1).square().sum(1).mean() / 2
+    torch.testing.assert_close(r2(quadratic_D, real, fake, alpha), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        r1_r2(quadratic_D, real, fake, alpha), expected + r1(quadratic_D, real, fake, alpha), rtol=1e-12, atol=0
+    )
+
+    def scaled(x, labels):  # its gradient at x is labels * x
+        return labels.view(-1, 1) * quadratic_D(x)
+
+    labels, real_labels = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 2.0, 2.0])
+    squares = fake.flatten(1).square().sum(1)
+    torch.testing.assert_close(
+        r2(scaled, real, fake, alpha, real_labels, labels), (labels**2 * squares).mean() / 2, rtol=1e-7, atol=0
+    )
+
+
+def test_lecam_counts_what_has_not_crossed_the_average_of_the_other_side():
+    real, fake = torch.tensor([[3.0], [0.0]]), torch.tensor([[-1.0], [4.0]])
+    # real above the samples' average 1: (2, 0); the real images' average 2 above the samples: (3, 0)
+    assert lecam(real, fake, torch.tensor(2.0), torch.tensor(1.0)).item() == (4 + 0) / 2 + (9 + 0) / 2
+    real, fake = torch.randn(2, 6, 1, dtype=torch.float64, requires_grad=True)
+    averages = torch.tensor([0.3, -0.2], dtype=torch.float64)
+    assert gradcheck(lecam, (real.detach().requires_grad_(), fake.detach().requires_grad_(), *averages))
+
+
 @pytest.mark.parametrize("name", [name for name, regularizer in REGULARIZERS.items() if regularizer.penalty])
 @pytest.mark.parametrize("d_norm", ["none", "spectral"])
 def test_penalties_reach_D_and_neither_G_nor_the_images(name, d_norm):
@@ -168,7 +206,9 @@ def test_penalties_reach_D_and_neither_G_nor_the_images(name, d_norm):
 
 
 def test_the_table_says_what_each_regularizer_does_and_the_papers_weights():
-    assert REGULARIZERS["none"][1:] == (None, None)
-    assert REGULARIZERS["weight_clipping"] == (0.01, None, clip_weights)
-    assert REGULARIZERS["gradient_penalty"] == (10, gradient_penalty, None)
-    assert REGULARIZERS["r1"][1:] == (r1, None) and REGULARIZERS["orthonormal"][1:] == (orthonormal, None)
+    assert REGULARIZERS["none"][1:] == (None, None, None)
+    assert REGULARIZERS["weight_clipping"] == (0.01, None, clip_weights, None)
+    assert REGULARIZERS["gradient_penalty"] == (10, gradient_penalty, None, None)
+    penalties = {"r1": r1, "r2": r2, "r1_r2": r1_r2, "orthonormal": orthonormal}
+    assert all(REGULARIZERS[name][1:] == (penalty, None, None) for name, penalty in penalties.items())
+    assert REGULARIZERS["lecam"] == (0.3, None, None, lecam)

@@ -135,7 +135,7 @@ def test_an_adaptive_run_is_killed_and_resumed_bit_for_bit_and_shows_p(tmp_path,
     def killed():
         raise KeyboardInterrupt
 
-    flags = {**ADAPTIVE, "regularizer": "r1", "n_dis": 2, "loss": "bce"}
+    flags = {**ADAPTIVE, "regularizer": ("r1",), "n_dis": 2, "loss": "bce"}
     train.train(start(tmp_path, "whole", **flags))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         at_step(patch, 9, killed)

@@ -88,17 +88,24 @@ def writes_are_listed(run_dir):
 SETTINGS = {
     "dcgan": {"model": "dcgan"},
     "dcgan, batch norm in D": {"model": "dcgan", "d_norm": ("spectral", "batch"), "loss": "bce"},
-    "resnet, gradient penalty": {"model": "resnet", "d_norm": ("layer",), "regularizer": "gradient_penalty"},
+    "resnet, gradient penalty": {"model": "resnet", "d_norm": ("layer",), "regularizer": ("gradient_penalty",)},
     "dcgan, augmented adaptively": {
         "augment": ("color", "translation", "cutout"),
         "augment_p": "adaptive",
-        "regularizer": "r1",
+        "regularizer": ("r1",),
     },
     "mlp, augmented, p by the middle": {
         "model": "mlp",
         "loss": "wasserstein",
         "augment": ("cutout", "color"),
         "augment_p": "adaptive",
+    },
+    "dcgan, relativistic, LeCam": {
+        "loss": "relativistic",
+        "regularizer": ("r1_r2", "lecam"),
+        "regularizer_weight": (0.5, 0.3),
+        "lecam_start": 3,
+        "n_dis": 2,
     },
     "mlp, spectral norm in G": {"model": "mlp", "g_sn": True, "loss": "wasserstein", "n_dis": 2},
 }
@@ -123,8 +130,8 @@ def ended(tmp_path_factory, forks):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_two_ranks_make_the_updates_of_one(ended, name):
     alone, shared = (torch.load(ended / f"{name}_{count}_0.pt") for count in (1, 2))
-    # Under wasserstein D's accuracy, the last column, is counted by each rank about the middle of its own part.
-    columns = slice(4) if SETTINGS[name].get("loss") == "wasserstein" else slice(None)
+    # Where only differences count D's accuracy, the last column, is counted by each rank about the middle of its part.
+    columns = slice(4) if SETTINGS[name].get("loss") in ("wasserstein", "relativistic") else slice(None)
     shared_history, history = shared["history"][:, columns], alone["history"][:, columns]
     torch.testing.assert_close(shared_history, history, rtol=1e-9, atol=1e-9)
     assert_same(shared["augment_p"], alone["augment_p"], "augment_p")

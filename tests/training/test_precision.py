@@ -99,11 +99,11 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("regularizer", ["none", "gradient_penalty", "weight_clipping"])
+@pytest.mark.parametrize("regularizer", ["none", "gradient_penalty", "weight_clipping", "lecam"])
 @pytest.mark.parametrize("model", ["dcgan", "resnet"])
 def test_no_operation_of_a_step_waits_for_the_device(model, regularizer):
     d_norm = ("none",) if regularizer == "weight_clipping" else ("spectral",)
-    flags = {**SMALL, "model": model, "d_norm": d_norm, "regularizer": regularizer, "n_dis": 2, "g_sn": True}
+    flags = {**SMALL, "model": model, "d_norm": d_norm, "regularizer": (regularizer,), "n_dis": 2, "g_sn": True}
     config = prepare(flags)
     images = Images(random_images(40, 1, 8, 8), torch.zeros(40).long(), ())
     state = State(config, images, CPU)

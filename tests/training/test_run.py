@@ -33,9 +33,10 @@ NORMS = [("none",), ("spectral",), ("weight",), ("batch",), ("layer",), ("spectr
 @pytest.mark.parametrize("regularizer", FIELDS["regularizer"].metadata["choices"])
 @pytest.mark.parametrize("d_norm", NORMS, ids="-".join)
 def test_every_sensible_norm_and_regularizer_trains_and_the_others_are_refused(tmp_path, d_norm, regularizer):
-    flags = {"d_norm": d_norm, "regularizer": regularizer, "g_sn": True, "model": "resnet", "total_steps": 2}
+    flags = {"lecam_start": 1} if regularizer == "lecam" else {}
+    flags |= {"d_norm": d_norm, "regularizer": (regularizer,), "g_sn": True, "model": "resnet", "total_steps": 2}
     senseless = (regularizer == "weight_clipping" and {"spectral", "weight"} & set(d_norm)) or (
-        regularizer in ("gradient_penalty", "r1") and "batch" in d_norm
+        regularizer in ("gradient_penalty", "r1", "r2", "r1_r2") and "batch" in d_norm
     )
     if senseless:
         with pytest.raises(UserError, match=f"{regularizer} makes no sense with d_norm"):

@@ -6,6 +6,7 @@ import torch
 import train
 from losses import LOSSES, REGULARIZERS
 from models import build_models
+from training.ema import LogitAverages
 from training.objective import Batch, Objective
 
 
@@ -62,12 +63,51 @@ def test_a_loss_of_G_that_compares_sees_real_images_and_moves_by_its_closed_form
     G, D = torch.nn.Linear(2, 3, bias=False).double(), torch.nn.Linear(3, 1, bias=False).double()
     z, real = torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
     before, w = G.weight.detach().clone(), D.weight.detach()[0]
-    comparing = Objective(None, lambda fake, real: torch.nn.functional.softplus(real - fake).mean())
-    loss = train.generator_step(G, D, torch.optim.SGD(G.parameters(), lr=0.5), Batch(z, real), comparing)
+    loss = train.generator_step(
+        G, D, torch.optim.SGD(G.parameters(), lr=0.5), Batch(z, real), objective("relativistic")
+    )
     gap = real @ w - z @ before.t() @ w  # (4,)
     assert loss.item() == pytest.approx(torch.nn.functional.softplus(gap).mean().item())
     step = (gap.sigmoid().view(-1, 1, 1) * w.view(1, -1, 1) * z.view(4, 1, 2)).mean(0)
     assert torch.allclose(G.weight, before + 0.5 * step, atol=1e-14)
+
+
+def test_a_relativistic_update_of_a_linear_D_has_its_closed_form():
+    G, D, real, z = linear_pair()
+    before = D.weight.detach().clone()
+    batch, optimizer = Batch(z, real), torch.optim.SGD(D.parameters(), lr=0.1)
+    loss, *_ = train.discriminator_step(G, D, optimizer, batch, objective("relativistic"))
+    gap = (z - real) @ before[0]  # (5,)
+    assert loss.item() == pytest.approx(torch.nn.functional.softplus(gap).mean().item())
+    step = (gap.sigmoid().view(-1, 1) * (z - real)).mean(0)
+    assert torch.allclose(D.weight, before - 0.1 * step, atol=1e-14)
+
+
+def test_lecams_averages_follow_by_hand_and_count_from_their_start_on():
+    averages = LogitAverages(start=2)
+    found = []
+    for step, means in enumerate([(4.0, -4.0), (2.0, -2.0), (1.0, 3.0), (5.0, 5.0)]):
+        averages.begin(step)
+        averages.update(torch.tensor(means))
+        found.append((averages.active, *averages.values.tolist()))
+    third, fourth = (0.9 * 2 + 0.1 * 1, 0.9 * -2 + 0.1 * 3), (0.9 * 1.9 + 0.1 * 5, 0.9 * -1.5 + 0.1 * 5)
+    expected = [(False, 4, -4), (False, 2, -2), (True, *third), (True, *fourth)]
+    assert [row[0] for row in found] == [row[0] for row in expected]
+    assert [row[1:] for row in found] == [pytest.approx(row[1:]) for row in expected]
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_lecam_is_added_to_the_update_of_a_linear_D_once_it_counts(active):
+    G, D, real, z = linear_pair()
+    before = D.weight.detach().clone()
+    averages = LogitAverages(start=1)
+    averages.values, averages.active = torch.tensor([1e3, -1e3], dtype=torch.float64), active
+    regularized = objective(regularizers=((REGULARIZERS["lecam"], 0.3),), averages=averages)
+    train.discriminator_step(G, D, torch.optim.SGD(D.parameters(), lr=1e-3), Batch(z, real), regularized)
+    real_logits, fake_logits = real @ before[0], z @ before[0]
+    penalty = 2 * (real_logits + 1e3) @ real / 5 - 2 * (1e3 - fake_logits) @ z / 5
+    step = real.mean(0) - z.mean(0) - 0.3 * penalty * active
+    assert torch.allclose(D.weight, before + 1e-3 * step, atol=1e-12)
 
 
 def test_several_regularizers_add_up_each_with_its_weight():

@@ -18,18 +18,34 @@ from utils.settings import resolve
         ({"d_norm": ("none", "batch")}, "none stands alone"),
         ({"d_norm": ("spectral", "spectral")}, "different names"),
         (
-            {"regularizer": "weight_clipping", "d_norm": ("spectral",)},
+            {"regularizer": ("weight_clipping",), "d_norm": ("spectral",)},
             "with d_norm spectral: the normalization divides",
         ),
-        ({"regularizer": "weight_clipping", "d_norm": ("weight",)}, "with d_norm weight: the normalization divides"),
-        ({"regularizer": "weight_clipping", "d_norm": ("layer", "spectral")}, "with d_norm spectral: the normal"),
-        ({"regularizer": "gradient_penalty", "d_norm": ("batch",)}, "batch normalization makes D's output depend"),
-        ({"regularizer": "gradient_penalty", "d_norm": ("spectral", "batch")}, "makes D's output depend"),
-        ({"regularizer": "r1", "d_norm": ("batch",)}, "r1 makes no sense with d_norm batch"),
+        ({"regularizer": ("weight_clipping",), "d_norm": ("weight",)}, "with d_norm weight: the normalization divides"),
+        ({"regularizer": ("weight_clipping",), "d_norm": ("layer", "spectral")}, "with d_norm spectral: the normal"),
+        ({"regularizer": ("gradient_penalty",), "d_norm": ("batch",)}, "batch normalization makes D's output depend"),
+        ({"regularizer": ("gradient_penalty",), "d_norm": ("spectral", "batch")}, "makes D's output depend"),
+        ({"regularizer": ("r1",), "d_norm": ("batch",)}, "r1 makes no sense with d_norm batch"),
         ({"model": "resnet", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
         ({"model": "mlp", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
-        ({"compile": True, "regularizer": "r1"}, "compile makes no sense with r1: torch.compile cannot differentiate"),
-        ({"regularizer_weight": 1.0}, "regularizer_weight needs a regularizer"),
+        (
+            {"compile": True, "regularizer": ("r1",)},
+            "compile makes no sense with r1: torch.compile cannot differentiate",
+        ),
+        ({"regularizer_weight": (1.0,)}, "regularizer_weight needs a regularizer"),
+        ({"regularizer": ("none", "r1")}, "regularizer none r1: none stands alone"),
+        ({"regularizer": ("r1", "r1")}, "regularizer r1 r1: one of them is named twice"),
+        ({"regularizer": ("r2", "r1_r2")}, "regularizer r2 r1_r2: one of them is named twice"),
+        (
+            {"regularizer": ("r1", "lecam"), "regularizer_weight": (1.0,)},
+            "regularizer_weight 1.0: one for each of r1 lecam, or none for the literature's",
+        ),
+        ({"regularizer": ("lecam", "r1_r2"), "d_norm": ("batch",)}, "r1_r2 makes no sense with d_norm batch"),
+        ({"regularizer": ("r1",), "lecam_start": 5}, "lecam_start is for --regularizer lecam"),
+        (
+            {"loss": "relativistic", "batch_size": 64, "batch_size_G": 128},
+            "batch_size_G 128 makes no sense with loss relativistic, which pairs G's samples with 64 real images",
+        ),
         ({"augment": ("none", "color")}, "augment none color: none stands alone"),
         ({"augment": ("color", "cutout", "color")}, "augment color cutout color: name each once"),
         ({"augment_p": "adaptive"}, "augment_p needs an augmentation: --augment color"),
@@ -42,15 +58,17 @@ def test_a_senseless_combination_is_refused_with_its_reason(presets, flags, reas
 
 
 SENSIBLE = [
-    *({"regularizer": "weight_clipping", "d_norm": (norm,)} for norm in ("none", "batch", "layer")),
-    *({"regularizer": "gradient_penalty", "d_norm": (norm,)} for norm in ("none", "layer", "spectral", "weight")),
-    *({"regularizer": "r1", "d_norm": (norm,)} for norm in ("none", "layer", "spectral")),
-    *({"regularizer": "orthonormal", "d_norm": (norm,)} for norm in ("none", "batch", "spectral")),
+    *({"regularizer": ("weight_clipping",), "d_norm": (norm,)} for norm in ("none", "batch", "layer")),
+    *({"regularizer": ("gradient_penalty",), "d_norm": (norm,)} for norm in ("none", "layer", "spectral", "weight")),
+    *({"regularizer": ("r1",), "d_norm": (norm,)} for norm in ("none", "layer", "spectral")),
+    *({"regularizer": ("orthonormal",), "d_norm": (norm,)} for norm in ("none", "batch", "spectral")),
     *({"d_norm": pair} for pair in itertools.product(("spectral", "weight"), ("batch", "layer"))),
     {"model": "dcgan", "arch_variant": "paper"},
+    {"regularizer": ("r1_r2", "lecam"), "regularizer_weight": (0.1, 0.3), "lecam_start": 7, "loss": "relativistic"},
+    {"regularizer": ("lecam", "orthonormal"), "d_norm": ("batch",)},
     {"augment": ("cutout", "color"), "augment_p": "adaptive"},
     {"augment": ("translation",), "augment_p": 0.0},
-    {"regularizer": "gradient_penalty", "d_norm": ("none",), "regularizer_weight": 5.0},
+    {"regularizer": ("gradient_penalty",), "d_norm": ("none",), "regularizer_weight": (5.0,)},
 ]
 
 
@@ -70,7 +88,7 @@ def test_warnings_name_an_unbounded_wasserstein_d_and_batch_norm_over_spectral_n
     (unsafe,) = warned(d_norm=("spectral", "batch"))
     assert "Lipschitz" in unsafe
     assert warned() == []
-    assert warned(loss="wasserstein", d_norm=("none",), regularizer="gradient_penalty") == []
+    assert warned(loss="wasserstein", d_norm=("none",), regularizer=("gradient_penalty",)) == []
 
 
 def test_a_warning_names_what_has_no_effect_without_cuda():

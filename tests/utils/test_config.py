@@ -21,8 +21,8 @@ def read_back(folder, config):
     [
         Config(),
         Config(num_epochs=3),
-        Config(d_norm=("weight", "layer"), betas=(0.0, 0.9), lr_G=1e-5, lr_D=3e-7, regularizer="r1"),
-        Config(base_channels=8, regularizer="orthonormal", regularizer_weight=1e-4, g_sn=True, seed=2**32 - 1),
+        Config(d_norm=("weight", "layer"), betas=(0.0, 0.9), lr_G=1e-5, lr_D=3e-7, regularizer=("r1",)),
+        Config(base_channels=8, regularizer=("orthonormal",), regularizer_weight=(1e-4,), g_sn=True, seed=2**32 - 1),
         Config(data_dir="ja: nein # 'ü'", inception_weights="1e3", dataset="folder", device="cuda:1"),
     ],
 )
@@ -37,7 +37,7 @@ def test_yaml_leaves_out_where_a_run_lies(tmp_path):
 
 def test_the_default_run_directory_is_named_after_what_is_trained():
     assert default_run_dir(Config()) == Path("runs/digits_dcgan_hinge_spectral_seed0")
-    clipped = Config(dataset="cifar10", loss="wasserstein", d_norm=("none",), regularizer="weight_clipping", seed=3)
+    clipped = Config(dataset="cifar10", loss="wasserstein", d_norm=("none",), regularizer=("weight_clipping",), seed=3)
     assert default_run_dir(clipped) == Path("runs/cifar10_dcgan_wasserstein_none-weight_clipping_seed3")
 
 

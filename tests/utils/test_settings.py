@@ -97,7 +97,7 @@ def test_a_key_that_resembles_none_gets_the_list_of_settings(tmp_path):
         ("seed: 4294967296", "seed must be at most 4294967295"),
         ("g_sn: 1", "g_sn must be true or false, not 1"),
         ("g_sn: 'yes'", "g_sn must be true or false, not 'yes'"),
-        ("loss: hing", "loss 'hing' is not one of bce, hinge, wasserstein, lsgan; did you mean hinge"),
+        ("loss: hing", "loss 'hing' is not one of bce, hinge, wasserstein, lsgan, relativistic; did you mean hinge"),
         ("loss: [hinge]", "loss must be text"),
         ("image_size: 33", "image_size 33 is not one of 8, 16, 32, 48, 64, 128"),
         ("d_norm: [spectral, group]", "d_norm 'group' is not one of none, spectral, weight, batch, layer"),
@@ -179,10 +179,15 @@ def test_every_data_set_has_a_preset_for_every_model():
 ADAM_C = {"optimizer": "adam", "lr_G": 2e-4, "lr_D": 2e-4, "betas": (0.5, 0.999), "n_dis": 1}  # of the paper's table 1
 ADAM_B = ADAM_C | {"lr_G": 1e-4, "lr_D": 1e-4}
 RESNET = ADAM_C | {"betas": (0.0, 0.9), "n_dis": 5, "batch_size": 64, "batch_size_G": 128, "lr_decay": "linear"}
-SN_HINGE = {"loss": "hinge", "d_norm": ("spectral",), "regularizer": "none"}
-GP = {"loss": "wasserstein", "d_norm": ("none",), "regularizer": "gradient_penalty", "regularizer_weight": 10.0}
+SN_HINGE = {"loss": "hinge", "d_norm": ("spectral",), "regularizer": ("none",)}
+GP = {"loss": "wasserstein", "d_norm": ("none",), "regularizer": ("gradient_penalty",), "regularizer_weight": (10.0,)}
 GP |= ADAM_B | {"betas": (0.0, 0.9), "n_dis": 5}
-CLIPPED = {"loss": "wasserstein", "d_norm": ("none",), "regularizer": "weight_clipping", "regularizer_weight": 0.01}
+CLIPPED = {
+    "loss": "wasserstein",
+    "d_norm": ("none",),
+    "regularizer": ("weight_clipping",),
+    "regularizer_weight": (0.01,),
+}
 CLIPPED |= {"optimizer": "rmsprop", "lr_G": 5e-5, "lr_D": 5e-5, "n_dis": 5}
 
 
