@@ -114,7 +114,7 @@ class State:
         for name, optimizer in (("opt_G", self.opt_G), ("opt_D", self.opt_D)):
             with checkpoint.fitting(path, f"optimizer of {name[-1]}"):
                 _load_optimizer(optimizer, content[name])
-        with checkpoint.fitting(path, "random state, data order, scaler, averages or augmentation"):
+        with checkpoint.fitting(path, "random state, data order, averages, scaler or augmentation"):
             if content["random"].shape == self.random.get_state().shape:
                 self.random.set_state(content["random"])
             else:

@@ -24,7 +24,13 @@ train.main()
 def typed(tmp_path, **flags):
     """What is typed for a run of helpers.start()."""
     settings = {**FAST, **flags, "run_dir": tmp_path / "run"}
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
+    words = []
+    for name, value in settings.items():
+        if isinstance(value, tuple):
+            words += [f"--{name}", *map(str, value)]
+        else:
+            words.append(f"--{name}" if value is True else f"--{name}={value}")
+    return words
 
 
 KILLED_IN_STEP_9 = """
@@ -43,6 +49,7 @@ at_step(builtins, 9, lambda: os.kill(os.getpid(), signal.SIGKILL))
         ("dcgan", {}),
         ("resnet", {}),
         ("mlp", {}),
+        ("mlp", {"loss": "relativistic", "regularizer": ("r1_r2", "lecam"), "lecam_start": 3}),
     ],
 )
 def test_train_kill_resume_equals_the_run_without_the_kill_bit_by_bit(tmp_path, forks, model, others):
