@@ -19,7 +19,7 @@ from training import augmenting, monitor, prepare
 from training.objective import Batch, Objective
 from training.resume import roll_back
 from training.run import Run, opened
-from training.schedule import set_learning_rates
+from training.schedule import ema_decay, set_moving
 from training.state import State
 from utils.config import Config
 from utils.console import command
@@ -106,7 +106,7 @@ def step(state: State, config: Config) -> None:
     """n_dis updates of D, each on a fresh real batch and fresh samples, then one of G and of its moving average."""
     G, D = state.parallel["G"], state.parallel["D"]
     drawn: dict[str, Any] = {"generator": state.random, "device": state.device}
-    set_learning_rates(state, config)
+    set_moving(state, config)
     averages = state.objective.averages
     if averages:
         averages.begin(state.step)
@@ -131,7 +131,7 @@ def step(state: State, config: Config) -> None:
     loss_G = generator_step(G, state.D, state.opt_G, batch.local(), state.objective, state.precision["G"])
     state.step += 1
     if state.ema:
-        state.ema.update(state.G, state.step)
+        state.ema.update(state.G, ema_decay(config, state.step))
     loss_D, real_logits, fake_logits = found
     accuracy_D = accuracy(config.loss, real_logits, fake_logits)
     state.pending.append(torch.stack([loss_D, loss_G, real_logits.mean(), fake_logits.mean(), accuracy_D]))

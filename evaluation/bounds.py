@@ -7,9 +7,10 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models import dcgan, mlp, resnet
+from models import dcgan, mlp, r3gan, resnet
 from models.attention import SelfAttention
 from models.conditional import Projection
+from models.resampling import Downsample
 
 POOLING = 0.5  # the norm of 2x2 average pooling: each output is half the inner product with a unit vector of its own
 
@@ -76,6 +77,16 @@ def _of_mlp(D: mlp.Discriminator, norms: Norms, shapes: Shapes) -> float:
     return _of_sequence(hidden, norms, shapes) * _of_head(head, D.classes, norms)
 
 
+def _of_r3gan_block(block: r3gan.Block, norms: Norms, shapes: Shapes) -> float:
+    return 1 + norms[block.conv1] * norms[block.conv2] * norms[block.conv3]  # and leaky ReLUs
+
+
+def _of_r3gan(D: r3gan.Discriminator, norms: Norms, shapes: Shapes) -> float:
+    classes: Any = D.classes
+    rows = classes.embedding.weight.norm(dim=1).max().item() if D.projects else 1.0  # the logit is <head(h), e_y>
+    return norms[D.from_image] * lipschitz(D.layers, norms, shapes) * norms[D.depthwise] * norms[D.head] * rows
+
+
 BOUNDS: dict[type, Callable[..., float]] = {
     nn.Linear: lambda module, norms, shapes: norms[module],
     nn.Conv2d: lambda module, norms, shapes: norms[module],
@@ -90,6 +101,11 @@ BOUNDS: dict[type, Callable[..., float]] = {
     resnet.Discriminator: _of_resnet,
     dcgan.Discriminator: _of_dcgan,
     mlp.Discriminator: _of_mlp,
+    # Along a side the filter's gain is cos^3 of half the frequency; keeping every second pixel folds two of these, of
+    # which cos^6 + sin^6 <= 1, and halves their squares: 1/sqrt(2) a side, as of pooling.
+    Downsample: lambda *_: POOLING,
+    r3gan.Block: _of_r3gan_block,
+    r3gan.Discriminator: _of_r3gan,
     SelfAttention: lambda *_: math.inf,  # dot-product attention is not Lipschitz (Kim et al. 2021, theorem 3.1)
 }
 
@@ -98,6 +114,7 @@ FIRST: dict[type, Callable[..., tuple[nn.Module, ...]]] = {
     resnet.Discriminator: lambda D: (D.blocks[0].conv1, D.blocks[0].shortcut),
     dcgan.Discriminator: lambda D: (D.layers[0],),
     mlp.Discriminator: lambda D: (D.layers[0],),
+    r3gan.Discriminator: lambda D: (D.from_image,),
 }
 
 

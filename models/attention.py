@@ -40,6 +40,8 @@ def attention_at(side: int, attention: int | None, channels: int) -> list[nn.Mod
 
 def check_attention(attention: int, model: str, sides: Iterable[int] | None) -> None:
     """ValueError where the networks have no feature maps of that side; sides: those that both have, None for none."""
+    if model == "r3gan":
+        raise ValueError("attention is not for r3gan, whose authors do without: use dcgan or resnet")
     if sides is None:
         raise ValueError(f"attention is between the pixels of feature maps, which {model} does not have")
     there = [side for side in sides if side >= LEAST]

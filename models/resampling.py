@@ -1,4 +1,4 @@
-"""Upsample-then-convolve and convolve-then-pool, each as one exact convolution of stride 2.
+"""Upsample-then-convolve and convolve-then-pool, each as one exact convolution of stride 2; and R3GAN's resampling.
 
 Nearest upsampling followed by a 3x3 convolution is a transposed 4x4 convolution, and a 3x3 convolution followed by 2x2
 average pooling is a 4x4 convolution: the 4x4 kernel is a sum of four shifted 3x3 kernels, borders included. The
@@ -48,3 +48,35 @@ class ConvAvgPool2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.conv2d(input, spread(self.weight) / 4, self.bias, stride=2, padding=1)
+
+
+class Resampling(nn.Module):
+    """Each channel by the filter [1, 2, 1] of R3GAN (Huang et al. 2024), convolved with the [1, 1] of a factor of 2.
+
+    Beyond the borders are zeros, as in the authors' code.
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        line = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", torch.outer(line, line), persistent=False)  # (4, 4), with the sum 1
+
+    def kernels(self, x: Tensor) -> Tensor:
+        """One for each channel of x: (C, 1, 4, 4)."""
+        return self.kernel.to(x.dtype).expand(x.size(1), 1, 4, 4)
+
+
+class Upsample(Resampling):
+    """(N, C, H, W) -> (N, C, 2H, 2W): 3/4 of the nearer pixel and 1/4 of the further one, in each direction."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, 4 * self.kernels(x), stride=2, padding=1, groups=x.size(1))
+
+
+class Downsample(Resampling):
+    """(N, C, H, W) -> (N, C, H/2, W/2), H and W even: the transpose of Upsample, over 4."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernels(x), stride=2, padding=1, groups=x.size(1))

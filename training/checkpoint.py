@@ -153,7 +153,7 @@ def load_weights(module: nn.Module, weights: dict[str, Any], path: str | Path, w
 def models_of(config: Config, classes: Classes | None = None) -> tuple[nn.Module, nn.Module]:
     """build_models() with a Config's settings, and a conditional one's Classes. UserError for what no model has."""
     names = ["image_size", "channels", "z_dim", "base_channels", "d_norm", "g_sn", "arch_variant"]
-    names += ["conditional", "attention"]
+    names += ["conditional", "attention", "groups"]
     num_classes = len(classes.names) if classes else 0
     try:
         return build_models(config.model, num_classes=num_classes, **{name: getattr(config, name) for name in names})

@@ -16,7 +16,7 @@ from .state import State
 
 # What has to be alike for the weights of both networks to fit, and of D besides.
 SHAPING = ["model", "image_size", "channels", "z_dim", "base_channels", "arch_variant", "g_sn", "conditional"]
-SHAPING += ["attention"]
+SHAPING += ["attention", "groups"]
 OF_D = ["d_norm"]
 
 

@@ -22,6 +22,7 @@ from utils.errors import Diverged, Stopped
 from utils.files import write_text
 from utils.plots import grid
 
+from .schedule import images_seen, moving
 from .state import STATISTICS, State, check_weights, disk_use
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def log(run: "Run") -> dict[str, float]:
         "lr_G": state.opt_G.param_groups[0]["lr"],
         "lr_D": state.opt_D.param_groups[0]["lr"],
         **({"augment_p": state.augment_p.item()} if state.adaptive else {}),
+        **moving(config, images_seen(config, state.step - 1)),
         "seconds_per_step": seconds,
     }
     run.logger.write(state.step, line)

@@ -10,6 +10,13 @@ from utils.plots import pyplot, save_gif
 
 FRAMES = 60  # of an animation, at most
 FRAME_MS, LAST_FRAME_MS = 150, 2000
+# Settings, drawn where they move over a run
+MOVING = [
+    ("learning rate", {"lr_G": "G", "lr_D": "D"}, "linear"),
+    ("weight of the gradient's penalty", {"gamma": "gamma"}, "linear"),
+    ("Adam's beta2", {"beta2": "beta2"}, "linear"),
+    ("half-life of the moving average, images", {"ema_half_life": "images"}, "linear"),
+]
 CAPTION = 16  # pixels beneath a frame, for its step
 
 
@@ -54,6 +61,7 @@ def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) ->
         ("FID", {"fid": "FID", "fid_of_G": "of G itself"}, "log"),
     ]
     panels = [panel for panel in panels if any(name in line for line in stats for name in panel[1])]
+    panels += [panel for panel in MOVING if any(len({line.get(name) for line in stats}) > 1 for name in panel[1])]
     if not panels:
         return None
     columns = 2 if len(panels) == 4 else 3

@@ -13,7 +13,7 @@ from utils.settings import resolve
 
 from . import checkpoint, fine_tune
 from .run_dir import checkpoints, free_run_dir, latest, refuse_existing, set_aside
-from .schedule import images_seen, learning_rates
+from .schedule import described, images_seen, learning_rates
 from .state import State, save_checkpoint
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
         notes = [
             f"preset: {preset or 'none'}",
             f"run_dir: {run_dir}",
+            *described(config),
             *(f"warning: {w}" for w in warnings(config, has_cuda(config))),
         ]
         say_once("\n".join([*(f"# {note}" for note in notes), to_yaml(config).rstrip("\n")]))

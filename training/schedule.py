@@ -1,5 +1,13 @@
-"""What moves over a run, as functions of the real images that D has seen, so that batch sizes do not matter."""
+"""What moves over a run, as functions of the real images that D has seen, so that batch sizes do not matter.
 
+The cosines are those of R3GAN (Huang et al. 2024): the rate, the penalty's weight, beta2 and the EMA's half-life.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+from utils.combinations import COSINES, PENALTIES
 from utils.config import Config
 
 from .state import State
@@ -12,15 +20,63 @@ def images_seen(config: Config, step: int) -> int:
     return step * config.n_dis * config.batch_size
 
 
+def cosine(start_end_images: Sequence[float], images: int) -> float:
+    """From start to end over the first images, slowly at both ends; the end from there on."""
+    start, end, last = start_end_images
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, images / last)))
+
+
 def learning_rates(config: Config, images: int) -> tuple[float, float]:
-    """Those of G and D for the step after so many images: constant, or falling linearly to 0 at the end."""
+    """Those of G and D for the step after so many images: constant, falling linearly to 0 at the end, or lr_cosine."""
+    if config.lr_cosine:
+        return (cosine(config.lr_cosine, images),) * 2
     factor = DECAYS[config.lr_decay](images / images_seen(config, config.total_steps))
     return config.lr_G * factor, config.lr_D * factor
 
 
-def set_learning_rates(state: State, config: Config) -> None:
-    """Set those of the coming step."""
-    rates = learning_rates(config, images_seen(config, state.step))
-    for optimizer, lr in zip((state.opt_G, state.opt_D), rates):
+def moving(config: Config, images: int) -> dict[str, float]:
+    """What else moves, of gamma, beta2 and ema_half_life, for the step after so many images; nothing of what does not.
+
+    Names as in stats.jsonl.
+    """
+    schedules = {name: getattr(config, f"{name}_cosine") for name in COSINES if name != "lr"}
+    return {name: cosine(schedule, images) for name, schedule in schedules.items() if schedule}
+
+
+def ema_decay(config: Config, step: int) -> float:
+    """The moving average's decay at update number `step` of G, counted from 1.
+
+    Without a half-life it warms up as (1 + step) / (10 + step), so that the random initial weights are soon forgotten.
+    """
+    before = images_seen(config, step - 1)
+    half_life = moving(config, before).get("ema_half_life")
+    if half_life is None:
+        return min(config.ema_decay, (1 + step) / (10 + step))
+    return 0.5 ** (images_seen(config, 1) / half_life) if half_life else 0.0
+
+
+def set_moving(state: State, config: Config) -> None:
+    """Set all of it for the coming step."""
+    images = images_seen(config, state.step)
+    now = moving(config, images)
+    for optimizer, lr in zip((state.opt_G, state.opt_D), learning_rates(config, images)):
         for group in optimizer.param_groups:
             group["lr"] = lr
+            if "beta2" in now:
+                group["betas"] = (config.betas[0], now["beta2"])
+    if "gamma" in now:
+        weighed = zip(config.regularizer, state.objective.regularizers, strict=True)
+        regularizers = tuple((found, now["gamma"] if name in PENALTIES else old) for name, (found, old) in weighed)
+        state.objective = dataclasses.replace(state.objective, regularizers=regularizers)
+
+
+def described(config: Config) -> Iterator[str]:
+    """A sentence for each schedule, with the steps that it takes."""
+    whole = f"of {images_seen(config, config.total_steps):,} in all" if config.num_epochs is None else ""
+    for name in COSINES:
+        if schedule := getattr(config, f"{name}_cosine"):
+            start, end, images = schedule
+            steps = math.ceil(images / images_seen(config, 1))
+            ends = f"the first {images:,.0f} real images{f' ({whole})' if whole else ''}, by step {steps:,}"
+            values = " to ".join(f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in (start, end))
+            yield f"{name}: {values} by a cosine over {ends}"

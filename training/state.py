@@ -37,7 +37,7 @@ class State:
         self.precision = {name: Precision(config.amp, device) for name in ("G", "D")}
         self.opt_G = _make_optimizer(config, self.G, config.lr_G)
         self.opt_D = _make_optimizer(config, self.D, config.lr_D)
-        self.ema = EMA(self.G, config.ema_decay) if config.ema_decay else None
+        self.ema = EMA(self.G) if config.ema_decay else None
         self.seed = config.seed
         labels = images.labels if self.classes else None
         self.batches = Batches(images.images, config.batch_size, config.seed, device, labels)

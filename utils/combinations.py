@@ -7,14 +7,19 @@ from .errors import UserError, refuse_if
 
 PENALTIES = ("gradient_penalty", "r1", "r2", "r1_r2")  # those on D's gradient at single images
 PARTS = {"r1_r2": ("r1", "r2")}
+# What --NAME_cosine moves, each with what its values are below, if there is a bound
+COSINES: dict[str, float | None] = {"lr": None, "gamma": None, "beta2": 1.0, "ema_half_life": None}
 
 
 def check_combinations(config: Config) -> None:
     """Raise UserError, with the reason, where two settings make no sense together."""
-    from models.normalization import check_d_norm  # here, since it imports torch, which --help does not wait for
+    from models import r3gan  # here, since it imports torch, which --help does not wait for
+    from models.normalization import check_d_norm
 
     try:
         check_d_norm(config.d_norm)
+        if config.model == "r3gan":
+            r3gan.check_d_norm(config.d_norm)
     except ValueError as error:
         raise UserError(str(error)) from error
     weight_norms = [name for name in config.d_norm if name in ("spectral", "weight")]
@@ -57,6 +62,7 @@ def check_combinations(config: Config) -> None:
         f"{config.batch_size} real images. Leave it out",
     )
     check_augmentation(config)
+    check_schedules(config)
 
 
 def check_regularizers(config: Config) -> None:
@@ -83,6 +89,28 @@ def check_augmentation(config: Config) -> None:
     refuse_if(twice, f"augment {names}: name each once, since a second time would only widen its range")
     unused = config.augment == ("none",) and config.augment_p != FIELDS["augment_p"].default
     refuse_if(unused, "augment_p needs an augmentation: --augment color translation cutout, or one of them")
+
+
+def check_schedules(config: Config) -> None:
+    """Raise UserError for what cannot move over a run, or moves by two settings at once."""
+    for name, below in COSINES.items():
+        if (schedule := getattr(config, f"{name}_cosine")) is None:
+            continue
+        *ends, images = schedule
+        told = f"{name}_cosine {to_flag(schedule)}"
+        refuse_if(images < 1, f"{told}: it ends before it starts; the third number is its length in real images")
+        refuse_if(below and max(ends) >= below, f"{told}: {name} has to be less than {below}")
+        refuse_if(name in ("lr", "gamma") and min(ends) == 0, f"{told}: {name} must be more than 0 throughout")
+    instead = {"lr_cosine": ("lr_G", "lr_D", "lr_decay"), "ema_half_life_cosine": ("ema_decay",)}
+    for name, others in {**instead, "gamma_cosine": ("regularizer_weight",)}.items():
+        if getattr(config, name) is not None:
+            both = [other for other in others if getattr(config, other) != FIELDS[other].default]
+            refuse_if(both, f"{name} is in the place of {' and '.join(both)}: take one of them")
+    refuse_if(
+        config.gamma_cosine is not None and not set(config.regularizer) & set(PENALTIES),
+        f"gamma_cosine moves the weight of a penalty on D's gradient, and there is none: --regularizer {PENALTIES[-1]}",
+    )
+    refuse_if(config.beta2_cosine and config.optimizer != "adam", "beta2_cosine is for --optimizer adam")
 
 
 def warnings(config: Config, cuda: bool) -> Iterator[str]:

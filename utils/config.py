@@ -78,11 +78,14 @@ class Config:
     )
     image_size: int = setting(32, "pixels a side", choices=(8, 16, 32, 48, 64, 128))
     channels: int = setting(3, "1 for grey, 3 for colour", choices=(1, 3))
-    model: str = setting("dcgan", "architecture of G and D", choices=("dcgan", "resnet", "mlp"))
+    model: str = setting("dcgan", "architecture of G and D", choices=("dcgan", "resnet", "mlp", "r3gan"))
     arch_variant: str = setting(
         "code", "dcgan: the widths of the authors' code, or the paper's table 3", choices=("code", "paper")
     )
     base_channels: int | None = setting(None, "width unit of both networks (default: the paper's)", low=1, high=2**14)
+    groups: int | None = setting(
+        None, "r3gan: groups of its 3x3 convolutions (default: of 16 channels each, as the paper's)", low=1, high=2**14
+    )
     mirror: bool = setting(False, "flip half of the training images, drawn anew each time, from left to right")
     z_dim: int = setting(128, "dimension of the latent z ~ N(0, I)", low=1, high=2**20)
     d_norm: tuple[str, ...] = setting(
@@ -145,6 +148,24 @@ class Config:
     lr_D: float = setting(2e-4, "learning rate of D", above=0)
     betas: tuple[float, float] = setting((0.5, 0.999), "Adam's two betas", low=0, below=1)
     lr_decay: str = setting("none", "learning rates over the run: constant, or linear to 0", choices=("none", "linear"))
+    lr_cosine: tuple[float, float, float] | None = setting(
+        None,
+        "START END IMAGES: both learning rates, by half a cosine over the first IMAGES real images, in the place of "
+        "lr_G, lr_D and lr_decay",
+        low=0,
+    )
+    gamma_cosine: tuple[float, float, float] | None = setting(
+        None, "START END IMAGES: likewise the weight of the penalty on D's gradient", low=0
+    )
+    beta2_cosine: tuple[float, float, float] | None = setting(
+        None, "START END IMAGES: likewise the second of Adam's betas", low=0
+    )
+    ema_half_life_cosine: tuple[float, float, float] | None = setting(
+        None,
+        "START END IMAGES: likewise, in the place of ema_decay, the real images in which the moving average forgets "
+        "half",
+        low=0,
+    )
     ema_decay: float = setting(
         0.999, "decay of the moving average of G that is sampled and scored; 0: none", low=0, below=1
     )

@@ -21,6 +21,16 @@ YAML_LIMIT = 2**20  # characters
 LARGEST = 2**53  # whole number that means the same everywhere
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 TYPES = typing.get_type_hints(Config)
+# What says the same thing in two ways: the later layer's word counts.
+INSTEAD: dict[str, tuple[str, ...]] = {
+    "total_steps": ("num_epochs",),
+    "num_epochs": ("total_steps",),
+    "lr_cosine": ("lr_G", "lr_D", "lr_decay"),
+    "gamma_cosine": ("regularizer_weight",),
+    "ema_half_life_cosine": ("ema_decay",),
+}
+INSTEAD |= dict.fromkeys(("lr_G", "lr_D", "lr_decay"), ("lr_cosine",))
+INSTEAD |= {"regularizer_weight": ("gamma_cosine",), "ema_decay": ("ema_half_life_cosine",)}
 ARTICLES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -168,13 +178,16 @@ def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
     preset = CONFIGS_DIR / f"{name}.yaml" if (CONFIGS_DIR / f"{name}.yaml").exists() else None
     if size := chosen.get("size"):
         preset = CONFIGS_DIR / f"{name}_{size}.yaml"
-        others = ", ".join(sorted(path.stem.removesuffix(f"_{size}") for path in CONFIGS_DIR.glob(f"*_{size}.yaml")))
-        refuse_if(not preset.exists(), f"size {size}: there is no configs/{preset.name}; there are those of {others}")
+        there = ", ".join(sorted(path.stem.removesuffix(f"_{size}") for path in CONFIGS_DIR.glob(f"*_{size}.yaml")))
+        refuse_if(not preset.exists(), f"size {size}: there is no configs/{preset.name}; there are those of {there}")
     settings: dict[str, Any] = {}
     for layer in (read_yaml(preset) if preset else {}, experiment, flags):
-        for key, other in (("total_steps", "num_epochs"), ("num_epochs", "total_steps")):
-            if layer.get(key) is not None:  # the two say the same thing: the later layer's word counts
-                settings.pop(other, None)
+        for key, others in INSTEAD.items():
+            for replaced in others if layer.get(key) is not None else ():
+                settings.pop(replaced, None)
+        if layer.get("regularizer", settings.get("regularizer")) != settings.get("regularizer"):
+            for of_another in ("regularizer_weight", "gamma_cosine"):
+                settings.pop(of_another, None)
         settings.update(layer)
     config = Config(**settings)
     check_combinations(config)

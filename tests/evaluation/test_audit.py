@@ -17,6 +17,7 @@ from datasets.sources import load_split
 from evaluation import lipschitz
 from models import build_models, spectral_norm
 from models.normalization import BatchNorm, LayerNorm
+from models.resampling import Downsample
 from models.spectral_norm import iteration
 from training import checkpoint, monitor
 from training.run_dir import latest
@@ -43,8 +44,11 @@ def images(count=20, channels=1, size=8):
     return torch.rand(2, count, channels, size, size) * 2 - 1
 
 
-@pytest.mark.parametrize("d_norm", NORMS, ids=str)
-@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
+@pytest.mark.parametrize(
+    ("model", "d_norm"),
+    [*itertools.product(["dcgan", "resnet", "mlp"], NORMS), ("r3gan", "none"), ("r3gan", "spectral")],
+    ids=str,
+)
 def test_the_bound_is_above_the_steepest_gradient(model, d_norm):
     D = moved(model, d_norm)
     real, fake = images()
@@ -72,9 +76,9 @@ def test_the_bound_is_above_the_steepest_gradient(model, d_norm):
     assert json.loads(json.dumps(found, allow_nan=False)) == found  # plain values
 
 
-@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
+@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp", "r3gan"])
 def test_an_audit_has_the_norm_of_each_layer_as_it_maps_its_input(model):
-    D = moved(model, "weight", base_channels=2)
+    D = moved(model, "spectral" if model == "r3gan" else "weight", base_channels=2)
     found = lipschitz.audit(D, *images())
     D.eval().double()
     for layer in found["layers"]:
@@ -82,6 +86,11 @@ def test_an_audit_has_the_norm_of_each_layer_as_it_maps_its_input(model):
         constant = module(zero).detach()
         matrix = dense(lambda x: module(x) - constant, layer["input"])  # noqa: B023
         assert layer["operator_norm"] == pytest.approx(torch.linalg.svdvals(matrix)[0].item(), rel=1e-5)
+
+
+def test_the_bound_of_r3gans_downsampling_is_the_norm_of_its_filter_far_from_borders():
+    matrix = dense(Downsample().double(), (1, 32, 32))
+    assert 0.49 < torch.linalg.svdvals(matrix)[0].item() <= lipschitz.lipschitz(Downsample(), {}, {}) == 0.5
 
 
 def test_layers_are_named_in_the_order_of_the_forward():

@@ -1,5 +1,6 @@
 """Audits of a D that knows of classes, and of one with attention: the bounds, the points, and why there is none."""
 
+import itertools
 import json
 
 import pytest
@@ -30,9 +31,15 @@ def given(count=20):
     return *images, torch.arange(count) % K, torch.arange(count).flip(0) % K
 
 
-@pytest.mark.parametrize("d_norm", ["none", "spectral", "weight"])
+@pytest.mark.parametrize(
+    ("model", "d_norm"),
+    [
+        *itertools.product(["dcgan", "resnet", "mlp"], ["none", "spectral", "weight"]),
+        ("r3gan", "none"),
+        ("r3gan", "spectral"),
+    ],
+)
 @pytest.mark.parametrize("name", ["projection", "acgan", "concat"])
-@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
 def test_the_bound_is_above_the_steepest_gradient_of_any_class(model, name, d_norm):
     D = moved(model, name, d_norm)
     real, fake, real_labels, fake_labels = given()
@@ -85,12 +92,12 @@ def test_in_the_cnn_the_row_of_a_class_counts_at_each_pixel_of_the_last_map():
     assert unconditional["upper_bound"] == pytest.approx(trunk.item() * max(slopes), rel=1e-4)
 
 
-@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
+@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp", "r3gan"])
 def test_concats_first_layers_are_bounded_by_what_the_image_may_change(model):
     D = moved(model, "concat")
     found = {layer["name"]: layer for layer in lipschitz.audit(D, *given())["layers"]}
     D.eval().double()
-    names = {"resnet": ["blocks.0.conv1", "blocks.0.shortcut"]}.get(model, ["layers.0"])
+    names = {"resnet": ["blocks.0.conv1", "blocks.0.shortcut"], "r3gan": ["from_image"]}.get(model, ["layers.0"])
     for name in names:
         layer, shape = D.get_submodule(name), found[name]["input"]
         image = [shape[0] - K, *shape[1:]]

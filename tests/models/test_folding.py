@@ -15,6 +15,7 @@ GENERATORS = {
     "dcgan of the paper": ({"model": "dcgan", "arch_variant": "paper"}, 0),
     "resnet": ({"model": "resnet"}, 3),  # at the start of the two blocks and after the last
     "mlp": ({"model": "mlp"}, 0),
+    "r3gan": ({"model": "r3gan"}, 0),
 }
 
 

@@ -122,8 +122,10 @@ def test_other_names_wrap_nothing(name):
     assert not any(parametrize.is_parametrized(layer) for layer in network)
 
 
-@pytest.mark.parametrize("name", D_NORMS)
-@pytest.mark.parametrize("model", MODELS)
+FITTING = [(model, name) for model in MODELS for name in D_NORMS if model != "r3gan" or name in ("none", "spectral")]
+
+
+@pytest.mark.parametrize(("model", "name"), FITTING)
 def test_every_normalization_runs_forwards_and_backwards_in_every_model(model, name):
     torch.manual_seed(0)
     _, D = build_models(model, 16, base_channels=2, d_norm=name)

@@ -15,6 +15,7 @@ from models.spectral_norm import is_spectrally_normalized
 
 PAPER = {"base_channels": None, "z_dim": 128}
 SIZES = [("dcgan", 8, {}), ("dcgan", 32, PAPER), ("resnet", 8, PAPER), ("resnet", 48, {}), ("mlp", 8, {})]
+SIZES += [("r3gan", 8, {}), ("r3gan", 48, {"base_channels": 16})]
 ALL = [(model, size, PAPER) for model in ("dcgan", "resnet", "mlp") for size in (8, 16, 32, 48, 64, 128)]
 
 

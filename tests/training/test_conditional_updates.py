@@ -192,12 +192,12 @@ def test_logits_and_class_logits_are_float32_under_half_precision(name):
 
 def test_a_moving_average_follows_the_tables_and_copies_the_statistics():
     G, _, batch = networks("projection")
-    ema = EMA(G, 0.999)
+    ema = EMA(G)
     with torch.no_grad():
         for parameter in G.parameters():
             parameter.add_(1)
     G(batch.z, batch.labels)
-    ema.update(G, 1)  # decay 2/11
+    ema.update(G, 2 / 11)
     tables = [name for name, _ in G.named_parameters() if name == "layers.0.weight"]
     assert torch.allclose(ema.G.get_parameter(*tables), torch.full((K, 32), 1 + 9 / 11))
     assert all(torch.equal(buffer, G.get_buffer(name)) for name, buffer in ema.G.named_buffers())

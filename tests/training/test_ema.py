@@ -6,16 +6,18 @@ from torch import nn
 
 from models import build_models
 from training.ema import EMA
+from training.schedule import ema_decay
+from utils.config import Config
 
 
 def test_after_some_updates_the_average_is_the_closed_form_with_its_warm_up():
     values = torch.randn(13, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tolist()
     G = nn.Linear(1, 1, bias=False).double()
     nn.init.constant_(G.weight, values[0])
-    ema = EMA(G, 0.5)
+    ema, config = EMA(G), Config(ema_decay=0.5)
     for step, value in enumerate(values[1:], 1):
         nn.init.constant_(G.weight, value)
-        ema.update(G, step)
+        ema.update(G, ema_decay(config, step))
     # Decays 2/11, 3/12, ... 9/18 from the warm-up, then 0.5: sum of (1 - d_i) x_i times all later decays.
     decays = [2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, 0.5, 0.5, 0.5, 0.5, 0.5]
     expected, later = 0.0, 1.0
@@ -29,13 +31,13 @@ def test_after_some_updates_the_average_is_the_closed_form_with_its_warm_up():
 def trained_pair(decay):
     torch.manual_seed(0)
     G, _ = build_models("dcgan", image_size=8, channels=1, z_dim=4, base_channels=4, g_sn=True)
-    ema = EMA(G, decay)
+    ema = EMA(G)
     for step in (1, 2, 3):
         with torch.no_grad():
             for parameter in G.parameters():
                 parameter.add_(torch.randn_like(parameter))
             G(torch.randn(8, 4))
-        ema.update(G, step)
+        ema.update(G, min(decay, (1 + step) / (10 + step)))
     return G, ema
 
 
@@ -60,7 +62,7 @@ def test_decay_0_is_a_copy_of_g():
 def test_the_average_is_frozen_in_eval_mode_and_apart_from_g():
     G = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     before = [value.clone() for value in G.state_dict().values()]
-    ema = EMA(G, 0.9)
+    ema = EMA(G)
     with torch.no_grad():
         for parameter in G.parameters():
             parameter.add_(1)

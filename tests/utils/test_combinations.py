@@ -50,6 +50,18 @@ from utils.settings import resolve
         ({"augment": ("color", "cutout", "color")}, "augment color cutout color: name each once"),
         ({"augment_p": "adaptive"}, "augment_p needs an augmentation: --augment color"),
         ({"augment_p": 0.5}, "augment_p needs an augmentation: --augment color"),
+        ({"model": "r3gan", "d_norm": ("batch",)}, "d_norm batch is not for r3gan"),
+        ({"model": "r3gan", "d_norm": ("weight",)}, "d_norm weight is not for r3gan"),
+        ({"lr_cosine": (1e-3, 1e-4, 0.0)}, "lr_cosine 0.001 0.0001 0.0: it ends before it starts"),
+        ({"lr_cosine": (1e-3, 0.0, 9.0)}, "lr must be more than 0 throughout"),
+        ({"beta2_cosine": (0.9, 1.0, 9.0)}, "beta2 has to be less than 1.0"),
+        ({"lr_cosine": (1e-3, 1e-4, 9.0), "lr_decay": "linear"}, "lr_cosine is in the place of lr_decay: take one"),
+        ({"lr_cosine": (1e-3, 1e-4, 9.0), "lr_D": 1e-3}, "lr_cosine is in the place of lr_D: take one"),
+        ({"ema_half_life_cosine": (0.0, 9.0, 9.0), "ema_decay": 0.0}, "in the place of ema_decay"),
+        ({"gamma_cosine": (0.5, 0.1, 9.0)}, "penalty on D's gradient, and there is none"),
+        ({"gamma_cosine": (0.5, 0.1, 9.0), "regularizer": "orthonormal"}, "penalty on D's gradient, and there is none"),
+        ({"gamma_cosine": (0.5, 0.1, 9.0), "regularizer": "r1", "regularizer_weight": 1.0}, "of regularizer_weight"),
+        ({"beta2_cosine": (0.9, 0.99, 9.0), "optimizer": "rmsprop"}, "beta2_cosine is for --optimizer adam"),
     ],
 )
 def test_a_senseless_combination_is_refused_with_its_reason(presets, flags, reason):

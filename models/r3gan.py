@@ -1,0 +1,216 @@
+"""R3GAN's networks (Huang et al. 2024, "The GAN is dead; long live the GAN! A modern GAN baseline", arXiv 2501.05441):
+residual networks without normalization, and G without a tanh.
+
+`base_channels` is the width of all stages up to 32 pixels, 768 in the paper, halved with each doubling above; `groups`
+the groups of that width's 3x3 convolutions, 96 there. With classes, CIFAR-10's G has 20.8 million parameters, D 21.3.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .conditional import CONDITIONAL, ClassNorms, Embedding, Projection, Unlabelled, Verdict
+from .convolution import Conv2d, channels_last
+from .resampling import Downsample, Upsample
+
+SLOPE = 0.2
+GAIN = math.sqrt(2 / (1 + SLOPE**2))  # of the leaky ReLU
+BLOCKS, WIDENING, PER_GROUP = (
+    2,
+    2,
+    16,
+)  # blocks of a stage; hidden width of a block; its channels in a group, of 1536/96
+# image size -> the sides of the stages' maps. The paper starts from 4x4; 48 pixels, which it does not have, from 6x6.
+SIDES = {size: tuple(size // 2**i for i in reversed(range(int(math.log2(size / 4)) + 1))) for size in (8, 16, 32)}
+SIDES |= {48: (6, 12, 24, 48), 64: (4, 8, 16, 32, 64), 128: (4, 8, 16, 32, 64, 128)}
+WIDEST_SIDE = 32
+
+
+def widths(image_size: int, base_channels: int | None) -> tuple[int, ...]:
+    """The width of each stage, from the coarsest map on; ValueError for a size that cannot be made."""
+    if image_size not in SIDES:
+        raise ValueError(f"r3gan makes images of {', '.join(map(str, SIDES))} pixels, not {image_size}")
+    halvings = (max(0, math.ceil(math.log2(side / WIDEST_SIDE))) for side in SIDES[image_size])
+    return tuple(max(1, (base_channels or 768) // 2**count) for count in halvings)
+
+
+def groups_of(stages: Sequence[int], groups: int | None) -> list[int]:
+    """The groups of each stage's 3x3 convolutions: `groups` at the first width, as many for their width at the others.
+
+    None: groups of PER_GROUP channels, as in the paper, or of the largest part of it that divides the width. ValueError
+    where they do not divide it.
+    """
+    if groups is None:
+        return [WIDENING * width // math.gcd(WIDENING * width, PER_GROUP) for width in stages]
+    found = [max(1, groups * width // stages[0]) for width in stages]
+    for width, count in zip(stages, found):
+        if WIDENING * width % count:
+            raise ValueError(
+                f"groups {groups}: {count} do not divide the {WIDENING * width} channels of r3gan's 3x3 convolutions "
+                f"at a width of {width}; take a number that does, or another base_channels"
+            )
+    return found
+
+
+def check_d_norm(d_norm: Sequence[str]) -> None:
+    """ValueError, with the reason, for a normalization that does not fit."""
+    for name in d_norm:
+        if name in ("batch", "layer"):
+            raise ValueError(
+                f"d_norm {name} is not for r3gan, which does without normalized features: use none or spectral"
+            )
+        if name == "weight":
+            raise ValueError(
+                "d_norm weight is not for r3gan: the last layer of each of its blocks is 0 at the start, and a row of "
+                "zeros cannot be scaled to norm 1. Use none or spectral"
+            )
+
+
+def initialise(network: nn.Module) -> None:
+    """Weights N(0, 1/sqrt(fan_in)), biases 0; those of a block N(0, gain/sqrt(fan_in)) * blocks^(-1/4), its last one 0.
+
+    The block's two, of which the variance of its branch has four, keep it the same at any number of blocks.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    gains: dict[nn.Module, float] = {block.conv3: 0.0 for block in blocks}
+    gains |= {layer: GAIN * len(blocks) ** -0.25 for block in blocks for layer in (block.conv1, block.conv2)}
+    for layer in network.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.normal_(layer.weight, 0.0, gains.get(layer, 1.0) / math.sqrt(layer.weight[0].numel()))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, Embedding):  # the linear layer of a one-hot: its fan-in is the number of classes
+            nn.init.normal_(layer.weight, 0.0, len(layer.weight) ** -0.5)
+
+
+class Block(nn.Module):
+    """x + conv 1x1 (leaky ReLU (grouped conv 3x3 (leaky ReLU (conv 1x1)))), twice as wide inside; at first just x.
+
+    The biases stand before the leaky ReLUs, and no other layer of the network has one.
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        hidden = WIDENING * channels
+        self.conv1 = Conv2d(channels, hidden, 1)
+        self.conv2 = Conv2d(hidden, hidden, 3, padding=1, groups=groups)
+        self.conv3 = Conv2d(hidden, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv2(F.leaky_relu(self.conv1(x), SLOPE))
+        return x + self.conv3(F.leaky_relu(h, SLOPE))
+
+
+def pointwise(in_channels: int, out_channels: int) -> list[nn.Module]:
+    """The 1x1 convolution between stages of two widths; none where they have the same."""
+    return [Conv2d(in_channels, out_channels, 1, bias=False)] if in_channels != out_channels else []
+
+
+class ClassBeside(Unlabelled):
+    """G of projection and of acgan, in a network without norms: a vector of the class, as long as z, beside z."""
+
+    def __init__(self, num_classes: int, z_dim: int) -> None:
+        super().__init__(num_classes)
+        self.embedding = Embedding(num_classes, z_dim)
+
+    def beside(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        self.check(labels)
+        return torch.cat([x, self.embedding(labels).to(x.dtype)], dim=1)
+
+
+class Basis(nn.Module):
+    """z (N, d) -> (N, C, S, S): a learned map of each channel, N(0, 1) at the start, times a linear function of z."""
+
+    def __init__(self, in_features: int, channels: int, side: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, channels, bias=False)
+        self.maps = nn.Parameter(torch.randn(channels, side, side))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.maps * self.linear(z)[:, :, None, None]
+
+
+class Generator(nn.Module):
+    """z (N, z_dim) -> images (N, channels, image_size, image_size), trained towards [-1, 1] but bounded by nothing.
+
+    labels where there are classes: under projection and acgan a vector of the class stands beside z.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        z_dim: int = 128,
+        base_channels: int | None = None,
+        groups: int | None = None,
+        num_classes: int = 0,
+        conditional: str = "none",
+    ) -> None:
+        super().__init__()
+        self.z_dim, self.num_classes = z_dim, num_classes
+        stages = widths(image_size, base_channels)
+        of_G = CONDITIONAL[conditional][0]
+        described = issubclass(of_G, ClassNorms)
+        beside = z_dim if described else of_G.extra(num_classes)
+        self.basis = Basis(z_dim + beside, stages[0], SIDES[image_size][0])
+        layers: list[nn.Module] = []
+        for i, (width, count) in enumerate(zip(stages, groups_of(stages, groups))):
+            if i:
+                layers += [*pointwise(stages[i - 1], width), Upsample()]
+            layers += [Block(width, count) for _ in range(BLOCKS)]
+        self.layers = nn.Sequential(*layers)
+        self.to_image = Conv2d(stages[-1], channels, 1, bias=False)
+        self.classes = ClassBeside(num_classes, z_dim) if described else of_G(num_classes)
+        initialise(self)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        h = channels_last(self.basis(self.classes.beside(z, labels)))  # (N, C, 4, 4), or 6x6 for 48 pixels
+        return self.to_image(self.layers(h))
+
+
+class Discriminator(nn.Module):
+    """Images (N, channels, image_size, image_size) -> logits (N, 1); labels where there are classes.
+
+    A depthwise convolution makes a number of each channel of the last map, a linear layer the logit of these. Under
+    projection, as in the authors' code, that layer keeps the width and the logit is <layer(h), e_y>, without psi.
+    classify, for acgan: (logits, class logits (N, num_classes)).
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        base_channels: int | None = None,
+        groups: int | None = None,
+        d_norm: Sequence[str] = ("none",),
+        num_classes: int = 0,
+        conditional: str = "none",
+    ) -> None:
+        super().__init__()
+        check_d_norm(d_norm)
+        self.num_classes = num_classes
+        stages = widths(image_size, base_channels)
+        classes = CONDITIONAL[conditional][1]
+        self.from_image = Conv2d(channels + classes.extra(num_classes), stages[-1], 1, bias=False)
+        layers: list[nn.Module] = []
+        for i, (width, count) in reversed([*enumerate(zip(stages, groups_of(stages, groups)))]):
+            layers += [Block(width, count) for _ in range(BLOCKS)]
+            if i:
+                layers += [Downsample(), *pointwise(width, stages[i - 1])]
+        self.layers = nn.Sequential(*layers)
+        self.depthwise = nn.Conv2d(stages[0], stages[0], SIDES[image_size][0], groups=stages[0], bias=False)
+        self.projects = issubclass(classes, Projection)
+        self.head = nn.Linear(stages[0], stages[0] if self.projects else 1, bias=False)
+        self.classes = classes(num_classes, stages[0])
+        initialise(self)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:
+        h = self.layers(self.from_image(channels_last(self.classes.beside(x, labels))))
+        h = self.depthwise(h).flatten(1)  # (N, C)
+        found = self.head(h)
+        if self.projects:
+            h, found = found, found.new_zeros(len(found), 1)
+        return self.classes.judged(found, h, labels, classify)
