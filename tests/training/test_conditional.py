@@ -28,7 +28,7 @@ def pets(tmp_path):
     return {"dataset": "folder", "data_dir": str(tmp_path / "pets"), "image_size": 8}
 
 
-@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
+@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp", "r3gan"])
 @pytest.mark.parametrize("conditional", ["projection", "acgan", "concat"])
 def test_a_run_on_classes_trains_and_its_generator_takes_labels(tmp_path, conditional, model):
     path = train.train(start(tmp_path, **TWO_STEPS | {"conditional": conditional, "model": model}))

@@ -149,7 +149,7 @@ def test_weights_u_and_v_are_the_same_bits_on_all_ranks_after_100_steps(ended):
         assert all(torch.equal(value, second[network][name]) for name, value in first[network].items())
 
 
-@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
+@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp", "r3gan"])
 def test_on_two_ranks_train_kill_resume_equals_the_run_without_the_kill_bit_by_bit(forks, tmp_path, model):
     flags = {"model": model, "g_sn": True, "n_dis": 2, "lr_decay": "linear"}
     whole = run(forks, 2, "whole_run", f"{tmp_path}/whole", flags)

@@ -43,7 +43,7 @@ def assert_onnx_draws_alike(loaded, path, batches=(1, 3, 70)):
         assert np.abs(images - loaded.G(z).numpy()).max() <= 1e-5
 
 
-@pytest.mark.parametrize(("model", "size"), [("dcgan", 8), ("resnet", 48), ("mlp", 16)])
+@pytest.mark.parametrize(("model", "size"), [("dcgan", 8), ("resnet", 48), ("mlp", 16), ("r3gan", 8)])
 def test_onnxruntime_draws_what_the_generator_draws_at_any_batch_size(tmp_path, model, size):
     assert_onnx_draws_alike(loaded_of(model, size), tmp_path / "G.onnx")
 

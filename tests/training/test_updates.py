@@ -150,7 +150,7 @@ def test_one_joint_forward_of_D_gives_the_update_of_two(loss):
 
 
 @pytest.mark.parametrize("penalty", ["none", "gradient_penalty", "r1", "orthonormal"])
-@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
+@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp", "r3gan"])
 def test_an_update_of_D_in_parts_is_the_update_at_once(model, penalty):
     updated = []
     for accumulate in (1, 4):
