@@ -16,7 +16,7 @@ COSINES = {
     "beta2_cosine": (0.9, 0.99, 80.0),
     "ema_half_life_cosine": (0.0, 40.0, 80.0),
 }
-MOVED = {**COSINES, "regularizer": "r1", "d_norm": ("none",)}
+MOVED = {**COSINES, "regularizer": ("lecam", "r1_r2"), "d_norm": ("none",)}
 
 
 def test_the_learning_rate_falls_linearly_from_step_0(tmp_path):
@@ -45,7 +45,8 @@ def test_all_of_it_moves_in_the_step_and_is_logged(tmp_path, monkeypatch):
     seen, plain = [], train.discriminator_step
 
     def watched(G, D, opt_D, batch, objective, precision):
-        (group,), ((_, weight),) = opt_D.param_groups, objective.regularizers
+        (group,), ((_, of_lecam), (_, weight)) = opt_D.param_groups, objective.regularizers
+        assert of_lecam == 0.3  # the penalties of the gradient alone move
         seen.append({"lr_D": group["lr"], "beta1": group["betas"][0], "beta2": group["betas"][1], "gamma": weight})
         return plain(G, D, opt_D, batch, objective, precision)
 

@@ -59,8 +59,11 @@ from utils.settings import resolve
         ({"lr_cosine": (1e-3, 1e-4, 9.0), "lr_D": 1e-3}, "lr_cosine is in the place of lr_D: take one"),
         ({"ema_half_life_cosine": (0.0, 9.0, 9.0), "ema_decay": 0.0}, "in the place of ema_decay"),
         ({"gamma_cosine": (0.5, 0.1, 9.0)}, "penalty on D's gradient, and there is none"),
-        ({"gamma_cosine": (0.5, 0.1, 9.0), "regularizer": "orthonormal"}, "penalty on D's gradient, and there is none"),
-        ({"gamma_cosine": (0.5, 0.1, 9.0), "regularizer": "r1", "regularizer_weight": 1.0}, "of regularizer_weight"),
+        (
+            {"gamma_cosine": (0.5, 0.1, 9.0), "regularizer": ("orthonormal",)},
+            "penalty on D's gradient, and there is none",
+        ),
+        ({"gamma_cosine": (0.5, 0.1, 9.0), "regularizer": ("r1",), "regularizer_weight": (1.0,)}, "place of reg"),
         ({"beta2_cosine": (0.9, 0.99, 9.0), "optimizer": "rmsprop"}, "beta2_cosine is for --optimizer adam"),
     ],
 )

@@ -39,14 +39,14 @@ def test_what_says_the_same_in_another_way_replaces_what_an_earlier_layer_said(p
     lines = "regularizer: r1\nlr_cosine: [1.0e-3, 1.0e-4, 90]\ngamma_cosine: [1, 0.5, 90]\n"
     yaml_file(presets, lines + "ema_half_life_cosine: [0, 50, 90]\n", "digits_dcgan.yaml")
     assert resolve({})[0].lr_cosine == (1e-3, 1e-4, 90.0)
-    found, _ = resolve({"lr_G": 3e-4, "ema_decay": 0.5, "regularizer_weight": 2.0})
+    found, _ = resolve({"lr_G": 3e-4, "ema_decay": 0.5, "regularizer": ("r1",), "regularizer_weight": (2.0,)})
     assert (found.lr_cosine, found.ema_half_life_cosine, found.gamma_cosine) == (None, None, None)
-    assert (found.lr_G, found.ema_decay, found.regularizer_weight) == (3e-4, 0.5, 2.0)
-    found, _ = resolve({"regularizer": "none"})  # whose weight it was
+    assert (found.lr_G, found.ema_decay, found.regularizer_weight) == (3e-4, 0.5, (2.0,))
+    found, _ = resolve({"regularizer": ("none",)})  # whose weight it was
     assert found.gamma_cosine is None and found.lr_cosine
     yaml_file(presets, "lr_G: 3.0e-4\nlr_decay: linear\nregularizer: r1\nregularizer_weight: 3\n", "digits_dcgan.yaml")
     found, _ = resolve({"lr_cosine": (1e-3, 1e-4, 90.0)})
-    assert (found.lr_G, found.lr_decay, found.regularizer_weight) == (Config().lr_G, "none", 3.0)
+    assert (found.lr_G, found.lr_decay, found.regularizer_weight) == (Config().lr_G, "none", (3.0,))
 
 
 def test_an_optional_setting_of_several_values_takes_as_many_or_none():
@@ -225,6 +225,8 @@ CLIPPED |= {"optimizer": "rmsprop", "lr_G": 5e-5, "lr_D": 5e-5, "n_dis": 5}
                 "base_channels": 768,
                 "z_dim": 64,
                 "batch_size": 512,
+                "loss": "relativistic",
+                "regularizer": ("r1_r2",),
                 "lr_cosine": (2e-4, 5e-5, 2e7),
                 "gamma_cosine": (0.05, 0.005, 2e7),
                 "beta2_cosine": (0.9, 0.99, 2e7),
