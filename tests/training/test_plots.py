@@ -89,4 +89,6 @@ def test_the_curves_are_a_png_with_a_panel_for_each_kind_of_statistic(tmp_path, 
     assert len(figure.axes) == panels
     assert figure.get_suptitle() == ("a title\nscores: the protocol" if panels == 6 else "a title")
     curves = {line.get_label(): list(zip(*line.get_data())) for axis in figure.axes for line in axis.lines}
-    assert curves.get("D(fake)", []) == [(s["step"], s["fake_logits"]) for s in stats if s.get("fake_logits") is not None]
+    assert curves.get("D(fake)", []) == [
+        (s["step"], s["fake_logits"]) for s in stats if s.get("fake_logits") is not None
+    ]
