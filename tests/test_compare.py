@@ -131,7 +131,7 @@ def test_the_report_is_one_file_with_a_sentence_under_each_picture(finished):
     assert all(address.startswith("data:") for address in page.addresses)
     assert "script" not in page.tags and "link" in page.tags
     drawn = sorted((folder / "figures").glob("*.png"))
-    assert len(page.pictures) == len(page.captions) == len(drawn) == 11
+    assert len(page.pictures) == len(page.captions) == len(drawn) == 14
     for picture in page.pictures:
         image = Image.open(io.BytesIO(base64.b64decode(picture.removeprefix("data:image/png;base64,"))))
         assert image.width > 500 and len(image.convert("L").getcolors()) > 1

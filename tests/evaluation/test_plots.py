@@ -14,6 +14,8 @@ def scored(step, fid, name="modern"):
         "kid": {"mean": -0.1, "std": 0.1},
         "precision": 0.5,
         "recall": 0.25,
+        "density": 0.75,
+        "coverage": 0.5,
         "memorisation": {"nearer": 0.4},
         "protocol": {"name": name, "step": step},
     }
