@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 import generate
-from datasets import Images, load_split
+from datasets import Images, load_split, trained_on
 from datasets.image_files import check_npz, load_samples, save_samples
 from datasets.scan import is_archive
-from evaluation import Evaluator, conditional, features, kept, report, table
+from evaluation import Evaluator, depends, features, kept, report, table
 from evaluation.sampling import Generated, Given, images_at
 from training import page
 from training.auditing import audit
@@ -123,7 +123,7 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
         config = loaded.config
         source = Generated(loaded.G, config.z_dim, config.seed, evaluator.device, classes=loaded.classes)
         facts = {"step": loaded.step, "ema": loaded.ema, "seed": config.seed}
-        facts |= conditional.facts(config, loaded.classes)
+        facts |= depends.of_run(config, loaded.classes)
         found, neighbours = evaluator.evaluate(
             source, facts, config.protocol, config.num_samples, bootstrap=bootstrap, infinity=fid_infinity
         )
@@ -181,7 +181,11 @@ def check_folder(folder):
 
 def doubts(evaluator, loaded):
     """Sentences about what makes the scores of a checkpoint doubtful: that it was trained on other images."""
-    if evaluator.folder or loaded.data_sha256 in (None, evaluator.sha256("train")):
+    if evaluator.folder or loaded.data_sha256 is None:
+        return []
+    count = loaded.config.num_images
+    known = evaluator.sha256("train") if count is None else trained_on(evaluator.images("train"), count).sha256()
+    if loaded.data_sha256 == known:
         return []
     return ["the generator was trained on other images than those it is scored against"]
 

@@ -5,7 +5,7 @@ Images are (N, C, H, W) uint8 at the size and with the channels of the run, in m
 
 from .batches import Batches, derived_seed, fits, steps_of
 from .cache import cache_folder
-from .images import Images, quantise, to_float
+from .images import Images, first_of, quantise, to_float, trained_on
 from .labels import Classes, classes_of
 from .sources import has_test_split, load_split
 
@@ -16,10 +16,12 @@ __all__ = [
     "cache_folder",
     "classes_of",
     "derived_seed",
+    "first_of",
     "fits",
     "has_test_split",
     "load_split",
     "quantise",
     "steps_of",
     "to_float",
+    "trained_on",
 ]

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.console import announced
+from utils.errors import refuse_if
 
+SHUFFLED = 20180216  # the seed of the order in which --num_images takes images: the same for every run
 RESIZE_CHUNK = 2048  # images resized at once, to bound the memory of their float copies
 
 
@@ -41,6 +43,21 @@ class Images(NamedTuple):
             digest = hashlib.sha256(self.images.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
+
+
+def first_of(total: int, count: int) -> Tensor:
+    """Which of `total` images are the first `count` of a fixed shuffle: (count,) int64. UserError where too many."""
+    refuse_if(count > total, f"num_images {count:,} is more than the {total:,} training images that there are")
+    return torch.randperm(total, generator=torch.Generator().manual_seed(SHUFFLED))[:count]
+
+
+def trained_on(images: Images, count: int | None) -> Images:
+    """The images that --num_images trains on, of a training split; all of them without it."""
+    if count is None:
+        return images
+    chosen = first_of(len(images.images), count)
+    part = Images(images.images[chosen], images.labels[chosen], images.classes)
+    return part._replace(origin=images.origin and images.origin._replace(sha256=part.sha256()))
 
 
 def fit(images: Tensor, image_size: int, channels: int) -> Tensor:

@@ -4,7 +4,10 @@ import importlib.metadata
 import platform
 from typing import TYPE_CHECKING, Any
 
-from . import manifold, metrics, modes
+from datasets import Classes
+from utils.config import Config
+
+from . import conditional, manifold, metrics, modes
 from .sampling import Given, Source
 
 if TYPE_CHECKING:
@@ -50,6 +53,12 @@ def protocol(evaluator: "Evaluator", name: str, counts: tuple[int, int]) -> dict
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in PACKAGES},
     }
+
+
+def of_run(config: Config, classes: Classes | None) -> dict[str, Any]:
+    """What a score's protocol says of how its generator was trained, where that is not as usual."""
+    part = {} if config.num_images is None else {"num_images": config.num_images}
+    return conditional.facts(config, classes) | part
 
 
 def in_order(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets import Images, has_test_split, load_split
+from datasets import Images, first_of, has_test_split, load_split
 from utils.config import Config
 from utils.distributed import broadcast, rank, rank_zero_first
 from utils.errors import UserError, explaining_memory
@@ -124,7 +124,7 @@ class Evaluator:
         if infinity and rank() == 0:
             for name, reference in references.items():
                 certainty.check_infinity(counts[name][0], reference.features.size(1))
-        compared = [] if quick else self.compared()
+        compared = [] if quick else [facts.get("num_images"), *self.compared()]
         held = {} if quick else {name: {"held_out": self.held_out(name, pair[0])} for name, pair in counts.items()}
         for known in filter(None, self.references.values()):
             known.logits = None  # as large as a part of the features, and of no more use
@@ -217,21 +217,24 @@ class Evaluator:
         return held_out.load_or_score(reference, facts, take, self.frequencies if self.scores_itself else None)
 
     def diagnose(
-        self, source: Source, samples: Tensor, training: Reference, unseen: Reference | None = None
+        self, source: Source, samples: Tensor, count: int | None, training: Reference, unseen: Reference | None = None
     ) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
         """Compare the samples' features with the References of training and unseen images.
 
-        Returns what a result holds of it, and what plots.plot_neighbours() takes.
+        count: the training images that the generator saw, the first_of() all, where fewer. Returns what a result holds
+        of it, and what plots.plot_neighbours() takes.
         """
         real = "reference" if self.folder else "training"
-        parts = training.features, unseen.features if unseen else None
+        seen = slice(None) if count is None else first_of(len(training.features), count)
+        parts = training.features[seen], unseen.features if unseen else None
         facts = {"queries": diagnostics.QUERIES, "unseen_sha256": self.sha256("test") if unseen else None}
+        facts |= {} if count is None else {"num_images": count}
         make, what = functools.partial(diagnostics.unseen_distances, *parts), "the distances of unseen images are"
         apart = training.kept("unseen", facts, make, what)
         memorisation, found = diagnostics.memorisation(samples, *parts, real, apart)
         diversity = diagnostics.diversity(samples, training.features)
         shown = torch.stack(list(images_at(source, found.samples.tolist())))
-        pictures = shown, self.images("train").images[found.training]
+        pictures = shown, self.images("train").images[seen][found.training]
         return {"memorisation": memorisation, "diversity": diversity}, (*pictures, found.distances)
 
 

@@ -77,6 +77,8 @@ def flat(result: Result) -> dict[str, Any]:
     found |= modes.numbers(result)
     means = {name: result[name]["mean"] for name in ("inception_score", "kid", *CONDITIONAL) if name in result}
     found |= {name: mean for name, mean in means.items() if mean is not None}
+    if "memorisation" in result:
+        found["nearer"] = result["memorisation"]["nearer"]
     if "classes_missing" in result:
         found["classes_missing"] = len(result["classes_missing"])
     return found | {"protocol": label(result["protocol"])}

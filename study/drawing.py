@@ -11,13 +11,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from utils.plots import pyplot
 
-from .grid import METHODS, Study
+from .grid import Study
+from .methods import METHODS
 from .results import Result
 
 WIDTH = 7.4  # inches: so narrow that a telephone, too, shows the text
 HERO = "spectral"
 PALETTE = ("tab:grey", "tab:blue", "tab:cyan", "tab:green", "tab:brown", "tab:purple", "tab:pink", "tab:olive")
-COLOURS = dict(zip(METHODS, (*PALETTE, "goldenrod", "crimson", "darkorange")))
+LATER = ("navy", "royalblue", "deepskyblue", "salmon", "indigo", "darkgreen", "sienna")
+COLOURS = dict(zip(METHODS, (*PALETTE, "goldenrod", "crimson", "darkorange", *LATER), strict=True))
 
 
 class Figure(NamedTuple):

@@ -13,66 +13,10 @@ from utils.config import FIELDS, Config, default_run_dir
 from utils.errors import UserError
 from utils.settings import check_settings, load_yaml, resolve
 
+from .methods import METHODS, METRICS, SETTINGS
 
-class Method(NamedTuple):
-    """What constrains D: its name in words, and the settings that it consists of, which go before a study's own."""
-
-    label: str
-    settings: dict[str, Any]
-
-
-# The paper's comparison (section 4.1), and beside it R1 and spectral norm under batch norm.
-METHODS = {
-    "none": Method("nothing", {"d_norm": ("none",)}),
-    "batch": Method("batch norm", {"d_norm": ("batch",)}),
-    "layer": Method("layer norm", {"d_norm": ("layer",)}),
-    "weight": Method("weight norm", {"d_norm": ("weight",)}),
-    "weight_clipping": Method(
-        "weight clipping (WGAN)", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": ("weight_clipping",)}
-    ),
-    "wgan_gp": Method("WGAN-GP", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": ("gradient_penalty",)}),
-    "gan_gp": Method("GAN-GP", {"d_norm": ("none",), "regularizer": ("gradient_penalty",)}),
-    "orthonormal": Method("orthonormal", {"d_norm": ("none",), "regularizer": ("orthonormal",)}),
-    "r1": Method("R1", {"d_norm": ("none",), "regularizer": ("r1",)}),
-    "spectral": Method("spectral norm", {"d_norm": ("spectral",)}),
-    "spectral_batch": Method("spectral + batch norm", {"d_norm": ("spectral", "batch")}),
-}
-
-
-def _table_1(lr: float, beta1: float, beta2: float, n_dis: int) -> dict[str, Any]:
-    return {"lr_G": lr, "lr_D": lr, "betas": (beta1, beta2), "n_dis": n_dis}
-
-
-SETTINGS = {  # table 1 of the paper
-    "A": _table_1(1e-4, 0.5, 0.9, 5),
-    "B": _table_1(1e-4, 0.5, 0.999, 1),
-    "C": _table_1(2e-4, 0.5, 0.999, 1),
-    "D": _table_1(1e-3, 0.5, 0.9, 5),
-    "E": _table_1(1e-3, 0.5, 0.999, 5),
-    "F": _table_1(1e-3, 0.9, 0.999, 5),
-}
-
-
-class Metric(NamedTuple):
-    """A score: its name in words, whether more is better, and whether it is drawn by its logarithm.
-
-    Of those that are, the mean over seeds is the geometric one.
-    """
-
-    label: str
-    more_is_better: bool
-    logarithmic: bool = False
-
-
-METRICS = {
-    "inception_score": Metric("Inception Score", True),
-    "fid": Metric("FID", False, True),
-    "kid": Metric("KID", False),
-    "modes": Metric("modes found", True),
-    "modes_kl": Metric("KL of the modes", False, True),
-}
 GRID: dict[str, Mapping[str, Any]] = {"methods": METHODS, "settings": SETTINGS, "metrics": METRICS}
-KEYS = ("base", "methods", "settings", "seeds", "metrics", "quick", "question")
+KEYS = ("base", "methods", "settings", "seeds", "metrics", "weights", "quick", "question")
 # What base cannot set: it differs between runs, or follows from something else in the study's file.
 RESERVED = ("run_dir", "seed", "d_norm", "regularizer", "eval_kid", "num_epochs")
 QUESTION = "does spectral normalization help?"
@@ -113,6 +57,7 @@ class Study(NamedTuple):
     metrics: tuple[str, ...]
     table: Mapping[str, dict[str, Any]] = SETTINGS
     question: str = QUESTION
+    weights: Mapping[str, float] = {}  # of regularizers, where not the literature's
 
     def runs(self) -> list[Run]:
         """All runs, seed by seed, so that what is cut short has whole comparisons."""
@@ -121,6 +66,9 @@ class Study(NamedTuple):
 
     def run(self, method: str, setting: str, seed: int) -> Run:
         flags = self.base | self.table[setting] | METHODS[method].settings | {"seed": seed}
+        (regularizer,) = flags.get("regularizer", ("none",))  # no method has more
+        if regularizer in self.weights:
+            flags["regularizer_weight"] = (self.weights[regularizer],)
         flags["eval_kid"] = "kid" in self.metrics
         flags["run_dir"] = str(self.folder / f"{method}_{setting}_seed{seed}")
         try:
@@ -180,6 +128,11 @@ def load_study(
         choices = GRID | {"settings": table}
         grid = {key: _checked(key, values, choices.get(key, ())) for key, values in grid.items()}
         base = check_settings(content.get("base") or {}) | (overrides or {})
+        weights = content.get("weights") or {}
+        if not isinstance(weights, dict):
+            raise ValueError("weights are `regularizer: number` lines")
+        for regularizer, weight in weights.items():
+            check_settings({"regularizer": regularizer, "regularizer_weight": weight})
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     reserved = (*RESERVED, *SETTINGS["A"]) if table is SETTINGS else RESERVED  # settings of its own go before base
@@ -191,7 +144,15 @@ def load_study(
         raise UserError(f"{path}: base needs eval_every and audit_every: the report draws what is measured in training")
     name = Path(path).stem
     question = str(content.get("question", QUESTION))
-    return Study(name, Path(folder or Path("runs") / "studies" / name), base, **grid, table=table, question=question)
+    return Study(
+        name,
+        Path(folder or Path("runs") / "studies" / name),
+        base,
+        **grid,
+        table=table,
+        question=question,
+        weights=weights,
+    )
 
 
 def _settings_of(own: Any) -> Mapping[str, dict[str, Any]]:

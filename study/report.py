@@ -11,7 +11,8 @@ from utils.files import write_text
 from .claims import claims, rows
 from .discriminator import dynamics, lipschitz, singular_values, slope_over_training, spectra_over_training
 from .drawing import HERO, Figure, number, save_figure, shown_setting
-from .grid import METHODS, METRICS, SETTINGS, Study
+from .grid import Study
+from .methods import METHODS, METRICS, SETTINGS
 from .results import Result, means, tally, worst_cases
 from .samples import overview, samples, seconds
 from .scores import curves, scores

@@ -14,7 +14,8 @@ from training.logger import read_stats
 from utils.errors import UserError
 from utils.files import write_text
 
-from .grid import METRICS, Run, Study
+from .grid import Run, Study
+from .methods import METRICS
 from .runs import Outcome, outcome
 
 COLUMNS = [

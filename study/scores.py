@@ -10,7 +10,8 @@ from utils.config import to_flag
 from utils.plots import pyplot
 
 from .drawing import COLOURS, HERO, Figure, band, extremes, legend, name_of, name_rows, number, panels, plain_ticks
-from .grid import METRICS, SETTINGS, Study
+from .grid import Study
+from .methods import METRICS, SETTINGS
 from .results import Interval, Result, by, means, worst_cases
 
 

@@ -8,7 +8,8 @@ from training.monitor import OWN
 from utils.plots import pyplot
 
 from .drawing import COLOURS, HERO, WIDTH, Figure, extremes, name_of, name_rows, number, panels, shown_setting
-from .grid import METHODS, Study
+from .grid import Study
+from .methods import METHODS
 from .results import Interval, Result, by, interval
 from .samples import grids_of, show
 

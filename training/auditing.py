@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from datasets import load_split, to_float
+from datasets import load_split, to_float, trained_on
 from evaluation import lipschitz
 from evaluation.sampling import BLOCK, latents
 from models.conditional import given
@@ -28,7 +28,7 @@ def audit(
     path = latest(path) if Path(path).is_dir() else Path(path)
     D = load_discriminator(path).to(device)
     _, G, config, step, ema, classes, _ = load_trained(path, ema, settings, device)
-    images = load_split(config)
+    images = trained_on(load_split(config), config.num_images)
     generator = torch.Generator().manual_seed(config.seed)
     places = torch.randperm(len(images.images), generator=generator)[:AUDIT_IMAGES]
     chosen, labels = images.images[places], images.labels[places].to(device) if classes else None

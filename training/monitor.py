@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from datasets import Classes, Images, quantise
 from datasets.images import Origin
-from evaluation import conditional, lipschitz, report
+from evaluation import depends, lipschitz, report
 from evaluation.diagnostics import spaced
 from evaluation.features import is_labelled
 from evaluation.sampling import Generated
@@ -167,7 +167,7 @@ def score(run: "Run") -> None:
     for name, G in networks.items():
         source = Generated(G, config.z_dim, config.seed, state.device, classes=state.classes)
         facts = {"step": state.step, "ema": G is not state.G, "seed": config.seed}
-        facts |= conditional.facts(config, state.classes)
+        facts |= depends.of_run(config, state.classes)
         try:
             results, _ = evaluator.evaluate(source, facts, config.protocol[:1], config.num_samples, **wanted)
         except Stopped as stopped:  # while the classifier was trained; the run is saved after its next step

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from datasets import Images, load_split, steps_of
+from datasets import Images, load_split, steps_of, trained_on
 from evaluation import Evaluator
 from utils.config import Config, default_run_dir
 from utils.console import command, progress
@@ -158,6 +158,7 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
     if images is None:
         with rank_zero_first():
             images = load_split(config)
+    everything, images = images, trained_on(images, config.num_images)
     if config.num_epochs is not None:
         steps = steps_of(config.num_epochs, len(images.images), config.batch_size, config.n_dis)
         config = dataclasses.replace(config, total_steps=steps, num_epochs=None)
@@ -168,7 +169,7 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
     if config.tensorboard:
         check_tensorboard()
     if evaluator is None and config.eval_every:
-        evaluator = Evaluator(config, images, device, say=say_once)
+        evaluator = Evaluator(config, everything, device, say=say_once)
         evaluator.check(config.protocol[:1])
 
     # From here on the run exists: its directory, lock, configuration and log.

@@ -64,6 +64,9 @@ class Config:
         resumable=True,
         path=True,
     )
+    num_images: int | None = setting(
+        None, "train on so many of the training images, the first of a fixed shuffle (default: all)", low=2, high=2**31
+    )
     crop: str = setting(
         "center", "of pictures that are no squares: the centre is taken, or all, squeezed", choices=("center", "none")
     )

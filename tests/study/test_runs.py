@@ -6,7 +6,8 @@ import pytest
 import yaml
 from helpers import ROOT
 
-from study.grid import METHODS, load_study
+from study.grid import load_study
+from study.methods import METHODS
 from study.runs import DONE, arguments, clear, failure_path, outcome
 from utils.config import to_yaml
 from utils.errors import UserError

@@ -1,0 +1,82 @@
+"""What a study compares: methods that constrain D, the optimizer settings of Miyato et al. 2018, and scores."""
+
+from typing import Any, NamedTuple
+
+
+class Method(NamedTuple):
+    """What constrains D: its name in words, and the settings that it consists of, which go before a study's own."""
+
+    label: str
+    settings: dict[str, Any]
+
+
+AUGMENTED = ("color", "translation", "cutout")
+# The paper's comparison (section 4.1), and beside it R1 and spectral norm under batch norm; then what came after it.
+METHODS = {
+    "none": Method("nothing", {"d_norm": ("none",)}),
+    "batch": Method("batch norm", {"d_norm": ("batch",)}),
+    "layer": Method("layer norm", {"d_norm": ("layer",)}),
+    "weight": Method("weight norm", {"d_norm": ("weight",)}),
+    "weight_clipping": Method(
+        "weight clipping (WGAN)", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": ("weight_clipping",)}
+    ),
+    "wgan_gp": Method("WGAN-GP", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": ("gradient_penalty",)}),
+    "gan_gp": Method("GAN-GP", {"d_norm": ("none",), "regularizer": ("gradient_penalty",)}),
+    "orthonormal": Method("orthonormal", {"d_norm": ("none",), "regularizer": ("orthonormal",)}),
+    "r1": Method("R1", {"d_norm": ("none",), "regularizer": ("r1",)}),
+    "spectral": Method("spectral norm", {"d_norm": ("spectral",)}),
+    "spectral_batch": Method("spectral + batch norm", {"d_norm": ("spectral", "batch")}),
+    "relativistic": Method("relativistic", {"d_norm": ("none",), "loss": "relativistic"}),
+    "relativistic_r1": Method(
+        "relativistic + R1", {"d_norm": ("none",), "loss": "relativistic", "regularizer": ("r1",)}
+    ),
+    "relativistic_r1_r2": Method(
+        "relativistic + R1 + R2", {"d_norm": ("none",), "loss": "relativistic", "regularizer": ("r1_r2",)}
+    ),
+    "spectral_relativistic": Method("spectral + relativistic", {"d_norm": ("spectral",), "loss": "relativistic"}),
+    "diffaugment": Method("spectral + DiffAugment", {"d_norm": ("spectral",), "augment": AUGMENTED}),
+    "adaptive": Method("spectral + adaptive", {"d_norm": ("spectral",), "augment": AUGMENTED, "augment_p": "adaptive"}),
+    "lecam": Method(
+        "spectral + LeCam", {"d_norm": ("spectral",), "regularizer": ("lecam",), "lecam_start": 100}
+    ),  # runs are short
+}
+
+
+def _table_1(lr: float, beta1: float, beta2: float, n_dis: int) -> dict[str, Any]:
+    return {"lr_G": lr, "lr_D": lr, "betas": (beta1, beta2), "n_dis": n_dis}
+
+
+SETTINGS = {  # table 1 of the paper
+    "A": _table_1(1e-4, 0.5, 0.9, 5),
+    "B": _table_1(1e-4, 0.5, 0.999, 1),
+    "C": _table_1(2e-4, 0.5, 0.999, 1),
+    "D": _table_1(1e-3, 0.5, 0.9, 5),
+    "E": _table_1(1e-3, 0.5, 0.999, 5),
+    "F": _table_1(1e-3, 0.9, 0.999, 5),
+}
+
+
+class Metric(NamedTuple):
+    """A score: its name in words, whether more is better, and whether it is drawn by its logarithm.
+
+    Of those that are, the mean over seeds is the geometric one.
+    """
+
+    label: str
+    more_is_better: bool
+    logarithmic: bool = False
+
+
+METRICS = {
+    "inception_score": Metric("Inception Score", True),
+    "fid": Metric("FID", False, True),
+    "kid": Metric("KID", False),
+    "precision": Metric("precision", True),
+    "recall": Metric("recall", True),
+    "density": Metric("density", True),
+    "coverage": Metric("coverage", True),
+    "classes_missing": Metric("classes missing", False),
+    "nearer": Metric("nearer to a training image than an unseen one is", False),
+    "modes": Metric("modes found", True),
+    "modes_kl": Metric("KL of the modes", False, True),
+}
