@@ -18,11 +18,9 @@ from .resampling import Downsample, Upsample
 
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # of the leaky ReLU
-BLOCKS, WIDENING, PER_GROUP = (
-    2,
-    2,
-    16,
-)  # blocks of a stage; hidden width of a block; its channels in a group, of 1536/96
+BLOCKS = 2  # of a stage
+WIDENING = 2  # of a block's hidden layers
+PER_GROUP = 16  # channels of a group of its 3x3 convolution: 1536 / 96
 # image size -> the sides of the stages' maps. The paper starts from 4x4; 48 pixels, which it does not have, from 6x6.
 SIDES = {size: tuple(size // 2**i for i in reversed(range(int(math.log2(size / 4)) + 1))) for size in (8, 16, 32)}
 SIDES |= {48: (6, 12, 24, 48), 64: (4, 8, 16, 32, 64), 128: (4, 8, 16, 32, 64, 128)}
