@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from utils.plots import pyplot
 
 from .grid import Study
-from .methods import METHODS
+from .methods import METHODS, SETTINGS
 from .results import Result
 
 WIDTH = 7.4  # inches: so narrow that a telephone, too, shows the text
@@ -40,8 +40,8 @@ def save_figure(figure: Figure, folder: str | Path) -> Path:
 
 
 def shown_setting(study: Study) -> str:
-    """The setting of figures that can show only one: C, which the paper itself takes for its CNN, where it is there."""
-    return "C" if "C" in study.settings else study.settings[0]
+    """The setting of figures that can show only one: C, which the paper itself takes for its CNN, or a study's first."""
+    return "C" if study.table is SETTINGS and "C" in study.settings else study.settings[0]
 
 
 # ---- Words ---------------------------------------------------------------------------------------------------------
