@@ -40,7 +40,7 @@ def save_figure(figure: Figure, folder: str | Path) -> Path:
 
 
 def shown_setting(study: Study) -> str:
-    """The setting of figures that can show only one: C, which the paper itself takes for its CNN, or a study's first."""
+    """The setting of figures that can show only one: C, which the paper takes for its CNN, or a study's first one."""
     return "C" if study.table is SETTINGS and "C" in study.settings else study.settings[0]
 
 
