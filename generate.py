@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from datasets.image_files import check_npz, save_samples
+from datasets.image_files import SHEET, check_npz, save_samples
 from datasets.labels import named
 from evaluation.sampling import Generated, images_at, latents
 from training.checkpoint import Loaded, load_trained
@@ -162,9 +162,9 @@ def draw(loaded: Loaded, given: argparse.Namespace) -> None:
         names = [loaded.classes.names[label] for label in asked if label is not None] if loaded.classes else []
         columns = min(ROW, len(kept[0])) if names else None  # of the classes that were asked for a row each
         shown = [image for row in kept for image in row[: columns or GRID]]
-        plots.grid(torch.stack(shown), columns, given.enlarge, names).save(out / "grid.png")
+        plots.grid(torch.stack(shown), columns, given.enlarge, names).save(out / SHEET)
         part = f", which has {len(shown)} of them" if len(shown) < total else ""
-        print(f"{total:,} images are in {out}, beside {out / 'grid.png'}{part}")
+        print(f"{total:,} images are in {out}, beside {out / SHEET}{part}")
 
 
 def name_of(loaded: Loaded, label: int | None, seed: int) -> str:
@@ -182,7 +182,7 @@ def make_folder(out: Path, names: Iterable[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
-    for name in itertools.chain(["grid.png"], names):
+    for name in itertools.chain([SHEET], names):
         if (out / name).exists():
             raise UserError(f"{out / name} exists, and no picture is overwritten: choose another --out, or delete it")
 

@@ -31,6 +31,7 @@ with warnings.catch_warnings(action="ignore"):  # older versions do not know the
     FORMATS += ("AVIF",) * bool(features.check("avif"))
 MAX_PIXELS = 2**26  # in a picture, before it is resized; a few bytes can claim any number
 MAX_FILE = 2**29  # bytes of a picture, unpacked from an archive
+EXACT = "exact"  # in the place of a crop: pictures of another size are refused, and none is resized
 UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others may ask for any amount of memory
 ORIENTATION = 0x0112  # EXIF's tag, and how a picture is turned upright for each of its values
 UPRIGHT = {
@@ -52,7 +53,7 @@ class How(NamedTuple):
     image_size: int
     channels: int
     background: tuple[int, int, int] = (255, 255, 255)  # under what is transparent
-    crop: str = "center"  # none: squeezed
+    crop: str = "center"  # none: squeezed; or EXACT
 
 
 class Facts(NamedTuple):
@@ -63,14 +64,13 @@ class Facts(NamedTuple):
     own_range: bool = False  # scaled by its own smallest and largest value
 
 
-def picture(file: IO[bytes], how: How, check: Callable[[tuple[int, int]], None] | None = None) -> tuple[Any, Facts]:
+def picture(file: IO[bytes], how: How) -> tuple[Any, Facts]:
     """The pixels of a picture, (side, side) or (side, side, 3) uint8, upright, in the size of a run; and what it was.
 
-    check(size): raises where a picture of this size is not wanted; then nothing is resized either. Raises whatever
-    Pillow's decoders do for a file that is damaged or no picture.
+    Raises whatever Pillow's decoders do for a file that is damaged or no picture, and RefusedPicture.
     """
     try:
-        return _picture(file, how, check)
+        return _picture(file, how)
     except (MemoryError, RefusedPicture):
         raise
     except Exception as error:
@@ -78,7 +78,7 @@ def picture(file: IO[bytes], how: How, check: Callable[[tuple[int, int]], None] 
         if plain is None:
             raise
         with contextlib.suppress(Exception):  # it is not the metadata that are broken
-            return _picture(io.BytesIO(plain), how, check)
+            return _picture(io.BytesIO(plain), how)
         raise error
 
 
@@ -86,16 +86,19 @@ class RefusedPicture(ValueError):
     """A picture that could be read, and is not what can be trained on."""
 
 
-def _picture(file: IO[bytes], how: How, check: Callable[[tuple[int, int]], None] | None) -> tuple[Any, Facts]:
+def _picture(file: IO[bytes], how: How) -> tuple[Any, Facts]:
     side = how.image_size
     image: Image.Image
     with Image.open(file, formats=FORMATS) as image:
         size = image.size
-        if check:
-            check(size)
+        if how.crop == EXACT and size != (side, side):
+            raise RefusedPicture(
+                f"it is {size[0]}x{size[1]}, and the real images are scored at {side}x{side}: samples are never "
+                "resized, nor cut from a grid. Maybe another --image_size is meant"
+            )
         if math.prod(size) > MAX_PIXELS:
             raise RefusedPicture(f"{size[0]}x{size[1]} pixels are too many")
-        if not check and image.format == "JPEG":
+        if how.crop != EXACT and image.format == "JPEG":
             image.draft(image.mode, (2 * side, 2 * side))  # at least twice the size that it is brought to
         image.load()
         turn = UPRIGHT.get(_orientation(image))

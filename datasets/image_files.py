@@ -1,7 +1,7 @@
 """Samples in files that may come from anyone, folders of pictures and .npz files: never resized, nor cut."""
 
-import functools
 import io
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,42 +11,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.console import announced, progress
+from utils.console import announced
+from utils.distributed import say_once
 from utils.errors import UserError, memory_ran_out, refuse_if
 from utils.files import check_target, write_atomically
-from utils.launcher import own_rank
 
-from .decode import How, picture, reason_of
+from .decode import EXACT, How
+from .pictures import cannot_read
 from .scan import SUFFIXES, scan_folder
+from .workers import decode_all
 
 MAX_NPZ = 2**34  # bytes of an .npz, unpacked
+SHEET = "grid.png"  # what generate.py writes beside single samples: all of them
 NPZ_KEYS = ("samples", "arr_0")  # this project's name, and the one that numpy and other projects give
 
 
 def read_images(root: Path, image_size: int, channels: int) -> Tensor:
     """The images below a folder in the order of their names, which have to be of this size: (N, channels, S, S) uint8.
 
-    UserError names a file that cannot be read.
+    UserError names files that cannot be read or have another size. SHEET is passed over, which is said.
     """
     names = [name for name, _, _ in scan_folder(root).files]
     if not names:
         raise UserError(f"no images below {root.resolve()}; it takes {', '.join(sorted(SUFFIXES))}")
-    images = torch.empty(len(names), channels, image_size, image_size, dtype=torch.uint8)
-    pairs = progress(zip(names, images), "reading images", len(names), unit="image", disable=own_rank() > 0)
-    for name, out in pairs:
-        path = root / name
-        try:
-            with open(path, "rb") as file:
-                check = functools.partial(check_size, path, image_size=image_size)
-                pixels, _ = picture(file, How(image_size, channels), check)
-        except UserError:
+    if SHEET in names and len(names) > 1:
+        names.remove(SHEET)
+        say_once(f"{root / SHEET} is passed over: generate.py writes all images of a folder into that one")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder, "pixels")
+            target.touch()
+            found = decode_all(root, names, How(image_size, channels, crop=EXACT), target)
+            if found.bad:
+                raise UserError(cannot_read(found.bad, root, len(names)))
+            pixels = np.fromfile(target, np.uint8)
+    except OSError as error:
+        if memory_ran_out(error):
             raise
-        except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-            if memory_ran_out(error):
-                raise
-            raise UserError(f"cannot read the image {path}: {reason_of(error)}. Remove or replace it") from error
-        out.copy_(torch.from_numpy(pixels.copy()).view(image_size, image_size, channels).permute(2, 0, 1))
-    return images
+        where, reason = tempfile.gettempdir(), error.strerror or error
+        raise UserError(f"images cannot be decoded in {where}: {reason}. Let TMPDIR name a folder with room") from error
+    return torch.from_numpy(pixels).view(-1, channels, image_size, image_size)
 
 
 def check_size(path: str | Path, size: Sequence[int], image_size: int) -> None:

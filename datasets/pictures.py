@@ -29,7 +29,7 @@ def load_pictures(config: Config, split: str, say: Say) -> Images:
         found = decode_all(listing.root, listing.names, how, path)
         refuse_if(list_split(config.data_dir, split).digest != listing.digest, _changed(config))
         if not found.num:
-            raise UserError(_cannot_read(found.bad, listing, skippable=False))
+            raise UserError(cannot_read(found.bad, listing.root, len(listing.names)))
         return _made(found, listing, how)
 
     images = kept_or_made(config, _name(config, listing, how), facts, len(listing.names), make, say)
@@ -38,7 +38,8 @@ def load_pictures(config: Config, split: str, say: Say) -> Images:
         say(note)
     if skipped := images.origin.skipped:
         if config.bad_images == "stop":
-            raise UserError(_cannot_read(skipped, listing))
+            way = ", or leave such out with --bad_images skip"
+            raise UserError(cannot_read(skipped, listing.root, len(listing.names), way))
         say(f"{counted(list(skipped), 'picture')} of {len(listing.names):,} cannot be read and {_are(skipped)} skipped")
     return images
 
@@ -80,15 +81,17 @@ def sizes_of(sizes: Counter[tuple[int, int]], image_size: int) -> dict[str, Any]
     }
 
 
-def _cannot_read(bad: dict[str, str], listing: Listing, skippable: bool = True) -> str:
-    """A message that lists bad pictures with their reasons: some, and then a count."""
-    way = ", or leave such out with --bad_images skip" * skippable
+def cannot_read(bad: dict[str, str], root: Path, count: int, way: str = "") -> str:
+    """A message that lists bad pictures, of `count`, with their reasons: some, and then how many more.
+
+    way: another way out than to remove or replace them.
+    """
     if len(bad) == 1:
         ((name, reason),) = bad.items()
-        return f"cannot read the image {listing.root / name}: {reason}. Remove or replace it{way}"
-    lines = [f"\n  {listing.root / name}: {reason}" for name, reason in list(bad.items())[:SHOWN]]
+        return f"cannot read the image {root / name}: {reason}. Remove or replace it{way}"
+    lines = [f"\n  {root / name}: {reason}" for name, reason in list(bad.items())[:SHOWN]]
     more = f"\n  and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
-    first = f"cannot read {len(bad):,} of the {len(listing.names):,} images"
+    first = f"cannot read {len(bad):,} of the {count:,} images"
     return f"{first}. Remove or replace them{way}:{''.join(lines)}{more}"
 
 

@@ -161,9 +161,10 @@ def is_labelled(images: Images) -> bool:
 def check_labels(config: Config, train: Images | None) -> None:
     """Raise UserError where no classifier can be trained on the training split."""
     if train is None or not is_labelled(train):
+        way = "sort them into a folder for each class, or use" if config.dataset == "folder" else "use"
         raise UserError(
             f"--features classifier needs labelled images of two classes or more, which the training split of "
-            f"{config.dataset} does not have; use --features inception"
+            f"{config.dataset} does not have; {way} --features inception, or train without scores: python train.py"
         )
 
 

@@ -33,8 +33,21 @@ def source(config: Config) -> tuple[Path, dict[str, Any], Config]:
         told = (
             f"{name} {to_flag(getattr(other, name))}, and this run {to_flag(getattr(config, name))}" for name in wrong
         )
-        raise UserError(f"--init_from {path} does not fit: it has {'; '.join(told)}. Give this run what it has")
+        way = f"Give this run what it has: {_typed(other, wrong)}"
+        raise UserError(f"--init_from {path} does not fit: it has {'; '.join(told)}. {way}")
     return path, content, other
+
+
+def _typed(config: Config, names: list[str]) -> str:
+    """What has to be typed for a run to have these settings as config has them."""
+    words = []
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            words.append(f"no --{name}" if value is None else f"--{name} {to_flag(value)}")
+    return ", ".join(words)
 
 
 def check(config: Config) -> None:

@@ -1,5 +1,7 @@
 """Other programs' samples, from folders and .npz files, refused where a score would be wrong."""
 
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -30,9 +32,49 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     assert torch.equal(load_samples(tmp_path, 8, 3), torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
 
 
-def test_a_grid_of_samples_is_not_a_sample(tmp_path):
-    Image.fromarray(PIXELS[0].repeat(10, 0).repeat(10, 1)).save(tmp_path / "grid.png")
-    with pytest.raises(UserError, match=r"grid.png is 80x80, .* at 8x8: samples are never resized, nor cut"):
+def enlarged(path):
+    Image.fromarray(PIXELS[0].repeat(10, 0).repeat(10, 1)).save(path)
+
+
+@pytest.mark.parametrize("form", ["png", "jpg"])
+def test_a_grid_of_samples_is_not_a_sample(tmp_path, form):
+    enlarged(tmp_path / f"all.{form}")
+    wanted = rf"all.{form}: it is 80x80, .* at 8x8: samples are never resized, nor cut .* Remove or replace it$"
+    with pytest.raises(UserError, match=wanted):
+        load_samples(tmp_path, 8, 3)
+
+
+def test_the_picture_of_all_that_generate_writes_is_passed_over_and_said(tmp_path, capsys):
+    enlarged(tmp_path / "grid.png")
+    with pytest.raises(UserError, match=r"grid.png: it is 80x80"):  # where it stands alone
+        load_samples(tmp_path, 8, 3)
+    Image.fromarray(PIXELS[1]).save(tmp_path / "seed_1.png")
+    assert torch.equal(load_samples(tmp_path, 8, 3), torch.from_numpy(PIXELS[1:2]).permute(0, 3, 1, 2))
+    assert f"{tmp_path / 'grid.png'} is passed over" in capsys.readouterr().out
+
+
+def test_samples_are_read_by_several_processes_as_by_one(tmp_path, monkeypatch):
+    for i in range(12):
+        Image.fromarray(PIXELS[i]).save(tmp_path / f"{i:02d}.png")
+    monkeypatch.setattr("datasets.workers.PART", 4)
+    monkeypatch.setattr("datasets.workers.ALONE", 4)
+    monkeypatch.setattr("datasets.workers.cores", lambda: 2)
+    assert torch.equal(load_samples(tmp_path, 8, 3), torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
+    for name in ("03.png", "07.png"):
+        enlarged(tmp_path / name)
+    with pytest.raises(
+        UserError, match=r"(?s)cannot read 2 of the 12 images.*03.png: it is 80x80.*07.png: it is 80x80"
+    ):
+        load_samples(tmp_path, 8, 3)
+
+
+def test_no_room_for_decoded_samples_is_said_with_the_way_out(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
+    monkeypatch.setattr("datasets.image_files.decode_all", full)
+    with pytest.raises(UserError, match=r"No space left on device\. Let TMPDIR name a folder with room"):
         load_samples(tmp_path, 8, 3)
 
 

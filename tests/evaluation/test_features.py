@@ -283,3 +283,10 @@ def test_the_extractor_is_the_classifier_for_digits_and_mnist_and_inception_else
     extractor = features.load_extractor(Config(dataset=dataset, features=given), None, CPU, quiet)
     assert ("classifier" if extractor == "classifier" else "inception") == chosen
     assert features.extractor_name(Config(dataset=dataset, features=given)) == chosen
+
+
+@pytest.mark.parametrize(("dataset", "words"), [("folder", "sort them into a folder for each class"), ("stl10", "use")])
+def test_a_classifier_without_classes_is_refused_with_the_ways_out(dataset, words):
+    flat = Images(random_images(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), ("",))
+    with pytest.raises(UserError, match=rf"{dataset} does not have; {words}.* --features inception, or train without"):
+        features.check_labels(Config(dataset=dataset), flat)

@@ -100,13 +100,24 @@ def test_classes_that_are_inputs_of_the_networks_have_to_be_the_same(tmp_path):
         ({"model": "dcgan"}, "it has model mlp, and this run dcgan"),
         ({"image_size": 16}, "it has image_size 8, and this run 16"),
         ({"conditional": "concat"}, "it has conditional none, and this run concat"),
-        ({"d_norm": ("none",)}, "it has d_norm spectral, and this run none. Give this run what it has"),
+        (
+            {"d_norm": ("none",)},
+            "it has d_norm spectral, and this run none. Give this run what it has: --d_norm spectral$",
+        ),
+        ({"g_sn": True}, "has: --no_g_sn$"),
+        ({"base_channels": 8, "z_dim": 4}, "has: --z_dim 8, --base_channels 4$"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_data_are_read_or_a_folder_made(tmp_path, trained, flags, words):
     with pytest.raises(UserError, match=words):
         start(tmp_path, **FLAGS | flags, init_from=str(trained[0]))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_setting_that_it_does_not_have_is_to_be_left_out(tmp_path):
+    path = train.train(start(tmp_path, "first", total_steps=1, save_every=1))
+    with pytest.raises(UserError, match=r"it has attention None, and this run 4\. .*: no --attention$"):
+        start(tmp_path, attention=4, init_from=str(path))
 
 
 def test_an_export_fits_a_run_with_another_norm_of_D(tmp_path, trained):
