@@ -129,9 +129,18 @@ def discriminator_step(G, D, d_loss, opt_D, real, z, iterate_once=False):
     return loss.detach()
 
 
-def generator_step(G, D, g_loss, opt_G, z):
-    """One update of G, with D's gradients computed too, to be thrown away. Returns the detached loss."""
-    loss = g_loss(D(G(z)))
+def generator_step(G, D, g_loss, opt_G, z, real=None, iterate_once=False):
+    """One update of G, with D's gradients computed too, to be thrown away. Returns the detached loss.
+
+    real: images that the loss compares samples with, where it does; iterate_once as in D's update.
+    """
+    logits = [D(G(z))]
+    if real is not None:
+        if iterate_once:
+            D.eval()
+        logits.append(D(real))
+        D.train()
+    loss = g_loss(*logits)
     opt_G.zero_grad()
     loss.backward()
     opt_G.step()

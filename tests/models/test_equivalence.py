@@ -7,7 +7,7 @@ import torch
 from helpers import ROOT
 
 import train
-from losses import LOSSES
+from losses import LOSSES, PAIRED
 from models import build_models, convolution
 from training.objective import Batch, Objective
 
@@ -51,8 +51,9 @@ def test_twenty_steps_agree_with_the_plain_implementation(every_way, model, d_no
         loss_D, _, _ = train.discriminator_step(G, D, opt_D, Batch(z, real), objective)
         # A plain step iterates twice, once a forward; here once, as the paper's algorithm and the fast step do.
         plain_D_loss = plain.discriminator_step(plain_G, plain_D, d_loss, plain_opt_D, real, z, iterate_once=joint)
-        loss_G = train.generator_step(G, D, opt_G, Batch(z_G), objective)
-        plain_G_loss = plain.generator_step(plain_G, plain_D, g_loss, plain_opt_G, z_G)
+        real_G = real.flip(0) if loss in PAIRED else None
+        loss_G = train.generator_step(G, D, opt_G, Batch(z_G, real_G), objective)
+        plain_G_loss = plain.generator_step(plain_G, plain_D, g_loss, plain_opt_G, z_G, real_G, iterate_once=joint)
         assert difference(loss_D, plain_D_loss) < 1e-5 and difference(loss_G, plain_G_loss) < 1e-5
     for mine, theirs in ((G, plain_G), (D, plain_D)):
         theirs = plain.renamed(theirs.state_dict())
