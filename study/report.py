@@ -67,17 +67,20 @@ def _introduction(study: Study, results: Sequence[Result]) -> str:
     """What was compared, on what, under which protocol, and what must be known of it."""
     config = results[0].run.config
     said = tally(result.outcome.state for result in results)
-    losses = " or, where a method has its own, ".join(sorted({r.run.config.loss for r in results}))
+    own = sorted({r.run.config.loss for r in results} - {study.base.get("loss")})
+    losses = " or, where a method has its own, ".join(filter(None, [study.base.get("loss"), " or ".join(own)]))
     evaluations = [r.outcome.evaluation["protocol"] for r in results if r.outcome.evaluation]
     protocols = sorted({r.last["protocol"] for r in results if r.finished})
-    of = "of the optimizer settings of Miyato et al. 2018 (table 1)" if study.table is SETTINGS else "settings"
+    count = len(study.settings)
+    named = f"{count} setting{'s' * (count > 1)}"
+    of = f"{count} of the optimizer settings of Miyato et al. 2018 (table 1)" if study.table is SETTINGS else named
     text = (
-        f"{len(study.methods)} methods in D, {len(study.settings)} {of} "
+        f"{len(study.methods)} methods in D, {of} "
         f"and {len(study.seeds)} seed{'s' * (len(study.seeds) > 1)} on {config.dataset}: {len(results)} runs "
         f"({said}) of {config.total_steps:,} steps of G with the {config.model} pair. The loss is {losses}. "
         f"Scores are of {'the moving average of its weights' if config.ema_decay else 'G itself'}. Intervals are "
-        "Student's, of the mean over seeds, at 95 %; for FID, of its geometric mean. In the figures of scores a hollow "
-        "dot is a run that is not finished, a cross one that diverged."
+        "Student's, of the mean over seeds, at 95 %; for FID and KL, of its geometric mean. In the figures of scores a "
+        "hollow dot is a run that is not finished, a cross one that diverged."
     )
     if protocols:
         text += f" Protocol: {'; '.join(protocols)}. Scores under another one do not compare with these."
@@ -88,7 +91,7 @@ def _introduction(study: Study, results: Sequence[Result]) -> str:
 
 def _summary(study: Study, results: Sequence[Result]) -> dict[str, Any]:
     """A row a method: the mean in every setting, the worst of them, and what is not finished."""
-    metric = "fid" if "fid" in study.metrics else study.metrics[0]
+    metric = study.metrics[0]
     found = means(results, metric)
     worst = worst_cases(study, found, metric)
     order = [*worst, *(method for method in study.methods if method not in worst)]

@@ -165,7 +165,7 @@ def test_a_browser_shows_the_report_whole_on_a_telephone_and_on_a_desk(finished,
     found = sorted(map(json.loads, re.findall("<pre>(.*?)</pre>", done.stdout)), key=lambda size: size["width"])
     assert [size["page"] for size in found] == [size["width"] for size in found] and len(found) == 2
     for size in found:
-        assert (size["clipped"], size["missing"], size["pictures"]) == (0, 0, 11)
+        assert (size["clipped"], size["missing"], size["pictures"]) == (0, 0, 14)
     assert "CONSOLE" not in done.stderr
 
 
