@@ -183,8 +183,11 @@ def doubts(evaluator, loaded):
     """Sentences about what makes the scores of a checkpoint doubtful: that it was trained on other images."""
     if evaluator.folder or loaded.data_sha256 is None:
         return []
-    count = loaded.config.num_images
-    known = evaluator.sha256("train") if count is None else trained_on(evaluator.images("train"), count).sha256()
+    count, images = loaded.config.num_images, evaluator.images("train")
+    if count is None or count > len(images.images):
+        known = evaluator.sha256("train")
+    else:
+        known = trained_on(images, count).sha256()
     if loaded.data_sha256 == known:
         return []
     return ["the generator was trained on other images than those it is scored against"]

@@ -107,7 +107,7 @@ def step(state: State, config: Config) -> None:
     G, D = state.parallel["G"], state.parallel["D"]
     drawn: dict[str, Any] = {"generator": state.random, "device": state.device}
     set_moving(state, config)
-    averages = state.objective.averages
+    averages, paired = state.objective.averages, state.objective.paired  # a pair is of one class
     if averages:
         averages.begin(state.step)
     # Random numbers are drawn for the whole batch on every rank: a run is the same on any number of them.
@@ -115,7 +115,7 @@ def step(state: State, config: Config) -> None:
         real, real_labels = next_real(state, config)
         z = torch.randn(len(real), config.z_dim, **drawn)
         alpha = torch.rand(len(real), 1, 1, 1, **drawn)
-        labels = state.batches.draw_labels(len(real), state.random)
+        labels = real_labels if paired else state.batches.draw_labels(len(real), state.random)
         batch = Batch(z, real, alpha, labels=labels, real_labels=real_labels)
         batch = batch._replace(drawn=augmenting.draw(state, len(z)), real_drawn=augmenting.draw(state, len(real)))
         found = discriminator_step(G, D, state.opt_D, batch.local(), state.objective, state.precision["D"])
@@ -123,11 +123,12 @@ def step(state: State, config: Config) -> None:
         if averages:
             averages.update(average(torch.stack([logits.mean() for logits in found[1:]])))
     z = torch.randn(config.batch_size_G or config.batch_size, config.z_dim, **drawn)
-    batch = Batch(z, labels=state.batches.draw_labels(len(z), state.random))
+    batch = Batch(z, labels=None if paired else state.batches.draw_labels(len(z), state.random))
     batch = batch._replace(drawn=augmenting.draw(state, len(z)))
-    if state.objective.paired:
-        real, real_labels = next_real(state, config)
-        batch = batch._replace(real=real, real_labels=real_labels, real_drawn=augmenting.draw(state, len(real)))
+    if paired:
+        real, labels = next_real(state, config)
+        real_drawn = augmenting.draw(state, len(real))
+        batch = batch._replace(real=real, labels=labels, real_labels=labels, real_drawn=real_drawn)
     loss_G = generator_step(G, state.D, state.opt_G, batch.local(), state.objective, state.precision["G"])
     state.step += 1
     if state.ema:

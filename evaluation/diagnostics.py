@@ -13,7 +13,7 @@ from torch import Tensor
 from utils.console import progress
 
 from .features import Classifier
-from .modes import StackedClassifier
+from .modes import NUM_SAMPLES, StackedClassifier
 
 QUERIES = 5000  # images whose nearest neighbours are sought, at most: the cost grows with it
 CHUNK = 1000  # queries compared at once, to bound the memory
@@ -143,8 +143,9 @@ def warnings(result: dict[str, Any]) -> list[str]:
         )
     if missing := result.get("classes_missing"):
         found.append(f"the generator drops modes: hardly a sample of class {', '.join(missing)}")
-    modes = result.get("modes")
-    if modes and modes["found"] < FEW_MODES * modes["of"] and not collapsed:
+    modes = result.get("modes") or {"num_samples": 0}
+    enough = modes["num_samples"] >= NUM_SAMPLES  # among fewer, chance alone leaves some out
+    if enough and modes["found"] < FEW_MODES * modes["of"] and not collapsed:
         told = f"{modes['found']:,} of {modes['of']:,} combinations are among {modes['num_samples']:,} samples"
         found.append(f"the generator drops modes: {told}")
     memory = result["memorisation"]

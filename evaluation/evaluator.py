@@ -124,7 +124,7 @@ class Evaluator:
         if infinity and rank() == 0:
             for name, reference in references.items():
                 certainty.check_infinity(counts[name][0], reference.features.size(1))
-        compared = [] if quick else [facts.get("num_images"), *self.compared()]
+        compared = [] if quick else [None if self.folder else facts.get("num_images"), *self.compared()]
         held = {} if quick else {name: {"held_out": self.held_out(name, pair[0])} for name, pair in counts.items()}
         for known in filter(None, self.references.values()):
             known.logits = None  # as large as a part of the features, and of no more use
@@ -225,6 +225,8 @@ class Evaluator:
         of it, and what plots.plot_neighbours() takes.
         """
         real = "reference" if self.folder else "training"
+        if count is not None and count > len(training.features):  # other data than then, which is said elsewhere
+            count = None
         seen = slice(None) if count is None else first_of(len(training.features), count)
         parts = training.features[seen], unseen.features if unseen else None
         facts = {"queries": diagnostics.QUERIES, "unseen_sha256": self.sha256("test") if unseen else None}

@@ -53,7 +53,8 @@ def load_or_score(
     try:
         with all_cores():
             entry |= scores(taken[0], taken[1], reference)
-            entry |= {} if frequencies is None else modes.count(taken[1], frequencies)
+            if frequencies is not None and len(taken[1]) >= modes.NUM_SAMPLES:
+                entry |= modes.count(taken[1], frequencies)
     except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
         return {"what": facts["what"], "reason": f"they could not be scored: {error}"}
     if beside:

@@ -73,6 +73,7 @@ def initialise(network: nn.Module) -> None:
     The block's two, of which the variance of its branch has four, keep it the same at any number of blocks.
     """
     blocks = [module for module in network.modules() if isinstance(module, Block)]
+    projected = [module.embedding for module in network.modules() if isinstance(module, Projection)]
     gains: dict[nn.Module, float] = {block.conv3: 0.0 for block in blocks}
     gains |= {layer: GAIN * len(blocks) ** -0.25 for block in blocks for layer in (block.conv1, block.conv2)}
     for layer in network.modules():
@@ -81,7 +82,9 @@ def initialise(network: nn.Module) -> None:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, Embedding):  # the linear layer of a one-hot: its fan-in is the number of classes
-            nn.init.normal_(layer.weight, 0.0, len(layer.weight) ** -0.5)
+            # D's is summed over as many numbers as it has: of this size, logits are as without classes.
+            fan_in = layer.weight.numel() if layer in projected else len(layer.weight)
+            nn.init.normal_(layer.weight, 0.0, fan_in**-0.5)
 
 
 class Block(nn.Module):

@@ -18,7 +18,7 @@ from .methods import METHODS, METRICS, SETTINGS
 GRID: dict[str, Mapping[str, Any]] = {"methods": METHODS, "settings": SETTINGS, "metrics": METRICS}
 KEYS = ("base", "methods", "settings", "seeds", "metrics", "weights", "quick", "question")
 # What base cannot set: it differs between runs, or follows from something else in the study's file.
-RESERVED = ("run_dir", "seed", "d_norm", "regularizer", "eval_kid", "num_epochs")
+RESERVED = ("run_dir", "seed", "d_norm", "regularizer", "lecam_start", "eval_kid", "num_epochs")
 QUESTION = "does spectral normalization help?"
 # What a resume may change, but not within a study: its scores would no longer compare.
 COMPARED = ("num_samples", "protocol", "features", "eval_every")
@@ -65,8 +65,8 @@ class Study(NamedTuple):
         return [self.run(method, setting, seed) for seed, setting, method in grid]
 
     def run(self, method: str, setting: str, seed: int) -> Run:
-        flags = self.base | self.table[setting] | METHODS[method].settings | {"seed": seed}
-        (regularizer,) = flags.get("regularizer", ("none",))  # no method has more
+        flags = {"regularizer": ("none",)} | self.base | self.table[setting] | METHODS[method].settings | {"seed": seed}
+        (regularizer,) = flags["regularizer"]  # no method has more
         if regularizer in self.weights:
             flags["regularizer_weight"] = (self.weights[regularizer],)
         flags["eval_kid"] = "kid" in self.metrics
@@ -128,11 +128,7 @@ def load_study(
         choices = GRID | {"settings": table}
         grid = {key: _checked(key, values, choices.get(key, ())) for key, values in grid.items()}
         base = check_settings(content.get("base") or {}) | (overrides or {})
-        weights = content.get("weights") or {}
-        if not isinstance(weights, dict):
-            raise ValueError("weights are `regularizer: number` lines")
-        for regularizer, weight in weights.items():
-            check_settings({"regularizer": regularizer, "regularizer_weight": weight})
+        weights = _weights_of(content.get("weights") or {})
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     reserved = (*RESERVED, *SETTINGS["A"]) if table is SETTINGS else RESERVED  # settings of its own go before base
@@ -165,6 +161,19 @@ def _settings_of(own: Any) -> Mapping[str, dict[str, Any]]:
         if taken := [key for key in check_settings(settings or {}) if key in RESERVED]:
             raise ValueError(f"setting {name} cannot set {taken[0]}, which the study itself decides")
     return {name: check_settings(settings or {}) for name, settings in own.items()}
+
+
+def _weights_of(weights: Any) -> dict[str, float]:
+    """The weights of the methods' regularizers in a study's file, checked."""
+    if not isinstance(weights, dict):
+        raise ValueError("weights are `regularizer: number` lines")
+    used = sorted({name for method in METHODS.values() for name in method.settings.get("regularizer", ())})
+    for regularizer, weight in weights.items():
+        _one_of(regularizer, used, "regularizer of a method")
+        if type(weight) not in (int, float):
+            raise ValueError(f"the weight of {regularizer} must be a number, not {str(weight)[:100]}")
+        check_settings({"regularizer_weight": weight})
+    return weights
 
 
 def _one_of(value: Any, choices: Collection[str], what: str) -> None:

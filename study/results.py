@@ -21,6 +21,7 @@ from .runs import Outcome, outcome
 COLUMNS = [
     *("run", "method", "setting", "seed", "outcome", "message", "reached"),
     *("last_step", "inception_score", "inception_score_std", "fid", "kid", *NEIGHBOURHOODS, "modes", "modes_kl"),
+    *("classes_missing", "nearer"),
     *("best_step", *(f"{name}_at_best" for name in METRICS), "protocol", "departures"),
     *("largest_sigma", "upper_bound", "lower_bound", "seconds", "seconds_per_step", "device", "threads"),
     *("commit", "warnings"),
@@ -128,10 +129,7 @@ def _row(result: Result) -> dict[str, Any]:
     run, found, last, best = result.run, result.outcome, result.last, result.best
     row: dict[str, Any] = {"run": run.name, "method": run.method, "setting": run.setting, "seed": run.seed}
     row |= {"outcome": found.state, "message": found.message, "reached": found.step, "last_step": last.get("step")}
-    row |= {
-        name: last.get(name)
-        for name in ("inception_score", "fid", "kid", *NEIGHBOURHOODS, "modes", "modes_kl", "protocol")
-    }
+    row |= {name: last.get(name) for name in (*METRICS, "protocol")}
     row |= {"best_step": best.get("step")} | {f"{name}_at_best": best.get(name) for name in METRICS}
     if found.evaluation:
         row["inception_score_std"] = found.evaluation["inception_score"]["std"]

@@ -11,8 +11,8 @@ PARTS = {"r1_r2": ("r1", "r2")}
 COSINES: dict[str, float | None] = {"lr": None, "gamma": None, "beta2": 1.0, "ema_half_life": None}
 
 
-def check_combinations(config: Config) -> None:
-    """Raise UserError, with the reason, where two settings make no sense together."""
+def check_networks(config: Config) -> None:
+    """Raise UserError where a setting is of other networks than those that were chosen."""
     from models import r3gan  # here, since it imports torch, which --help does not wait for
     from models.normalization import check_d_norm
 
@@ -20,8 +20,26 @@ def check_combinations(config: Config) -> None:
         check_d_norm(config.d_norm)
         if config.model == "r3gan":
             r3gan.check_d_norm(config.d_norm)
+            r3gan.groups_of(r3gan.widths(config.image_size, config.base_channels), config.groups)
     except ValueError as error:
         raise UserError(str(error)) from error
+    refuse_if(
+        config.groups is not None and config.model != "r3gan",
+        f"groups {config.groups} is for --model r3gan: the convolutions of the other models have none",
+    )
+    refuse_if(
+        config.attention is not None and config.model in ("mlp", "r3gan"),
+        f"attention {config.attention} is for --model dcgan or resnet",
+    )
+    refuse_if(
+        config.arch_variant != "code" and config.model != "dcgan",
+        f"arch_variant {config.arch_variant} is for --model dcgan: paper and code agree on the other models",
+    )
+
+
+def check_combinations(config: Config) -> None:
+    """Raise UserError, with the reason, where two settings make no sense together."""
+    check_networks(config)
     weight_norms = [name for name in config.d_norm if name in ("spectral", "weight")]
     penalised = [name for name in config.regularizer if name in PENALTIES]
     check_regularizers(config)
@@ -41,10 +59,6 @@ def check_combinations(config: Config) -> None:
         "twice",
     )
     refuse_if(
-        config.arch_variant != "code" and config.model != "dcgan",
-        f"arch_variant {config.arch_variant} is for --model dcgan: paper and code agree on the other models",
-    )
-    refuse_if(
         config.conditional != "none" and config.dataset == "stl10",
         f"conditional {config.conditional} needs the class of every training image, and STL-10 trains on its "
         "unlabelled images, as the paper does",
@@ -59,7 +73,7 @@ def check_combinations(config: Config) -> None:
     refuse_if(
         config.loss == "relativistic" and config.batch_size_G not in (None, config.batch_size),
         f"batch_size_G {config.batch_size_G} makes no sense with loss relativistic, which pairs G's samples with "
-        f"{config.batch_size} real images. Leave it out",
+        f"{config.batch_size} real images. Give --batch_size_G {config.batch_size}",
     )
     check_augmentation(config)
     check_schedules(config)
@@ -118,7 +132,11 @@ def warnings(config: Config, cuda: bool) -> Iterator[str]:
     ignored = [f"--{name}" for name in ("amp", "tf32", "compile") if getattr(config, name) not in (False, "none")]
     if ignored and not cuda:
         yield f"without effect on a CPU: {' and '.join(ignored)} speed up CUDA alone"
-    bounded = {"spectral", "weight"} & set(config.d_norm) or config.regularizer != ("none",)
+    bounded = {"spectral", "weight"} & set(config.d_norm) or set(config.regularizer) - {"none", "lecam"}
+    if "lecam" in config.regularizer and config.total_steps <= config.lecam_start:
+        yield f"lecam counts from step {config.lecam_start:,} on, and the run ends before it: give --lecam_start"
+    if config.eval_own and not (config.eval_every and config.ema_decay):
+        yield "eval_own has no effect: it scores G beside its moving average, so it needs --eval_every and --ema_decay"
     if config.loss == "wasserstein" and not bounded:
         yield "the wasserstein loss has no minimum without a bound on D's slope: expect the run to diverge"
     if {"spectral", "batch"} <= set(config.d_norm):

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from .combinations import check_combinations
+from .combinations import PENALTIES, check_combinations
 from .config import FIELDS, Config
 from .errors import UserError, refuse_if
 
@@ -30,7 +30,7 @@ INSTEAD: dict[str, tuple[str, ...]] = {
     "ema_half_life_cosine": ("ema_decay",),
 }
 INSTEAD |= dict.fromkeys(("lr_G", "lr_D", "lr_decay"), ("lr_cosine",))
-INSTEAD |= {"regularizer_weight": ("gamma_cosine",), "ema_decay": ("ema_half_life_cosine",)}
+INSTEAD |= {"betas": ("beta2_cosine",), "regularizer_weight": ("gamma_cosine",), "ema_decay": ("ema_half_life_cosine",)}
 ARTICLES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -186,8 +186,9 @@ def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
             for replaced in others if layer.get(key) is not None else ():
                 settings.pop(replaced, None)
         if layer.get("regularizer", settings.get("regularizer")) != settings.get("regularizer"):
-            for of_another in ("regularizer_weight", "gamma_cosine"):
-                settings.pop(of_another, None)
+            settings.pop("regularizer_weight", None)
+            if not set(PENALTIES) & set(layer["regularizer"]):
+                settings.pop("gamma_cosine", None)
         settings.update(layer)
     config = Config(**settings)
     check_combinations(config)

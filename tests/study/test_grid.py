@@ -90,6 +90,18 @@ def test_a_study_can_have_settings_of_its_own(write):
     assert load_study(write(settings=own), quick=False, settings=["tenth"]).settings == ("tenth",)
 
 
+def test_a_method_without_a_regularizer_has_none_where_the_preset_has_one(write):
+    study = load_study(write(also={"model": "r3gan"}, methods=["none", "spectral", "r1"]))
+    configs = {run.name: run.config for run in study.runs()}
+    assert {run.method: run.config.regularizer for run in study.runs()} == {
+        "none": ("none",),
+        "spectral": ("none",),
+        "r1": ("r1",),
+    }
+    assert configs["none_A_seed0"].gamma_cosine is None and configs["none_A_seed0"].beta2_cosine is None
+    assert configs["none_A_seed0"].betas == (0.5, 0.9)
+
+
 def test_a_study_can_weigh_its_regularizers(write):
     study = load_study(write(weights={"r1": 0.5}, methods=["none", "r1", "wgan_gp"]))
     found = {run.method: run.config.regularizer_weight for run in study.runs()}
@@ -131,7 +143,9 @@ def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
         ({"method": ["none"]}, "unknown key 'method'; did you mean methods?"),
         ({"quick": {"base": {}}}, "unknown key of quick 'base'"),
         ({"weights": [1]}, "weights are `regularizer: number` lines"),
-        ({"weights": {"r3": 1.0}}, "regularizer 'r3' is not one of none, weight_clipping"),
+        ({"weights": {"r3": 1.0}}, "unknown regularizer of a method 'r3'; choices: gradient_penalty"),
+        ({"weights": {"none": 1.0}}, "unknown regularizer of a method 'none'"),
+        ({"weights": {"r1": [1, 2]}}, "the weight of r1 must be a number, not [1, 2]"),
         ({"weights": {"r1": -1}}, "regularizer_weight must be more than 0"),
         ({"settings": {"a": {"d_norm": "none"}}}, "setting a cannot set d_norm, which the study itself decides"),
         ({"settings": {"a": {"lr_g": 0.1}}}, "unknown setting 'lr_g'; did you mean lr_G?"),

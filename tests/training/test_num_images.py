@@ -3,6 +3,7 @@
 import pytest
 import torch
 from helpers import go_on, start
+from PIL import Image
 
 import evaluate
 import train
@@ -50,6 +51,19 @@ def test_more_than_there_are_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match=r"num_images 1,499 is more than the 1,498 training images"):
         train.train(start(tmp_path, num_images=1499))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_the_data_s_place_is_compared_with_as_a_whole(tmp_path, data_dir):
+    path = train.train(start(tmp_path, total_steps=1, num_images=200, data_dir=data_dir))
+    config = checkpoint.load_trained(path).config
+    digits = load_split(config)
+    (tmp_path / "other").mkdir()
+    for i, image in enumerate(digits.images[:110]):
+        Image.fromarray(image[0].numpy()).save(tmp_path / "other" / f"{i:03d}.png")
+    evaluator = Evaluator(config, digits, CPU, reference=str(tmp_path / "other"))
+    facts = {"step": 0, "ema": None, "seed": 0, "num_images": 200}
+    (found,), _ = evaluator.evaluate(Given(digits.images[:110]), facts, ("modern",), 110)
+    assert found["memorisation"]["distance_of_samples"] < 1e-3
 
 
 def test_scores_are_against_all_images_and_copies_are_of_those_that_were_trained_on(tmp_path, data_dir):

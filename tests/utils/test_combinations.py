@@ -41,6 +41,9 @@ from utils.settings import resolve
             "regularizer_weight 1.0: one for each of r1 lecam, or none for the literature's",
         ),
         ({"regularizer": ("lecam", "r1_r2"), "d_norm": ("batch",)}, "r1_r2 makes no sense with d_norm batch"),
+        ({"groups": 4}, "groups 4 is for --model r3gan"),
+        ({"model": "r3gan", "groups": 5, "base_channels": 32}, "groups 5: 5 do not divide the 64 channels"),
+        ({"model": "r3gan", "attention": 16}, "attention 16 is for --model dcgan or resnet"),
         ({"regularizer": ("r1",), "lecam_start": 5}, "lecam_start is for --regularizer lecam"),
         (
             {"loss": "relativistic", "batch_size": 64, "batch_size_G": 128},
@@ -100,6 +103,7 @@ def warned(cuda=True, **settings):
 def test_warnings_name_an_unbounded_wasserstein_d_and_batch_norm_over_spectral_norm():
     (unbounded,) = warned(loss="wasserstein", d_norm=("none",))
     assert "wasserstein" in unbounded
+    assert warned(loss="wasserstein", d_norm=("none",), regularizer=("lecam",)) == [unbounded]
     (unsafe,) = warned(d_norm=("spectral", "batch"))
     assert "Lipschitz" in unsafe
     assert warned() == []
@@ -110,3 +114,13 @@ def test_a_warning_names_what_has_no_effect_without_cuda():
     (idle,) = warned(cuda=False, amp="bf16", compile=True)
     assert "--amp and --compile" in idle
     assert warned(cuda=True, amp="bf16", compile=True) == warned(cuda=False) == []
+
+
+def test_warnings_name_settings_that_have_no_effect():
+    (late,) = warned(regularizer=("lecam",), total_steps=1000)
+    assert "lecam counts from step 1,000 on, and the run ends before it: give --lecam_start" in late
+    assert warned(regularizer=("lecam",), total_steps=1001) == []
+    for flags in ({"eval_every": 5, "ema_decay": 0.0}, {"eval_every": 0}):
+        (unused,) = warned(eval_own=True, **flags)
+        assert "eval_own has no effect" in unused
+    assert warned(eval_own=True, eval_every=5) == []
