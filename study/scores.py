@@ -1,6 +1,7 @@
 """The figures of a study's scores, with a computed sentence to each (after Miyato et al. 2018, figures 1 and 2)."""
 
 import statistics
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ from .drawing import COLOURS, HERO, Figure, band, extremes, legend, name_of, nam
 from .grid import Study
 from .methods import METRICS, SETTINGS
 from .results import Interval, Result, by, means, worst_cases
+
+TITLE = 36  # characters of a panel's title in a line
 
 
 def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
@@ -67,7 +70,8 @@ def _scale(axes: list[Axes], values: Sequence[float], spreads: Iterable[Interval
 def _setting_title(study: Study, setting: str) -> str:
     found = study.table[setting]
     if study.table is not SETTINGS:
-        return f"{setting}: {', '.join(f'{name} {to_flag(value)}' for name, value in found.items()) or 'as in base'}"
+        words = ", ".join(f"{name} {to_flag(value)}" for name, value in found.items()) or "as in base"
+        return textwrap.fill(f"{setting}: {words}", TITLE)
     beta1, beta2 = found["betas"]
     return f"{setting}: lr {found['lr_G']:g}, betas {beta1:g}, {beta2:g}, n_dis {found['n_dis']}"
 
