@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import train
-from losses import LOSSES, REGULARIZERS
+from losses import LOSSES, PAIRED, REGULARIZERS
 from models import build_models
 from training.ema import LogitAverages
 from training.objective import Batch, Objective
@@ -149,7 +149,7 @@ def test_one_joint_forward_of_D_gives_the_update_of_two(loss):
 # ---- In parts ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("penalty", ["none", "gradient_penalty", "r1", "orthonormal"])
+@pytest.mark.parametrize("penalty", ["none", "gradient_penalty", "r1", "r2", "r1_r2", "orthonormal"])
 @pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp", "r3gan"])
 def test_an_update_of_D_in_parts_is_the_update_at_once(model, penalty):
     updated = []
@@ -165,16 +165,33 @@ def test_an_update_of_D_in_parts_is_the_update_at_once(model, penalty):
         torch.testing.assert_close(parts, whole, rtol=1e-11, atol=1e-12)
 
 
-def test_an_update_of_G_in_parts_is_the_update_at_once():
+def test_a_relativistic_update_of_D_with_lecam_in_parts_is_the_update_at_once():
+    updated = []
+    for accumulate in (1, 4):
+        torch.manual_seed(3)
+        G, D = (net.double() for net in build_models("mlp", 8, 1, 8, 4, d_norm="spectral"))
+        real, z = torch.rand(8, 1, 8, 8).double(), torch.randn(8, 8).double()
+        averages = LogitAverages(start=1)
+        averages.values, averages.active = torch.tensor([0.5, -0.5], dtype=torch.float64), True
+        both = ((REGULARIZERS["lecam"], 0.3), (REGULARIZERS["r1_r2"], 0.1))
+        parts = objective("relativistic", regularizers=both, averages=averages, accumulate=accumulate)
+        found = train.discriminator_step(G, D, torch.optim.SGD(D.parameters(), lr=1.0), Batch(z, real), parts)
+        updated.append([*D.state_dict().values(), *found])
+    for whole, in_parts in zip(*updated, strict=True):
+        torch.testing.assert_close(in_parts, whole, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "relativistic"])
+def test_an_update_of_G_in_parts_is_the_update_at_once(loss):
     updated = []
     for accumulate in (1, 3):
         torch.manual_seed(3)
         G, D = torch.nn.Linear(4, 64).double(), build_models("mlp", 8, 1, 4, 4)[1].double()
         pictures = torch.nn.Sequential(G, torch.nn.Unflatten(1, (1, 8, 8)))
         optimizer = torch.optim.SGD(G.parameters(), lr=1.0)
-        z = torch.randn(6, 4).double()
-        objective = Objective(*LOSSES["hinge"], accumulate=accumulate)
-        loss = train.generator_step(pictures, D, optimizer, Batch(z), objective)
-        updated.append([loss, *G.parameters(), *D.state_dict().values()])
+        z, real = torch.randn(6, 4).double(), torch.rand(6, 1, 8, 8).double()
+        batch = Batch(z, real if loss in PAIRED else None)
+        found = train.generator_step(pictures, D, optimizer, batch, objective(loss, accumulate=accumulate))
+        updated.append([found, *G.parameters(), *D.state_dict().values()])
     for whole, parts in zip(*updated, strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
