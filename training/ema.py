@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class LogitAverages:
     """The moving averages of D's mean logits on real images and on samples: what LeCam's penalty compares with.
 
-    As in the authors' code, up to step `start` they are the last update's means, and the penalty does not count. It
-    sees them as they were before its update, so that they are the same for all parts of a batch and on all ranks.
+    As in the authors' code, up to step `start` they are the last update's means, and the penalty does not count. Unlike
+    there, it sees them as they were before its update, the same for all parts of a batch and on all ranks.
     """
 
     DECAY = 0.9  # of Tseng et al. 2021 on CIFAR-10

@@ -134,7 +134,7 @@ class State:
             if type(rollbacks) is not int or rollbacks < 0:
                 raise ValueError(f"rollbacks {short(rollbacks)}")
             if self.objective.averages:
-                self.objective.averages.values = _averages(content["logit_averages"]).to(self.device)
+                self.objective.averages.values = _averages(content.get("logit_averages")).to(self.device)
             p = content["augment_p"].double() if self.adaptive else self.augment_p
             if p.shape or not 0 <= p <= 1:
                 raise ValueError(f"augment_p {short(p)}")
@@ -143,7 +143,9 @@ class State:
         return notes
 
 
-def _averages(values: Tensor) -> Tensor:
+def _averages(values: Any) -> Tensor:
+    if not isinstance(values, Tensor):
+        raise ValueError("no averages of D's logits, which LeCam's penalty needs")
     if values.shape != (2,) or not values.isfinite().all():
         raise ValueError(f"averages of D's logits {short(values.tolist())}")
     return values.float()

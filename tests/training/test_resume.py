@@ -114,6 +114,14 @@ def test_a_resumed_run_may_go_further_but_not_change_its_model(tmp_path):
         prepare({"resume": str(tmp_path / "run"), "model": "resnet"})
 
 
+@pytest.mark.parametrize("values", [None, torch.zeros(3), torch.tensor([0.0, float("nan")])], ids=["none", "3", "nan"])
+def test_a_checkpoint_with_averages_that_are_none_is_refused(tmp_path, values):
+    path = train.train(start(tmp_path, total_steps=2, regularizer=("lecam",), lecam_start=1))
+    rewrite(path, lambda content: content.update(logit_averages=values))
+    with pytest.raises(UserError, match="averages of D's logits"):
+        go_on(tmp_path, total_steps=4)
+
+
 def test_a_run_on_other_data_is_not_resumed(tmp_path, image_folder):
     flags = {"dataset": "folder", "data_dir": str(image_folder), "image_size": 8, "total_steps": 3}
     train.train(start(tmp_path, **flags))
