@@ -135,12 +135,16 @@ class State:
                 raise ValueError(f"rollbacks {short(rollbacks)}")
             if self.objective.averages:
                 self.objective.averages.values = _averages(content.get("logit_averages")).to(self.device)
-            p = content["augment_p"].double() if self.adaptive else self.augment_p
-            if p.shape or not 0 <= p <= 1:
-                raise ValueError(f"augment_p {short(p)}")
+            p = _probability(content.get("augment_p")) if self.adaptive else self.augment_p
         self.augment_p = p.to(self.device)
         self.step, self.rollbacks, self.pending, self.averaged = content["step"], rollbacks, [], rows
         return notes
+
+
+def _probability(p: Any) -> Tensor:
+    if not isinstance(p, Tensor) or p.shape or not 0 <= p <= 1:
+        raise ValueError(f"augment_p {short(p)}, which is no probability")
+    return p.double()
 
 
 def _averages(values: Any) -> Tensor:
