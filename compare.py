@@ -34,6 +34,12 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
         parser.add_argument(f"--{key}", nargs="+", metavar=key.upper(), help=f"only these of: {', '.join(choices)}")
     parser.add_argument("--seeds", nargs="+", type=int, help="only these")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side; the cores are shared out (default: 1)")
+    parser.add_argument(
+        "--results",
+        type=a_path,
+        metavar="DIR",
+        help="with --report: a folder with results.csv and training.csv, for the runs that the study's folder lacks",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--report", action="store_true", help="make the report of what there is of it, and run nothing")
     what.add_argument("--run", metavar="NAME", help="this run alone, and no report: what --print_commands prints")
@@ -44,6 +50,8 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
     namespace = parser.parse_args(argv)
     if namespace.jobs < 1:
         raise UserError(f"--jobs {namespace.jobs}: at least 1")
+    if namespace.results and not namespace.report:
+        raise UserError("--results is for --report, which draws what the tables in it tell of; add --report")
     return namespace, {name: value for name, value in given_settings(namespace).items() if name in OVERRIDES}
 
 
@@ -123,24 +131,32 @@ def print_commands(runs: Iterable[Run]) -> None:
             print(shlex.join(["python", "compare.py", *typed, "--run", run.name]))
 
 
-def report(study: Study, forced: bool, known: Mapping[str, Any] | None = None) -> None:
-    """Write results.csv and, where it has changed since, report.html; say where they are and what the runs came to.
+def report(
+    study: Study, forced: bool, known: Mapping[str, Any] | None = None, tables: str | Path | None = None
+) -> None:
+    """Write the tables and, where they have changed since, report.html; say where they are and what the runs came to.
 
-    known: {name: Outcome} of runs that need not be looked at again.
+    known: {name: Outcome} of runs that need not be looked at again. tables: a folder with the tables of runs that the
+    study's own folder lacks.
     """
-    from study.results import collect, tally, write_csv
+    from study.results import collect, tally
+    from study.tables import read_tables, write_tables
 
     results = collect(study.runs(), known or {})
+    if tables:
+        found = {r.run.name: r for r in read_tables(study, Path(tables))} | {r.run.name: r for r in results}
+        results = [found[run.name] for run in study.runs() if run.name in found]
+        study.folder.mkdir(parents=True, exist_ok=True)
     if not results:
         raise UserError(f"{study.folder} holds no run of this study yet")
-    table, page = write_csv(study.folder, results), study.folder / "report.html"
-    if forced or not page.is_file() or page.stat().st_mtime_ns < table.stat().st_mtime_ns:
+    written, page = write_tables(study.folder, results), study.folder / "report.html"
+    if forced or not page.is_file() or page.stat().st_mtime_ns < max(path.stat().st_mtime_ns for path in written):
         from study.report import make_report
 
         print("drawing the figures")
         make_report(study.only([result.run for result in results]), results)
     print(f"{study.name}: {tally(result.outcome.state for result in results)} of {len(study.runs())} runs")
-    print(f"  {page}\n  {table}")
+    print(f"  {page}\n  {written[0]}")
 
 
 def main() -> None:
@@ -157,7 +173,7 @@ def main() -> None:
             raise UserError(f"{study.name} has no run {namespace.run}: they are named METHOD_SETTING_seedK")
     if namespace.report:
         claim(study, write=False)
-        report(study, forced=True)
+        report(study, forced=True, tables=namespace.results)
         return
     from study.runs import DONE, outcome
     from training.run_dir import locked

@@ -9,15 +9,9 @@ import numpy as np
 
 from .drawing import COLOURS, HERO, Figure, band, extremes, name_of, name_rows, number, panels, shown_setting, width_of
 from .grid import Study
-from .results import Result, by, interval
+from .results import Result, by, interval, stable_rank
 
 NO_AUDIT = "No finished run has been audited yet."
-
-
-def stable_rank(values: Sequence[float] | np.ndarray) -> float:
-    """|W|_F^2 / sigma^2, from 1 to the rank: how many directions a weight uses (Rudelson and Vershynin 2007)."""
-    values = np.asarray(values)
-    return float((values**2).sum() / values[0] ** 2) if values[0] > 0 else 0.0
 
 
 def _final_audits(results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
@@ -37,12 +31,10 @@ def _layers(results: Sequence[Result]) -> tuple[list[tuple[int, Any]], list[tupl
 
 
 def ranks_used(results: Sequence[Result]) -> dict[str, float]:
-    """{method: how much of its rank D uses after training: stable rank over full rank, the mean over its matrices}."""
-    _, matrices = _layers(results)
-    found: dict[str, float] = {}
+    """{method: how much of its rank D uses after training (see results.summed()), the mean over its runs}."""
+    found = {}
     for method, audits in _final_audits(results).items():
-        spectra = [np.array(audit["layers"][i]["singular_values"]) for i, _ in matrices for audit in audits]
-        if shares := [stable_rank(values) / len(values) for values in spectra if values[0] > 0]:
+        if shares := [audit["rank_used"] for audit in audits if audit["rank_used"] is not None]:
             found[method] = statistics.fmean(shares)
     return found
 
@@ -213,12 +205,16 @@ def _on_lipschitz(slopes: dict[str, list[float]], final: dict[str, list[dict[str
     lower, upper = slopes[HERO]
     layers = [layer for audit in final[HERO] for layer in audit["layers"]]
     # A single row has one singular value, which is divided out exactly.
-    off = [abs(layer["sigma_svd"] - 1) for layer in layers if len(layer["singular_values"]) > 1] or [0.0]
+    off = [abs(layer["sigma_svd"] - 1) for layer in layers if len(layer["singular_values"]) > 1]
     text += (
         f" Under {name_of(HERO)} D cannot be steeper than {number(upper)} (geometric mean over runs) and was seen at "
-        f"{number(lower)}; the largest singular value of a weight matrix is off 1 by {statistics.median(off):.3f} in "
-        f"the median and by {max(off):.3f} at most, as one power iteration an update follows the weights with a lag"
     )
+    text += number(lower)
+    if off:
+        text += (
+            f"; the largest singular value of a weight matrix is off 1 by {statistics.median(off):.3f} in the median "
+            f"and by {max(off):.3f} at most, as one power iteration an update follows the weights with a lag"
+        )
     if "none" in slopes:
         text += f". Without any normalization the bound is {number(slopes['none'][1])}"
     if "spectral_batch" in slopes:

@@ -52,14 +52,18 @@ def figures(study: Study, results: Sequence[Result]) -> Iterator[Figure]:
             yield curves(study, results, metric)
     yield steadiness(study, results)
     shown = [result for result in results if result.run.setting == shown_setting(study)]
-    yield singular_values(study, shown)
-    yield spectra_over_training(study, shown)
+    there = not all(result.tabled for result in results)
+    if there:
+        whole = [result for result in shown if not result.tabled]
+        yield singular_values(study, whole)
+        yield spectra_over_training(study, whole)
     yield dynamics(study, shown)
     yield lipschitz(study, results)
     yield slope_over_training(study, shown)
-    yield film(study, results)
-    yield samples(study, shown)
-    yield overview(study, results)
+    if there:
+        yield film(study, results)
+        yield samples(study, shown)
+        yield overview(study, results)
     yield seconds(study, results)
 
 
@@ -69,7 +73,6 @@ def _introduction(study: Study, results: Sequence[Result]) -> str:
     said = tally(result.outcome.state for result in results)
     own = sorted({r.run.config.loss for r in results} - {study.base.get("loss")})
     losses = " or, where a method has its own, ".join(filter(None, [study.base.get("loss"), " or ".join(own)]))
-    evaluations = [r.outcome.evaluation["protocol"] for r in results if r.outcome.evaluation]
     protocols = sorted({r.last["protocol"] for r in results if r.finished})
     count = len(study.settings)
     named = f"{count} setting{'s' * (count > 1)}"
@@ -84,8 +87,8 @@ def _introduction(study: Study, results: Sequence[Result]) -> str:
     )
     if protocols:
         text += f" Protocol: {'; '.join(protocols)}. Scores under another one do not compare with these."
-    if len({protocol["features_sha256"] for protocol in evaluations}) > 1:
-        text += " Warning: the runs were scored by extractors with different weights, so they do not compare either."
+    if len(protocols) > 1:
+        text += " Warning: the runs were scored under different ones, or by extractors with different weights."
     return text
 
 
@@ -122,9 +125,9 @@ def _audits(study: Study, results: Sequence[Result]) -> Iterator[dict[str, Any]]
     setting, seed = shown_setting(study), study.seeds[0]
     for method in (HERO, "none"):
         chosen = [r for r in results if (r.run.method, r.run.setting, r.run.seed) == (method, setting, seed)]
-        if not chosen or not chosen[0].final_audit:
+        audit = chosen[0].final_audit if chosen else None
+        if audit is None or not audit["layers"]:
             continue
-        audit = chosen[0].final_audit
         header, *rows = table(audit)
         off = max(abs(layer["sigma_svd"] - 1) for layer in audit["layers"])
         text = (

@@ -1,44 +1,38 @@
-"""What the runs of a study came to, read from their directories: results.csv, and what the figures are drawn of."""
+"""What the runs of a study came to, read from their directories: what its tables and figures are made of."""
 
 import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evaluation.manifold import SCORES as NEIGHBOURHOODS
-from evaluation.report import csv_text, flat
+from evaluation.report import flat
 from training.logger import read_stats
 from utils.errors import UserError
-from utils.files import write_text
 
 from .grid import Run, Study
 from .methods import METRICS
 from .runs import Outcome, outcome
 
-COLUMNS = [
-    *("run", "method", "setting", "seed", "outcome", "message", "reached"),
-    *("last_step", "inception_score", "inception_score_std", "fid", "kid", *NEIGHBOURHOODS, "modes", "modes_kl"),
-    *("classes_missing", "nearer"),
-    *("best_step", *(f"{name}_at_best" for name in METRICS), "protocol", "departures"),
-    *("largest_sigma", "upper_bound", "lower_bound", "seconds", "seconds_per_step", "device", "threads"),
-    *("commit", "warnings"),
-]
 COLLAPSED = "the generator has collapsed"  # as diagnostics.warnings() says it
 LEVEL = 0.95  # of an interval
 AUDITED = {"layers", "upper_bound", "lower_bound"}  # what an audit has to hold, and each layer in it
+SUMMED = ("upper_bound", "lower_bound", "largest_sigma", "rank_used")  # an audit in numbers, for tables
 AUDITED_LAYER = {"name", "kind", "weight", "sigma_power_iteration", "sigma_svd", "operator_norm", "singular_values"}
 
 
 class Result(NamedTuple):
-    """A run, what it came to, its lines of statistics and its audits {step: audit}."""
+    """A run, what it came to, its lines of statistics and its audits {step: audit}.
+
+    tabled: it was read from a study's tables, which hold neither spectra nor samples.
+    """
 
     run: Run
     outcome: Outcome
     stats: list[dict[str, Any]]
     audits: dict[int, dict[str, Any]]
+    tabled: bool = False
 
     @property
     def finished(self) -> bool:
@@ -51,20 +45,23 @@ class Result(NamedTuple):
 
     @property
     def last(self) -> dict[str, Any]:
-        """The scores at the last step that was scored; {} where none was."""
-        if self.outcome.evaluation:
-            return {"step": self.outcome.step, **flat(self.outcome.evaluation)}
+        """The scores at the last step that was scored, and where it is an evaluation its warnings; {} without any."""
+        if found := self.outcome.evaluation:
+            also = {"departures": "; ".join(found["protocol"].get("departures", []))}
+            also |= {"warnings": " ".join(found.get("warnings", []))}
+            also |= {"inception_score_std": found["inception_score"]["std"]}
+            return {"step": self.outcome.step, **flat(found), **also}
         return self.scored[-1] if self.scored else {}
 
     @property
     def best(self) -> dict[str, Any]:
         """The scores at the step with the lowest FID; {} where none was scored."""
-        return min([*self.scored, *filter(None, [self.last])], key=lambda line: line["fid"], default={})
+        return min([*filter(None, [self.last]), *self.scored], key=lambda line: line["fid"], default={})
 
     @property
     def collapsed(self) -> bool:
         """Whether its last scores warn that the generator draws nearly one image."""
-        return any(COLLAPSED in words for words in (self.outcome.evaluation or {}).get("warnings", []))
+        return COLLAPSED in self.last.get("warnings", "")
 
     @property
     def final_audit(self) -> dict[str, Any] | None:
@@ -94,12 +91,28 @@ def read(run: Run, found: Outcome) -> Result:
             audit = json.loads(path.read_text(encoding="utf-8"))
             if not (set(audit) >= AUDITED and all(set(layer) >= AUDITED_LAYER for layer in audit["layers"])):
                 raise ValueError("no audit")
-            audits[int(path.stem.removeprefix("step_"))] = audit
+            audits[int(path.stem.removeprefix("step_"))] = summed(audit)
         except (OSError, ValueError, TypeError) as error:
             damage.append(f"{path} is damaged: {error}")
     if damage:
         found = found._replace(state="failed", message="; ".join(damage))
     return Result(run, found, stats, dict(sorted(audits.items())))
+
+
+def stable_rank(values: Sequence[float]) -> float:
+    """|W|_F^2 / sigma^2, from 1 to the rank: how many directions a weight uses (Rudelson and Vershynin 2007)."""
+    return sum(value**2 for value in values) / values[0] ** 2 if values[0] > 0 else 0.0
+
+
+def summed(audit: dict[str, Any]) -> dict[str, Any]:
+    """An audit with its largest singular value, and how much of its rank D uses.
+
+    That is stable rank over full rank, the mean over the weights of more than one singular value.
+    """
+    spectra = [values for layer in audit["layers"] if len(values := layer["singular_values"]) > 1]
+    used = [stable_rank(values) / len(values) for values in spectra if values[0] > 0]
+    largest = max((layer["sigma_svd"] for layer in audit["layers"]), default=None)
+    return audit | {"largest_sigma": largest, "rank_used": statistics.fmean(used) if used else None}
 
 
 def collect(runs: Iterable[Run], known: Mapping[str, Outcome]) -> list[Result]:
@@ -111,37 +124,6 @@ def collect(runs: Iterable[Run], known: Mapping[str, Outcome]) -> list[Result]:
 def tally(words: Iterable[str]) -> str:
     """How often each is among them: "3 finished, 1 diverged"."""
     return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
-
-
-# ---- results.csv ---------------------------------------------------------------------------------------------------
-
-
-def write_csv(folder: Path, results: Iterable[Result]) -> Path:
-    """Write results.csv, a line a run, where it says something else than is there. Returns its path."""
-    path, text = folder / "results.csv", csv_text(COLUMNS, map(_row, results))
-    if not (path.is_file() and path.read_bytes() == text.encode()):
-        write_text(path, text)
-    return path
-
-
-def _row(result: Result) -> dict[str, Any]:
-    """What was not measured stays empty. The last step is the last that was scored; the best is that of the FID."""
-    run, found, last, best = result.run, result.outcome, result.last, result.best
-    row: dict[str, Any] = {"run": run.name, "method": run.method, "setting": run.setting, "seed": run.seed}
-    row |= {"outcome": found.state, "message": found.message, "reached": found.step, "last_step": last.get("step")}
-    row |= {name: last.get(name) for name in (*METRICS, "protocol")}
-    row |= {"best_step": best.get("step")} | {f"{name}_at_best": best.get(name) for name in METRICS}
-    if found.evaluation:
-        row["inception_score_std"] = found.evaluation["inception_score"]["std"]
-        row["departures"] = "; ".join(found.evaluation["protocol"]["departures"])
-        row["warnings"] = " ".join(found.evaluation.get("warnings", []))
-    if audit := result.final_audit:
-        row["largest_sigma"] = max(layer["sigma_svd"] for layer in audit["layers"])
-        row |= {name: audit[name] for name in ("upper_bound", "lower_bound")}
-    if found.record:
-        row["seconds"] = round(sum(entry.get("wall_seconds", 0) for entry in found.record), 3)
-        row |= {name: found.record[-1].get(name) for name in ("device", "threads", "commit")}
-    return row | {"seconds_per_step": result.seconds_per_step}
 
 
 # ---- Statistics over seeds -----------------------------------------------------------------------------------------

@@ -10,6 +10,12 @@ import threading
 import time
 
 CHROMIUM = shutil.which("chromium")
+# What is cut off or missing on a page, as value() gives it.
+SIZES = """(() => { const page = document.documentElement; return {
+  wide: page.scrollWidth - page.clientWidth, images: document.images.length,
+  cut: [...document.querySelectorAll("body *")].filter((e) => {
+    return e.getBoundingClientRect().right > page.clientWidth + 1; }).length,
+  missing: [...document.images].filter((i) => !i.naturalWidth || !i.alt).length}; })()"""
 PATIENCE = 60  # seconds for an answer
 
 

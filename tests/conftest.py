@@ -14,6 +14,7 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 import numpy as np
 import pytest
 import torch
+from browser import CHROMIUM, Browser
 from forks import Forks
 from helpers import ROOT, start
 from PIL import Image
@@ -152,3 +153,13 @@ def figures(monkeypatch):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A tab of a browser; the test is skipped where there is no Chromium."""
+    if not CHROMIUM:
+        pytest.skip("needs Chromium")
+    made = Browser(tmp_path / "profile")
+    yield made
+    made.close()

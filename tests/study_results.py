@@ -1,7 +1,7 @@
 """Results of a study that was never run, whose story is known."""
 
 from study.grid import Run, Study
-from study.results import Result
+from study.results import Result, summed
 from study.runs import Outcome
 from utils.config import Config
 
@@ -16,7 +16,7 @@ def make_audit(sigma, bound, gradient):
     layer = {"name": "layers.0", "kind": "Linear", "weight": [2, 3], "singular_values": [sigma, sigma / 2]}
     layer |= {"sigma_power_iteration": sigma, "sigma_svd": sigma, "operator_norm": sigma}
     head = layer | {"name": "head", "weight": [1, 2], "singular_values": [sigma]}
-    return {"layers": [layer, head], "upper_bound": bound, "lower_bound": gradient}
+    return summed({"layers": [layer, head], "upper_bound": bound, "lower_bound": gradient})
 
 
 def make_results(study, fid, sigma=None, seconds=None):

@@ -4,9 +4,7 @@ import base64
 import csv
 import html.parser
 import io
-import json
 import os
-import re
 import select
 import shlex
 import shutil
@@ -17,6 +15,7 @@ import time
 
 import pytest
 import yaml
+from browser import SIZES
 from helpers import ROOT, SMALL
 from PIL import Image
 
@@ -138,35 +137,11 @@ def test_the_report_is_one_file_with_a_sentence_under_each_picture(finished):
     assert all(len(caption) > 20 and "nan" not in caption for caption in page.captions)
 
 
-# Added to a copy of the report: it measures itself and says so to the page around it, once its pictures are there.
-MEASURE = """<script>addEventListener("load", () => {
-  const page = document.documentElement;
-  const clipped = [...document.querySelectorAll("body *")].filter((e) => {
-    return e.getBoundingClientRect().right > page.clientWidth + 1;
-  });
-  parent.postMessage({width: page.clientWidth, page: page.scrollWidth, clipped: clipped.length,
-    missing: [...document.images].filter((i) => !i.naturalWidth).length, pictures: document.images.length}, "*");
-});</script>"""
-AROUND = """<body><script>addEventListener("message", (e) => {
-  document.body.append(Object.assign(document.createElement("pre"), {textContent: JSON.stringify(e.data)})); });
-</script>"""
-
-
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
-def test_a_browser_shows_the_report_whole_on_a_telephone_and_on_a_desk(finished, tmp_path):
-    _, folder = finished
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    (tmp_path / "report.html").write_text(page.replace("</body>", MEASURE + "</body>"), encoding="utf-8")
-    frames = "".join(f'<iframe width="{width}" height="800" src="report.html"></iframe>' for width in (360, 1280))
-    (tmp_path / "around.html").write_text(AROUND + frames, encoding="utf-8")
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000"]
-    done = subprocess.run([*command, (tmp_path / "around.html").as_uri()], capture_output=True, text=True, timeout=120)
-    found = sorted(map(json.loads, re.findall("<pre>(.*?)</pre>", done.stdout)), key=lambda size: size["width"])
-    assert [size["page"] for size in found] == [size["width"] for size in found] and len(found) == 2
-    for size in found:
-        assert (size["clipped"], size["missing"], size["pictures"]) == (0, 0, 14)
-    assert "CONSOLE" not in done.stderr
+def test_a_browser_shows_the_report_whole_on_a_telephone_and_on_a_desk(finished, browser):
+    for width in (360, 1280):
+        browser.open(finished[1] / "report.html", width)
+        assert browser.value(SIZES) == {"wide": 0, "images": 14, "cut": 0, "missing": 0}
+    assert not browser.messages
 
 
 def test_a_second_start_runs_nothing_and_mends_results_that_were_cut_off(finished, call):
@@ -208,6 +183,22 @@ def test_a_part_of_the_grid_takes_nothing_from_the_report(finished, call):
     done = call("compare.py", "--config", config, "--out", folder, "--methods", "spectral")
     assert done.returncode == 0 and "small: 2 finished of 2 runs" in done.stdout
     assert (folder / "results.csv").read_bytes() == before
+
+
+def test_the_report_is_made_of_tables_where_the_runs_are_gone(finished, call, tmp_path):
+    config, folder = finished
+    shutil.copytree(folder / "spectral_C_seed0", tmp_path / "part" / "spectral_C_seed0")
+    done = call("compare.py", "--config", config, "--out", tmp_path / "part", "--report", "--results", folder)
+    assert done.returncode == 0 and "small: 2 finished of 2 runs" in done.stdout
+    assert (tmp_path / "part" / "results.csv").read_bytes() == (folder / "results.csv").read_bytes()
+    assert (tmp_path / "part" / "training.csv").read_bytes() == (folder / "training.csv").read_bytes()
+    done = call("compare.py", "--config", config, "--out", tmp_path / "gone", "--report", "--results", folder)
+    assert done.returncode == 0 and (tmp_path / "gone" / "figures" / "fid_curves.png").exists()
+    assert not (tmp_path / "gone" / "figures" / "film.png").exists()
+    done = call("compare.py", "--config", config, "--out", folder, "--results", folder)
+    assert done.returncode == 2 and "add --report" in done.stderr
+    done = call("compare.py", "--config", config, "--out", tmp_path / "no", "--report", "--results", tmp_path / "none")
+    assert done.returncode == 2 and "results.csv cannot be read" in done.stderr and not (tmp_path / "no").exists()
 
 
 def test_a_damaged_run_does_not_keep_the_others_from_the_report(finished, call, tmp_path):

@@ -1,13 +1,12 @@
-"""What is read from runs: the last and the best scores, intervals over seeds, results.csv."""
+"""What is read from runs: the last and the best scores, audits in numbers, intervals over seeds."""
 
 import json
 import math
 
 import pytest
 
-from study import results
 from study.grid import Run, Study
-from study.results import Result, by, interval, means, read, worst_cases, write_csv
+from study.results import Result, by, interval, means, read, summed, worst_cases
 from study.runs import Outcome
 from utils.config import Config
 
@@ -37,8 +36,8 @@ def test_the_evaluation_of_a_finished_run_is_its_last_score():
     evaluation |= {"precision": 0.25, "recall": 0.75, "protocol": protocol}
     found = result(scores=(50.0, 20.0), outcome=Outcome("finished", 40, evaluation=evaluation))
     assert found.last["fid"] == found.best["fid"] == 10.0 and found.best["step"] == 40
-    row = results._row(found)
-    assert (row["precision"], row["inception_score_std"], row["departures"]) == (0.25, 0.5, "5 samples, not 50,000")
+    assert found.last["departures"] == "5 samples, not 50,000" and found.last["inception_score_std"] == 0.5
+    assert found.last["precision"] == 0.25
 
 
 def test_intervals_are_students():
@@ -67,14 +66,15 @@ def test_results_are_grouped_in_the_order_they_have():
     }
 
 
-def test_the_table_is_written_only_where_it_says_something_new(tmp_path):
-    results = [result(scores=(3.0,)), result(seed=1, state="diverged", outcome=Outcome("diverged", 7, 'NaN, "at" 7'))]
-    path = write_csv(tmp_path, results)
-    text, written = path.read_text(encoding="utf-8"), path.stat().st_mtime_ns
-    assert write_csv(tmp_path, results).stat().st_mtime_ns == written
-    path.write_bytes(text.encode()[:-9] + b"\xff")
-    assert write_csv(tmp_path, results).read_text(encoding="utf-8") == text
-    assert 'diverged,"NaN, ""at"" 7",7' in text
+def test_an_audit_is_summed_up_by_its_largest_singular_value_and_the_share_of_the_rank_that_is_used():
+    def layer(*values):
+        return {"sigma_svd": values[0], "singular_values": list(values)}
+
+    # Stable ranks: (9 + 9) / 9 of 2, (4 + 1) / 4 of 2; a single row has no rank to use, zeros none either.
+    found = summed({"layers": [layer(3.0, 3.0), layer(2.0, 1.0), layer(5.0), layer(0.0, 0.0)], "lower_bound": 1.0})
+    assert found["largest_sigma"] == 5.0 and found["lower_bound"] == 1.0
+    assert found["rank_used"] == pytest.approx((2 / 2 + 1.25 / 2) / 2)
+    assert summed({"layers": []}) == {"layers": [], "largest_sigma": None, "rank_used": None}
 
 
 def test_damaged_files_make_a_failed_run_of_which_the_rest_is_read(tmp_path):
@@ -82,12 +82,13 @@ def test_damaged_files_make_a_failed_run_of_which_the_rest_is_read(tmp_path):
     (tmp_path / "audits").mkdir()
     whole = {"upper_bound": 2.0, "lower_bound": 1.0, "layers": []}
     (tmp_path / "audits" / "step_000300.json").write_text(json.dumps(whole), encoding="utf-8")
-    assert read(run, Outcome("unfinished"))[1:] == (Outcome("unfinished"), [], {300: whole})
+    audits = {300: whole | {"largest_sigma": None, "rank_used": None}}
+    assert read(run, Outcome("unfinished"))[1:4] == (Outcome("unfinished"), [], audits)
     for text in ('{"upper', "{}", "[]", "3"):
         (tmp_path / "audits" / "step_000600.json").write_text(text, encoding="utf-8")
         found = read(run, Outcome("finished", 600))
         assert found.outcome.state == "failed" and "step_000600.json is damaged" in found.outcome.message
-        assert found.audits == {300: whole}
+        assert found.audits == audits
 
 
 def test_means_are_of_finished_runs_and_geometric_for_fid():

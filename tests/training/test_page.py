@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import SIZES
 from helpers import start
 from PIL import Image
 
@@ -174,22 +174,8 @@ def test_a_picture_that_is_drawn_anew_is_embedded_anew(tmp_path):
 
 # ---- In a browser --------------------------------------------------------------------------------------------------
 
-SIZES = """(() => { const page = document.documentElement; return {
-  wide: page.scrollWidth - page.clientWidth, images: document.images.length,
-  cut: [...document.querySelectorAll("body *")].filter((e) => {
-    return e.getBoundingClientRect().right > page.clientWidth + 1; }).length,
-  missing: [...document.images].filter((i) => !i.naturalWidth || !i.alt).length}; })()"""
 SLIDER = 'document.getElementById("when")'
 AT = 'document.getElementById("shown").textContent + "|" + document.getElementById("grid").alt'
-
-
-@pytest.fixture
-def browser(tmp_path):
-    if not CHROMIUM:
-        pytest.skip("needs Chromium")
-    made = Browser(tmp_path / "profile")
-    yield made
-    made.close()
 
 
 def test_a_browser_shows_the_page_whole_and_the_slider_works_by_mouse_and_keyboard(run_dir, browser, tmp_path):

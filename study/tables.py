@@ -1,0 +1,143 @@
+"""The two tables that a study leaves: results.csv, a line a run, and training.csv, a line a step of a run.
+
+They are small enough to be kept with a text, and the report can be made of them again where the runs are gone.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluation.manifold import SCORES as NEIGHBOURHOODS
+from evaluation.report import csv_text
+from training.monitor import OWN
+from utils.errors import UserError
+from utils.files import write_text
+
+from .grid import Run, Study
+from .methods import METRICS
+from .results import SUMMED, Result
+from .runs import Outcome
+
+RESULTS, TRAINING = "results.csv", "training.csv"
+TEXT = {"run", "method", "setting", "outcome", "message", "protocol", "departures", "device", "commit", "warnings"}
+RECORDED = ("device", "threads", "commit")
+COLUMNS = [
+    *("run", "method", "setting", "seed", "outcome", "message", "reached"),
+    *("last_step", "inception_score", "inception_score_std", "fid", "kid", *NEIGHBOURHOODS, "modes", "modes_kl"),
+    *("classes_missing", "nearer"),
+    *("best_step", *(f"{name}_at_best" for name in METRICS), "protocol", "departures"),
+    *("largest_sigma", "upper_bound", "lower_bound", "rank_used", "seconds", "seconds_per_step", "device", "threads"),
+    *("commit", "warnings"),
+]
+OF_LAST = ("inception_score_std", *METRICS, "protocol", "departures", "warnings")
+MEASURED = ("loss_D", "loss_G", "real_logits", "fake_logits", "accuracy_D", "grad_norm_G", "grad_norm_input")
+OF_STEP = ("seconds_per_step", *MEASURED, *METRICS, "fid" + OWN)
+DIGITS = 6  # of a number in training.csv, but for the seconds, of which results.csv has the median
+
+
+def write_tables(folder: Path, results: Iterable[Result]) -> list[Path]:
+    """Write both tables where they say something else than is there. Returns their paths."""
+    results = list(results)
+    texts = {
+        RESULTS: csv_text(COLUMNS, map(_row, results)),
+        TRAINING: csv_text(["run", "step", *OF_STEP, *SUMMED], (line for r in results for line in _lines(r))),
+    }
+    for name, text in texts.items():
+        path = folder / name
+        if not (path.is_file() and path.read_bytes() == text.encode()):
+            write_text(path, text)
+    return [folder / name for name in texts]
+
+
+def _row(result: Result) -> dict[str, Any]:
+    """What was not measured stays empty. The last step is the last that was scored; the best is that of the FID."""
+    run, found, last, best = result.run, result.outcome, result.last, result.best
+    row: dict[str, Any] = {"run": run.name, "method": run.method, "setting": run.setting, "seed": run.seed}
+    row |= {"outcome": found.state, "message": found.message, "reached": found.step, "last_step": last.get("step")}
+    row |= {name: last.get(name) for name in OF_LAST if name in COLUMNS}
+    row |= {"best_step": best.get("step")} | {f"{name}_at_best": best.get(name) for name in METRICS}
+    row |= {name: (result.final_audit or {}).get(name) for name in SUMMED}
+    if found.record:
+        row["seconds"] = round(sum(entry.get("wall_seconds", 0) for entry in found.record), 3)
+        row |= {name: found.record[-1].get(name) for name in RECORDED}
+    return row | {"seconds_per_step": result.seconds_per_step}
+
+
+def _lines(result: Result) -> Iterator[dict[str, Any]]:
+    """The statistics, scores and audits of each step."""
+    found: dict[int, dict[str, Any]] = {}
+    for line in result.stats:
+        found.setdefault(line["step"], {}).update({name: line[name] for name in OF_STEP if name in line})
+    for step, audit in result.audits.items():
+        found.setdefault(step, {}).update({name: audit[name] for name in SUMMED})
+    for step, line in sorted(found.items()):
+        rounded = {k: v for k, v in line.items() if type(v) is float and k != "seconds_per_step"}
+        numbers = line | {k: float(f"{v:.{DIGITS}g}") for k, v in rounded.items()}
+        yield {"run": result.run.name, "step": step, **numbers}
+
+
+# ---- Read again ----------------------------------------------------------------------------------------------------
+
+
+def read_tables(study: Study, folder: Path) -> list[Result]:
+    """The Results of a study's runs that the tables in a folder tell of; training.csv may be absent.
+
+    UserError where results.csv is absent or damaged, or of a run that the study does not have.
+    """
+    rows = _read(folder / RESULTS, COLUMNS)
+    lines: dict[str, list[dict[str, Any]]] = {}
+    if (folder / TRAINING).is_file():
+        for line in _read(folder / TRAINING, ("run", "step")):
+            lines.setdefault(line.pop("run"), []).append(line)
+    runs = {run.name: run for run in study.runs()}
+    if unknown := [row["run"] for row in rows if row["run"] not in runs]:
+        raise UserError(f"{folder / RESULTS} has {unknown[0]}, which is no run of {study.name}")
+    return [_result(runs[row["run"]], row, lines.get(row["run"], [])) for row in rows]
+
+
+def _read(path: Path, needed: Iterable[str]) -> list[dict[str, Any]]:
+    """The lines of a table: numbers as numbers; what is empty is left out."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = reader.fieldnames or ()
+            rows = [{k: v if k in TEXT else _number(v) for k, v in row.items() if v} for row in reader]
+    except (OSError, ValueError, csv.Error, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    lacking = [name for name in needed if name not in columns and name not in SUMMED]
+    if lacking or not all(row.get("run") for row in rows):
+        raise UserError(
+            f"{path} is no table of a study: " + (f"it has no {lacking[0]}" if lacking else "a line is cut")
+        )
+    return rows
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdecimal() else float(text)
+
+
+def _result(run: Run, row: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Result:
+    """A run as its lines of the tables tell of it; what its row says goes before what training.csv says."""
+    stats, audits = {}, {}
+    for line in lines:
+        stats[line["step"]] = {name: value for name, value in line.items() if name not in SUMMED}
+        if "lower_bound" in line:
+            audits[line["step"]] = line
+    timed = any("seconds_per_step" in line for line in stats.values())
+    for step, suffix in (("best_step", "_at_best"), ("last_step", "")):
+        if step in row:
+            scores = {name: row[name + suffix] for name in OF_LAST if name + suffix in row}
+            stats[row[step]] = stats.get(row[step], {"step": row[step]}) | scores
+    if not timed and "seconds_per_step" in row:
+        stats.setdefault(row["reached"], {"step": row["reached"]})["seconds_per_step"] = row["seconds_per_step"]
+    if "lower_bound" in row:
+        audits[run.config.total_steps] = row
+    record = {name: row[name] for name in RECORDED if name in row} | {"wall_seconds": row.get("seconds", 0)}
+    return Result(
+        run,
+        Outcome(row["outcome"], row["reached"], row.get("message", ""), None, (record,)),
+        [stats[step] for step in sorted(stats)],
+        {step: {"layers": [], **{name: audits[step].get(name) for name in SUMMED}} for step in sorted(audits)},
+        tabled=True,
+    )
