@@ -53,7 +53,8 @@ def classes_of(config: Config, images: Images) -> Classes | None:
         few |= dict.fromkeys(sorted(empty_folders(config.data_dir) - set(images.classes)), 0)
     if few:
         told = ", ".join(f"{name} has {count or 'none'}" for name, count in list(few.items())[:SHOWN])
-        raise UserError(f"each class needs at least 2 images, and {told}: add some, or remove these classes")
+        do = "add some, or remove these classes" if config.num_images is None else "raise --num_images"
+        raise UserError(f"each class needs at least 2 images, and {told}: {do}")
     return Classes(tuple(images.classes), tuple(counts))
 
 

@@ -67,7 +67,7 @@ def _row(result: Result) -> dict[str, Any]:
 def _lines(result: Result) -> Iterator[dict[str, Any]]:
     """The statistics, scores and audits of each step."""
     found: dict[int, dict[str, Any]] = {}
-    for line in result.stats:
+    for line in (*result.stats, *filter(None, [result.last])):
         found.setdefault(line["step"], {}).update({name: line[name] for name in OF_STEP if name in line})
     for step, audit in result.audits.items():
         found.setdefault(step, {}).update({name: audit[name] for name in SUMMED})

@@ -15,13 +15,14 @@ from evaluation.diagnostics import spaced
 from evaluation.features import is_labelled
 from evaluation.sampling import Generated
 from models.conditional import given
-from utils.combinations import warnings
+from utils.combinations import PENALTIES, warnings
 from utils.config import Config
 from utils.distributed import rank, world_size
 from utils.errors import Diverged, Stopped
 from utils.files import write_text
 from utils.plots import grid
 
+from .objective import Objective
 from .schedule import images_seen, moving
 from .state import STATISTICS, State, check_weights, disk_use
 
@@ -183,6 +184,14 @@ def score(run: "Run") -> None:
     run.start_clock()  # it is no part of a step's time
 
 
+def _weighed(config: Config, objective: Objective) -> Iterator[str]:
+    """D's regularizers, each with its weight."""
+    names = (name for name in config.regularizer if name != "none")
+    for name, (_, weight) in zip(names, objective.regularizers, strict=True):
+        moving = config.gamma_cosine if name in PENALTIES else None
+        yield f"{name} (weight {'{:g} to {:g}'.format(*moving) if moving else f'{weight:g}'})"
+
+
 def announce(run: "Run", images: Images, changes: Iterable[str], taken: Iterable[str] = ()) -> None:
     """Say what is about to be trained.
 
@@ -197,7 +206,7 @@ def announce(run: "Run", images: Images, changes: Iterable[str], taken: Iterable
     for sentence in changes:
         logger.say(f"changed     {sentence}")
     n, channels, side, _ = images.images.shape
-    norm, extra = " + ".join(config.d_norm), "".join(f" + {name}" for name in config.regularizer if name != "none")
+    norm, extra = " + ".join(config.d_norm), "".join(f" + {name}" for name in _weighed(config, state.objective))
     where = f"{state.device}" if world_size() == 1 else f"{world_size()} processes, {state.device.type}"
     if state.device.type == "cpu":
         where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"

@@ -182,6 +182,7 @@ def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
         refuse_if(not preset.exists(), f"size {size}: there is no configs/{preset.name}; there are those of {there}")
     settings: dict[str, Any] = {}
     for layer in (read_yaml(preset) if preset else {}, experiment, flags):
+        _check_rates(settings, layer)
         for key, others in INSTEAD.items():
             for replaced in others if layer.get(key) is not None else ():
                 settings.pop(replaced, None)
@@ -193,3 +194,14 @@ def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
     config = Config(**settings)
     check_combinations(config)
     return config, preset
+
+
+def _check_rates(settings: dict[str, Any], layer: dict[str, Any]) -> None:
+    """Refuse a layer that leaves lr_cosine with one of the two rates that it stands for, or none."""
+    given = [name for name in ("lr_G", "lr_D", "lr_decay") if layer.get(name) is not None]
+    left = [name for name in ("lr_G", "lr_D") if name not in given]
+    if settings.get("lr_cosine") and not layer.get("lr_cosine") and given and left:
+        raise UserError(
+            f"{given[0]} stands in the place of lr_cosine, by which the preset moves the rates of G and D: give "
+            f"{' and '.join(left)} too"
+        )

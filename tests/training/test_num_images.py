@@ -50,6 +50,8 @@ def test_a_run_on_few_images_sees_no_other_and_resumes_on_the_same_alone(tmp_pat
 def test_more_than_there_are_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match=r"num_images 1,499 is more than the 1,498 training images"):
         train.train(start(tmp_path, num_images=1499))
+    with pytest.raises(UserError, match=r"each class needs at least 2 images, and .*: raise --num_images"):
+        train.train(start(tmp_path, num_images=20, conditional="projection"))
     assert not (tmp_path / "run").exists()
 
 

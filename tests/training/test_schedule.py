@@ -52,6 +52,8 @@ def test_all_of_it_moves_in_the_step_and_is_logged(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "discriminator_step", watched)
     train.train(start(tmp_path, log_every=1, betas=(0.25, 0.9), **MOVED))
+    said = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert " + lecam (weight 0.3) + r1_r2 (weight 0.05 to 0.005), 12 steps" in said
     lines = read_stats(tmp_path / "run")
     for i, (found, line) in enumerate(zip(seen, lines, strict=True)):
         done = 0.5 * (1 - math.cos(math.pi * min(1, 8 * i / 80)))

@@ -39,7 +39,9 @@ def test_what_says_the_same_in_another_way_replaces_what_an_earlier_layer_said(p
     lines = "regularizer: r1\nlr_cosine: [1.0e-3, 1.0e-4, 90]\ngamma_cosine: [1, 0.5, 90]\n"
     yaml_file(presets, lines + "ema_half_life_cosine: [0, 50, 90]\n", "digits_dcgan.yaml")
     assert resolve({})[0].lr_cosine == (1e-3, 1e-4, 90.0)
-    found, _ = resolve({"lr_G": 3e-4, "ema_decay": 0.5, "regularizer": ("r1",), "regularizer_weight": (2.0,)})
+    found, _ = resolve(
+        {"lr_G": 3e-4, "lr_D": 3e-4, "ema_decay": 0.5, "regularizer": ("r1",), "regularizer_weight": (2.0,)}
+    )
     assert (found.lr_cosine, found.ema_half_life_cosine, found.gamma_cosine) == (None, None, None)
     assert (found.lr_G, found.ema_decay, found.regularizer_weight) == (3e-4, 0.5, (2.0,))
     found, _ = resolve({"regularizer": ("none",)})  # whose weight it was
@@ -47,6 +49,15 @@ def test_what_says_the_same_in_another_way_replaces_what_an_earlier_layer_said(p
     yaml_file(presets, "lr_G: 3.0e-4\nlr_decay: linear\nregularizer: r1\nregularizer_weight: 3\n", "digits_dcgan.yaml")
     found, _ = resolve({"lr_cosine": (1e-3, 1e-4, 90.0)})
     assert (found.lr_G, found.lr_decay, found.regularizer_weight) == (Config().lr_G, "none", (3.0,))
+
+
+def test_one_rate_alone_does_not_leave_the_other_at_a_default_that_nobody_named(presets):
+    yaml_file(presets, "lr_cosine: [1.0e-3, 1.0e-4, 90]\n", "digits_dcgan.yaml")
+    for given, left in (({"lr_G": 1e-3}, "lr_D"), ({"lr_decay": "linear"}, "lr_G and lr_D")):
+        with pytest.raises(UserError, match=rf"in the place of lr_cosine, .*: give {left} too"):
+            resolve(given)
+    found, _ = resolve({"lr_G": 1e-3, "lr_D": 2e-3, "lr_decay": "linear"})
+    assert (found.lr_G, found.lr_D, found.lr_decay, found.lr_cosine) == (1e-3, 2e-3, "linear", None)
 
 
 def test_an_optional_setting_of_several_values_takes_as_many_or_none():
