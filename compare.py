@@ -21,7 +21,10 @@ from utils.errors import Stopped, UserError, run_as_script
 from utils.parser import Parser, a_path, add_settings, given_settings
 
 CONFIG = "configs/studies/digits.yaml"
-OVERRIDES = ("data_dir", "device", "features", "inception_weights", "num_samples", "protocol", "total_steps")
+OVERRIDES = (
+    *("audit_every", "base_channels", "conditional", "data_dir", "dataset", "device", "eval_every", "features"),
+    *("image_size", "inception_weights", "num_samples", "protocol", "sample_every", "total_steps"),
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
