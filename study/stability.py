@@ -42,6 +42,11 @@ def unstable(result: Result, name: str = "fid") -> float | None:
     return statistics.fmean(value > UNSTABLE * min(values[:i]) for i, value in enumerate(values) if i)
 
 
+def steadied(results: Sequence[Result]) -> str:
+    """The FID that says how steady training is: of G itself where that is scored, as its moving average hides it."""
+    return "fid" + OWN if any(result.values("fid" + OWN) for result in results) else "fid"
+
+
 def median_best(results: Sequence[Result]) -> float | None:
     """The FID that half of the runs reach: the median of the best ones of each."""
     best = [result.best["fid"] for result in results if result.best]
@@ -55,7 +60,8 @@ class Rank(NamedTuple):
     """What a method came to over all settings: Intervals over seeds of its worst and its median setting's last FID.
 
     own: the median over runs of G's own last FID over that of its moving average. seconds: to `target`, the median of
-    the `reached` runs that come there. unstable: a share, the mean over runs. Counts are of runs.
+    the `reached` runs that come there. unstable: a share of the scores of steadied(), the mean over runs. Counts are of
+    runs.
     """
 
     method: str
@@ -84,7 +90,7 @@ def _rank(study: Study, method: str, results: Sequence[Result], target: float | 
     ]
     pairs = [(r.values("fid"), r.values("fid" + OWN)) for r in results]
     times = [t for r in results if target is not None and (t := seconds_to(r, target)) is not None]
-    shares = [share for r in results if (share := unstable(r)) is not None]
+    shares = [share for r in results if (share := unstable(r, steadied(results))) is not None]
     return Rank(
         method,
         interval(map(max, seeds), logarithmic=True),
@@ -140,7 +146,8 @@ def _on_ranks(found: Sequence[Rank], target: float | None) -> str:
     if quick:
         words = extremes(quick, "slowest", "quickest", lambda value: f"{number(value)} s")
         text += f" Half of all runs reach FID {number(target)} at some step; in seconds of training to it: {words}."
-    return text + f" Unstable: the share of scores above {UNSTABLE:g} times the best one so far."
+    of = " of G itself" if any(rank.own for rank in found) else ""
+    return text + f" Unstable: the share of scores{of} above {UNSTABLE:g} times the best one so far."
 
 
 def _place(order: Sequence[Rank], name: str) -> str:
