@@ -134,6 +134,14 @@ def print_commands(runs: Iterable[Run]) -> None:
             print(shlex.join(["python", "compare.py", *typed, "--run", run.name]))
 
 
+def make_folder(folder: Path) -> None:
+    """Make a study's folder. UserError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}") from error
+
+
 def report(
     study: Study, forced: bool, known: Mapping[str, Any] | None = None, tables: str | Path | None = None
 ) -> None:
@@ -149,7 +157,7 @@ def report(
     if tables:
         found = {r.run.name: r for r in read_tables(study, Path(tables))} | {r.run.name: r for r in results}
         results = [found[run.name] for run in study.runs() if run.name in found]
-        study.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(study.folder)
     if not results:
         raise UserError(f"{study.folder} holds no run of this study yet")
     written, page = write_tables(study.folder, results), study.folder / "report.html"
@@ -176,15 +184,14 @@ def main() -> None:
             raise UserError(f"{study.name} has no run {namespace.run}: they are named METHOD_SETTING_seedK")
     if namespace.report:
         claim(study, write=False)
+        if namespace.seeds is None:
+            study = study._replace(seeds=tuple(sorted({*study.seeds, *seeds_of(study.folder)})))
         report(study, forced=True, tables=namespace.results)
         return
     from study.runs import DONE, outcome
     from training.run_dir import locked
 
-    try:
-        study.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{study.folder} cannot be made: {error.strerror}") from error
+    make_folder(study.folder)
     with contextlib.nullcontext() if namespace.run else locked(study.folder):
         claim(study)
         known = {run.name: found for run in runs if (found := outcome(run)).state in DONE}

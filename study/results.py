@@ -175,11 +175,11 @@ def worst_cases(study: Study, found: dict[tuple[Any, ...], Interval], metric: st
 
     found: what means() gave.
     """
-    sign = -1 if METRICS[metric].more_is_better else 1
+    badness = METRICS[metric].badness
     settings = {setting for setting, _ in found}
     worst = {}
     for method in study.methods:
         own = [found[setting, method].mean for setting in settings if (setting, method) in found]
         if own and len(own) == len(settings):
-            worst[method] = max(own, key=lambda mean: sign * mean)
-    return dict(sorted(worst.items(), key=lambda item: sign * item[1]))
+            worst[method] = max(own, key=badness)
+    return dict(sorted(worst.items(), key=lambda item: badness(item[1])))

@@ -20,7 +20,7 @@ TITLE = 36  # characters of a panel's title in a line
 
 def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
     """The last step's score of every run: a panel a setting, a row a method; dots are seeds, bars 95 % intervals."""
-    words, more_is_better, logarithmic = METRICS[metric]
+    words, logarithmic = METRICS[metric].label, METRICS[metric].logarithmic
     scored = [result for result in results if result.last.get(metric) is not None]
     found = means(results, metric)
     height = 0.24 * len(study.methods) + 0.75
@@ -37,8 +37,7 @@ def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
         axis.set_title(_setting_title(study, setting), fontsize=10)
     _scale(axes, [result.last[metric] for result in scored], found.values(), logarithmic)
     name_rows(axes[0], study.methods)
-    better = "more is better" if more_is_better else "less is better"
-    figure.supxlabel(f"{words} at the last step ({better})", fontsize=10)
+    figure.supxlabel(f"{words} at the last step ({METRICS[metric].better})", fontsize=10)
     return Figure(f"{metric}_by_setting", f"{words} by setting and method", figure, _on_scores(study, results, metric))
 
 
@@ -79,33 +78,43 @@ def _setting_title(study: Study, setting: str) -> str:
 def _on_scores(study: Study, results: Sequence[Result], metric: str) -> str:
     """Who is best where, in how many settings surely so, and who has the best worst setting."""
     found = means(results, metric)
-    words, more_is_better, _ = METRICS[metric]
-    sign = -1 if more_is_better else 1
-    winners, sure = {}, 0
+    words, badness = METRICS[metric].label, METRICS[metric].badness
+    winners: dict[str, list[str]] = {}
+    sure = 0
     for setting in study.settings:
         own = {method: spread for (where, method), spread in found.items() if where == setting}
         if own:
-            best = winners[setting] = min(own, key=lambda method: sign * own[method].mean)
-            sure += len(own) > 1 and _apart(own, best)
+            least = min(badness(spread.mean) for spread in own.values())
+            winners[setting] = [method for method, spread in own.items() if badness(spread.mean) == least]
+            sure += len(own) > 1 and _apart(own, winners[setting][0])
     if not winners:
         return "No run is finished yet."
-    each = ", ".join(f"{setting} {name_of(m)} ({number(found[setting, m].mean)})" for setting, m in winners.items())
+    each = ", ".join(f"{setting} {_names(m)} ({number(found[setting, m[0]].mean)})" for setting, m in winners.items())
     text = f"Best mean {words} by setting: {each}."
     if len(study.methods) > 1 and all(spread.count > 1 for spread in found.values()):
         text += f" In {sure} of {len(winners)} settings the best one's interval lies apart from all others'"
         text += f" ({len(study.seeds)} seeds make wide intervals)." if len(study.seeds) < 5 else "."
-    worst = list(worst_cases(study, found, metric).items())
+    worst = worst_cases(study, found, metric)
     if len(winners) > 1 and len(worst) > 1:
-        text += f" Over all {len(winners)} settings {name_of(worst[0][0])} has the best worst case"
-        text += f" ({number(worst[0][1])})"
-        order = [method for method, _ in worst]
-        if HERO in order:
-            place, wins = order.index(HERO) + 1, sum(method == HERO for method in winners.values())
-            text += f"; {name_of(HERO)} is number {place} of {len(order)} by that" if place > 1 else ""
+        best = next(iter(worst.values()))
+        first = [method for method, value in worst.items() if badness(value) == badness(best)]
+        text += (
+            f" Over all {len(winners)} settings {_names(first)} {'has' if len(first) == 1 else 'have'} the best worst"
+        )
+        text += f" case ({number(best)})"
+        if HERO in worst:
+            place = 1 + sum(badness(value) < badness(worst[HERO]) for value in worst.values())
+            wins = sum(HERO in methods for methods in winners.values())
+            text += f"; {name_of(HERO)} is number {place} of {len(worst)} by that" if first != [HERO] else ""
             text += f", and best in {wins} of {len(winners)} settings"
         text += "."
     left_out = sum(not result.finished for result in results)
     return text + (f" Left out of the means: {left_out} of {len(results)} runs, not finished." if left_out else "")
+
+
+def _names(methods: Sequence[str]) -> str:
+    """One method's name, or how many they are."""
+    return name_of(methods[0]) if len(methods) == 1 else f"{len(methods)} methods alike"
 
 
 def _apart(own: dict[str, Interval], best: str) -> bool:
@@ -116,7 +125,7 @@ def _apart(own: dict[str, Interval], best: str) -> bool:
 
 def curves(study: Study, results: Sequence[Result], metric: str) -> Figure:
     """A score over training: a panel a method, a line a setting, a band from the lowest to the highest seed."""
-    words, _, logarithmic = METRICS[metric]
+    words, logarithmic = METRICS[metric].label, METRICS[metric].logarithmic
     groups = by(results, "method", "setting")
     figure, axes = panels(len(study.methods), 3, 1.6, over_training=True, sharex=True, sharey=True)
     colours = dict(zip(study.settings, pyplot().get_cmap("viridis")(np.linspace(0, 0.92, len(study.settings)))))
@@ -133,19 +142,22 @@ def curves(study: Study, results: Sequence[Result], metric: str) -> Figure:
 
 
 def _on_curves(study: Study, results: Sequence[Result], metric: str) -> str:
-    """How much of the best step's score is lost at the last one."""
-    words, more_is_better, _ = METRICS[metric]
+    """How much of the best step's score is lost at the last one: a factor of FID and the like, else a difference."""
+    words, badness, logarithmic = METRICS[metric].label, METRICS[metric].badness, METRICS[metric].logarithmic
     lost = {}
     for method in study.methods:
         found = [result for result in results if result.run.method == method and result.finished]
         lines = [(result.last.get(metric), [value for _, value in result.values(metric)]) for result in found]
-        pairs = [(last, (max if more_is_better else min)([*values, last])) for last, values in lines if values and last]
-        ratios = [best / last if more_is_better else last / best for last, best in pairs if best > 0 and last > 0]
-        if ratios:
-            lost[method] = statistics.median(ratios)
+        pairs = [(last, min([*values, last], key=badness)) for last, values in lines if values and last is not None]
+        if logarithmic:
+            pairs = [(last, best) for last, best in pairs if best > 0]
+        losses = [last / best if logarithmic else badness(last) - badness(best) for last, best in pairs]
+        if losses:
+            lost[method] = statistics.median(losses)
     if not lost:
         return "No finished run has been scored during training."
+    told = extremes(lost, "most for", "least for", lambda value: f"{value:.2f}" if logarithmic else number(value))
+    by = "By which factor" if logarithmic else "By how much"
     return (
-        f"By which factor the last {words} is worse than the best one of the run, as the median over settings and "
-        f"seeds: {extremes(lost, 'most for', 'least for', lambda value: f'{value:.2f}')}."
+        f"{by} the last {words} is worse than the best one of the run, as the median over settings and seeds: {told}."
     )

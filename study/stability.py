@@ -200,7 +200,7 @@ def film(study: Study, results: Sequence[Result]) -> Figure:
     for row, method in zip(axes, study.methods):
         grids = grids_of(chosen[method]) if method in chosen else {}
         for axis, step in zip(row, steps or [0]):
-            show(axis, chosen.get(method), SEEN, 2, grids.get(step))
+            show(axis, chosen.get(method) if step in grids else None, SEEN, 2, grids.get(step))
         row[0].set_ylabel(name_of(method), rotation=0, ha="right", va="center", fontsize=9)
     for axis, step in zip(axes[0], steps):
         axis.set_title(f"step {step:,}", fontsize=10)
@@ -210,9 +210,9 @@ def film(study: Study, results: Sequence[Result]) -> Figure:
 
 def _on_film(chosen: dict[str, Result]) -> str:
     """When each method was at its best, in these runs."""
-    best = {name_of(m): (r.best["step"], r.run.config.total_steps) for m, r in chosen.items() if r.best}
+    best = {name_of(m): (r.best["step"], r.run.config.total_steps) for m, r in chosen.items() if r.best and r.finished}
     early = [f"{name} (step {step:,})" for name, (step, last) in best.items() if step < 0.8 * last]
     if not best:
-        return "No run has been scored yet."
+        return "No run is finished yet."
     text = f"Of these {len(best)} runs {len(early)} had their best FID before the last fifth of training"
     return text + (f": {', '.join(early)}." if early else ".")

@@ -4,6 +4,7 @@ They are small enough to be kept with a text, and the report can be made of them
 """
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ COLUMNS = [
 OF_LAST = ("inception_score_std", *METRICS, "protocol", "departures", "warnings")
 MEASURED = ("loss_D", "loss_G", "real_logits", "fake_logits", "accuracy_D", "grad_norm_G", "grad_norm_input")
 OF_STEP = ("seconds_per_step", *MEASURED, *METRICS, "fid" + OWN)
+NEEDED = ("run", "outcome", "reached")  # in each line of results.csv
 DIGITS = 6  # of a number in training.csv, but for the seconds, of which results.csv has the median
 
 
@@ -85,7 +87,7 @@ def read_tables(study: Study, folder: Path) -> list[Result]:
 
     UserError where results.csv is absent or damaged, or of a run that the study does not have.
     """
-    rows = _read(folder / RESULTS, COLUMNS)
+    rows = _read(folder / RESULTS, NEEDED)
     lines: dict[str, list[dict[str, Any]]] = {}
     if (folder / TRAINING).is_file():
         for line in _read(folder / TRAINING, ("run", "step")):
@@ -93,28 +95,39 @@ def read_tables(study: Study, folder: Path) -> list[Result]:
     runs = {run.name: run for run in study.runs()}
     if unknown := [row["run"] for row in rows if row["run"] not in runs]:
         raise UserError(f"{folder / RESULTS} has {unknown[0]}, which is no run of {study.name}")
+    for row in rows:
+        config = runs[row["run"]].config
+        if row["outcome"] == "finished" and (
+            row["reached"] != config.total_steps or f"images of {config.dataset}," not in row.get("protocol", "")
+        ):
+            raise UserError(f"{folder / RESULTS} is of other steps or images than {study.name}: {row['run']} differs")
     return [_result(runs[row["run"]], row, lines.get(row["run"], [])) for row in rows]
 
 
 def _read(path: Path, needed: Iterable[str]) -> list[dict[str, Any]]:
-    """The lines of a table: numbers as numbers; what is empty is left out."""
+    """The lines of a table, each with what is needed: numbers as numbers; what is empty is left out."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            columns = reader.fieldnames or ()
-            rows = [{k: v if k in TEXT else _number(v) for k, v in row.items() if v} for row in reader]
-    except (OSError, ValueError, csv.Error, TypeError) as error:
+            columns, rows = reader.fieldnames or (), list(reader)
+        found = [{k: v if k in TEXT else _number(v) for k, v in row.items() if v} for row in rows]
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    lacking = [name for name in needed if name not in columns and name not in SUMMED]
-    if lacking or not all(row.get("run") for row in rows):
-        raise UserError(
-            f"{path} is no table of a study: " + (f"it has no {lacking[0]}" if lacking else "a line is cut")
-        )
-    return rows
+    if lacking := [name for name in needed if name not in columns]:
+        raise UserError(f"{path} is no table of a study: it has no {lacking[0]}")
+    for i, row in enumerate(found, 2):
+        if None in row or not {*needed} <= {*row}:
+            raise UserError(f"{path} is damaged: line {i} lacks something, or has too much")
+    return found
 
 
-def _number(text: str) -> int | float:
-    return int(text) if text.lstrip("-").isdecimal() else float(text)
+def _number(text: Any) -> int | float:
+    if isinstance(text, list):  # fields that no column names
+        return 0
+    value = int(text) if text.lstrip("-").isdecimal() else float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number of a study")
+    return value
 
 
 def _result(run: Run, row: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Result:

@@ -187,3 +187,47 @@ def test_samples_are_shown_from_the_last_grid(tmp_path):
     run = Run("none", "C", 0, {}, Config(run_dir=str(tmp_path)))
     images = images_of(Result(run, Outcome("finished"), [], {}), 9)
     assert images.shape[0] == 9 and (images == 200).all()
+
+
+# ---- Ties, zeros and scores of which neither end is best ----------------------------------------------------------
+
+
+def scored(study, metric, value):
+    """Results whose metric is value(method, step) at steps 1 to 3."""
+    results = make_results(study, lambda method, setting: 10)
+    for result in results:
+        del result.outcome.evaluation["fid"]
+        result.stats.extend({"step": step, metric: value(result.run.method, step)} for step in (1, 2, 3))
+    return [r._replace(outcome=r.outcome._replace(evaluation=None), stats=_joined(r.stats)) for r in results]
+
+
+def _joined(stats):
+    lines = {}
+    for line in stats:
+        lines.setdefault(line["step"], {}).update(line)
+    return list(lines.values())
+
+
+def test_methods_that_are_alike_are_counted_and_not_ranked(tmp_path):
+    study = make_study(tmp_path, metrics=("classes_missing",))
+    found = scores(study, scored(study, "classes_missing", lambda m, step: 0), "classes_missing").sentence
+    assert found.startswith("Best mean classes missing by setting: A 4 methods alike (0), C 4 methods alike (0).")
+    assert (
+        "4 methods alike have the best worst case (0); spectral norm is number 1 of 4 by that, and best in 2" in found
+    )
+
+
+def test_what_is_lost_down_to_zero_is_not_left_out(tmp_path):
+    study = make_study(tmp_path, metrics=("recall",))
+    results = scored(study, "recall", lambda m, step: 0.5 if m == "spectral" or step < 3 else 0.0)
+    found = curves(study, results, "recall").sentence
+    assert "By how much the last recall is worse" in found
+    assert "most for nothing (0.5), least for spectral norm (0)" in found
+
+
+def test_of_nearer_the_middle_is_best(tmp_path):
+    study = make_study(tmp_path, metrics=("nearer",))
+    near = {"none": 0.1, "wgan_gp": 0.9, "spectral": 0.45, "spectral_batch": 0.6}
+    figure = scores(study, scored(study, "nearer", lambda m, step: near[m]), "nearer")
+    assert "A spectral norm (0.45), C spectral norm (0.45)" in figure.sentence
+    assert "(0.5 is best)" in figure.drawn.get_supxlabel()

@@ -83,11 +83,25 @@ def test_tables_that_are_none_are_refused_in_words(study, tmp_path):
     with pytest.raises(UserError, match=r"results\.csv has spectral_A_seed0, which is no run of made_up"):
         read_tables(study._replace(methods=("none",)), tmp_path)
     whole = path.read_bytes()
-    for text, words in ((b"run,method\n", "it has no setting"), (b"\xff", "cannot be read"), (b"", "it has no run")):
+    for text, words in (
+        (b"run,method\n", "it has no outcome"),
+        (b"\xff", "cannot be read"),
+        (b"", "it has no run"),
+        (whole + b"spectral_A_seed0,spectral\n", "line 10 lacks something"),
+        (whole.replace(b",none,A,", b",none,A,more,"), "line 2 lacks something, or has too much|cannot be read"),
+        (whole.replace(b",10.0,", b",nan,"), "nan is no number"),
+    ):
         path.write_bytes(text)
-        with pytest.raises(UserError, match=f"results.csv .*{words}"):
+        with pytest.raises(UserError, match=rf"results\.csv .*({words})"):
             read_tables(study, tmp_path)
     path.write_bytes(whole)
+    for base in ({"total_steps": 4}, {"dataset": "mnist"}):
+        with pytest.raises(UserError, match=r"is of other steps or images than made_up: [a-zA-Z_0-9]+ differs"):
+            read_tables(study._replace(base=study.base | base), tmp_path)
+    path.write_bytes(whole)
+    training.write_text("run,step,fid\nnone_A_seed0,,1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"training\.csv is damaged: line 2 lacks"):
+        read_tables(study, tmp_path)
     training.write_text("run,step,fid\nnone_A_seed0,1,many\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"training\.csv cannot be read: could not convert"):
         read_tables(study, tmp_path)
