@@ -47,12 +47,14 @@ def outcome(run: Run) -> Outcome:
         return Outcome("failed", 0, f"{path} is damaged: {error}")
     record = tuple(entry for entry in record if isinstance(entry, dict)) if isinstance(record, list) else ()
     step = max([entry["to_step"] for entry in record if type(entry.get("to_step")) is int], default=0)
-    refuse_other(run.run_dir, differences(before, run.config))
+    # A run on a folder whose features are to be chosen writes down which it chose.
+    config = run.config if run.config.features != "auto" else dataclasses.replace(run.config, features=before.features)
+    refuse_other(run.run_dir, differences(before, config))
     if step > run.config.total_steps:
         raise UserError(f"{run.run_dir} is at step {step:,}, beyond total_steps {run.config.total_steps:,}")
     if record and "diverged" in record[-1]:
         return Outcome("diverged", step, str(record[-1]["diverged"]), record=record)
-    if evaluation := _evaluation(run):
+    if evaluation := _evaluation(run, config):
         return Outcome("finished", run.config.total_steps, evaluation=evaluation, record=record)
     return Outcome("failed" if failed else "unfinished", step, failed, record=record)
 
@@ -62,9 +64,9 @@ def failure_path(run: Run) -> Path:
     return run.run_dir.parent / "console" / f"{run.name}.failed"
 
 
-def _evaluation(run: Run) -> dict[str, Any] | None:
+def _evaluation(run: Run, config: Config) -> dict[str, Any] | None:
     """The run's scores of its last step under its protocol, the latest of them; None where there are none."""
-    first = dataclasses.replace(run.config, protocol=run.config.protocol[:1])
+    first = dataclasses.replace(config, protocol=config.protocol[:1])
     found = kept.standing(run.run_dir / "evaluation", first, first.total_steps, bool(first.ema_decay))
     return found[0] if found else None
 

@@ -1,5 +1,6 @@
 """The runs of a study: what each came to, by its directory alone, and what starts it or goes on with it."""
 
+import dataclasses
 import json
 
 import pytest
@@ -44,6 +45,18 @@ def test_a_run_is_finished_when_its_last_step_is_scored(run):
     assert outcome(run)[:2] == ("unfinished", 4)
     evaluate(run)
     assert outcome(run)[:2] == ("finished", 4)
+
+
+def test_the_features_that_a_run_chose_for_itself_are_the_study_s(run):
+    leave(run)
+    evaluate(run)
+    path = run.run_dir / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert "features: auto\n" in text
+    path.write_text(text.replace("features: auto\n", "features: classifier\n"), encoding="utf-8")
+    assert outcome(run)[:2] == ("finished", 4)
+    with pytest.raises(UserError, match="its features is classifier, and this one's inception"):
+        outcome(run._replace(config=dataclasses.replace(run.config, features="inception")))
 
 
 OTHER = {"features": "inception-v3-compat"}
