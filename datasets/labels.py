@@ -53,8 +53,8 @@ def classes_of(config: Config, images: Images) -> Classes | None:
         few |= dict.fromkeys(sorted(empty_folders(config.data_dir) - set(images.classes)), 0)
     if few:
         told = ", ".join(f"{name} has {count or 'none'}" for name, count in list(few.items())[:SHOWN])
-        do = "add some, or remove these classes" if config.num_images is None else "raise --num_images"
-        raise UserError(f"each class needs at least 2 images, and {told}: {do}")
+        more = "" if config.num_images is None else "raise --num_images, "
+        raise UserError(f"each class needs at least 2 images, and {told}: {more}add some, or remove these classes")
     return Classes(tuple(images.classes), tuple(counts))
 
 

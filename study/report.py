@@ -48,7 +48,7 @@ def figures(study: Study, results: Sequence[Result]) -> Iterator[Figure]:
     for metric in study.metrics:
         yield scores(study, results, metric)
     for metric in study.metrics:
-        if any(result.values(metric) for result in results):  # the others are scored at the end alone
+        if any(len(result.values(metric)) > 1 for result in results):  # the others are scored at the end alone
             yield curves(study, results, metric)
     yield steadiness(study, results)
     shown = [result for result in results if result.run.setting == shown_setting(study)]

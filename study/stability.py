@@ -78,11 +78,12 @@ class Rank(NamedTuple):
 
 def ranks(study: Study, results: Sequence[Result], target: float | None) -> list[Rank]:
     """A Rank for each method: first those of which no run diverged, by their worst setting."""
-    found = [_rank(study, method, [r for r in results if r.run.method == method], target) for method in study.methods]
+    groups = {method: [r for r in results if r.run.method == method] for method in study.methods}
+    found = [_rank(study, method, group, target, steadied(results)) for method, group in groups.items()]
     return sorted(found, key=lambda rank: (rank.worst is None, rank.diverged, rank.worst.mean if rank.worst else 0))
 
 
-def _rank(study: Study, method: str, results: Sequence[Result], target: float | None) -> Rank:
+def _rank(study: Study, method: str, results: Sequence[Result], target: float | None, name: str) -> Rank:
     seeds = [
         [r.last["fid"] for r in group]
         for group in by([r for r in results if r.finished and r.last], "seed").values()
@@ -90,7 +91,7 @@ def _rank(study: Study, method: str, results: Sequence[Result], target: float | 
     ]
     pairs = [(r.values("fid"), r.values("fid" + OWN)) for r in results]
     times = [t for r in results if target is not None and (t := seconds_to(r, target)) is not None]
-    shares = [share for r in results if (share := unstable(r, steadied(results))) is not None]
+    shares = [share for r in results if (share := unstable(r, name)) is not None]
     return Rank(
         method,
         interval(map(max, seeds), logarithmic=True),

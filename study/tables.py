@@ -5,7 +5,7 @@ They are small enough to be kept with a text, and the report can be made of them
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ COLUMNS = [
 OF_LAST = ("inception_score_std", *METRICS, "protocol", "departures", "warnings")
 MEASURED = ("loss_D", "loss_G", "real_logits", "fake_logits", "accuracy_D", "grad_norm_G", "grad_norm_input")
 OF_STEP = ("seconds_per_step", *MEASURED, *METRICS, "fid" + OWN)
-NEEDED = ("run", "outcome", "reached")  # in each line of results.csv
+NEEDED = ("run", "outcome", "reached")  # in each line of results.csv, and of a finished run
+FINISHED = {"last_step", "fid", "protocol"}
 DIGITS = 6  # of a number in training.csv, but for the seconds, of which results.csv has the median
 
 
@@ -57,7 +58,7 @@ def _row(result: Result) -> dict[str, Any]:
     run, found, last, best = result.run, result.outcome, result.last, result.best
     row: dict[str, Any] = {"run": run.name, "method": run.method, "setting": run.setting, "seed": run.seed}
     row |= {"outcome": found.state, "message": found.message, "reached": found.step, "last_step": last.get("step")}
-    row |= {name: last.get(name) for name in OF_LAST if name in COLUMNS}
+    row |= {name: last.get(name) for name in OF_LAST}
     row |= {"best_step": best.get("step")} | {f"{name}_at_best": best.get(name) for name in METRICS}
     row |= {name: (result.final_audit or {}).get(name) for name in SUMMED}
     if found.record:
@@ -83,47 +84,45 @@ def _lines(result: Result) -> Iterator[dict[str, Any]]:
 
 
 def read_tables(study: Study, folder: Path) -> list[Result]:
-    """The Results of a study's runs that the tables in a folder tell of; training.csv may be absent.
+    """The Results of a study's runs that the two tables in a folder tell of.
 
-    UserError where results.csv is absent or damaged, or of a run that the study does not have.
+    UserError where one is absent or damaged, or of a run that the study does not have.
     """
     rows = _read(folder / RESULTS, NEEDED)
     lines: dict[str, list[dict[str, Any]]] = {}
-    if (folder / TRAINING).is_file():
-        for line in _read(folder / TRAINING, ("run", "step")):
-            lines.setdefault(line.pop("run"), []).append(line)
+    for line in _read(folder / TRAINING, ("run", "step")):
+        lines.setdefault(line.pop("run"), []).append(line)
     runs = {run.name: run for run in study.runs()}
     if unknown := [row["run"] for row in rows if row["run"] not in runs]:
         raise UserError(f"{folder / RESULTS} has {unknown[0]}, which is no run of {study.name}")
     for row in rows:
         config = runs[row["run"]].config
-        if row["outcome"] == "finished" and (
-            row["reached"] != config.total_steps or f"images of {config.dataset}," not in row.get("protocol", "")
-        ):
+        if row["outcome"] != "finished":
+            continue
+        if not {*row} >= FINISHED:
+            raise UserError(f"{folder / RESULTS} is damaged: {row['run']} is finished and has no score")
+        if row["reached"] != config.total_steps or f"images of {config.dataset}," not in row["protocol"]:
             raise UserError(f"{folder / RESULTS} is of other steps or images than {study.name}: {row['run']} differs")
     return [_result(runs[row["run"]], row, lines.get(row["run"], [])) for row in rows]
 
 
-def _read(path: Path, needed: Iterable[str]) -> list[dict[str, Any]]:
+def _read(path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
     """The lines of a table, each with what is needed: numbers as numbers; what is empty is left out."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns, rows = reader.fieldnames or (), list(reader)
-        found = [{k: v if k in TEXT else _number(v) for k, v in row.items() if v} for row in rows]
+        if lacking := [name for name in needed if name not in columns]:
+            raise UserError(f"{path} is no table of a study: it has no {lacking[0]}")
+        for i, row in enumerate(rows, 2):
+            if None in row or not all(row[name] for name in needed):
+                raise UserError(f"{path} is damaged: line {i} lacks something, or has too much")
+        return [{k: v if k in TEXT else _number(v) for k, v in row.items() if v} for row in rows]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    if lacking := [name for name in needed if name not in columns]:
-        raise UserError(f"{path} is no table of a study: it has no {lacking[0]}")
-    for i, row in enumerate(found, 2):
-        if None in row or not {*needed} <= {*row}:
-            raise UserError(f"{path} is damaged: line {i} lacks something, or has too much")
-    return found
 
 
-def _number(text: Any) -> int | float:
-    if isinstance(text, list):  # fields that no column names
-        return 0
+def _number(text: str) -> int | float:
     value = int(text) if text.lstrip("-").isdecimal() else float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text} is no number of a study")
@@ -137,13 +136,10 @@ def _result(run: Run, row: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]
         stats[line["step"]] = {name: value for name, value in line.items() if name not in SUMMED}
         if "lower_bound" in line:
             audits[line["step"]] = line
-    timed = any("seconds_per_step" in line for line in stats.values())
     for step, suffix in (("best_step", "_at_best"), ("last_step", "")):
         if step in row:
             scores = {name: row[name + suffix] for name in OF_LAST if name + suffix in row}
             stats[row[step]] = stats.get(row[step], {"step": row[step]}) | scores
-    if not timed and "seconds_per_step" in row:
-        stats.setdefault(row["reached"], {"step": row["reached"]})["seconds_per_step"] = row["seconds_per_step"]
     if "lower_bound" in row:
         audits[run.config.total_steps] = row
     record = {name: row[name] for name in RECORDED if name in row} | {"wall_seconds": row.get("seconds", 0)}

@@ -201,7 +201,5 @@ def _check_rates(settings: dict[str, Any], layer: dict[str, Any]) -> None:
     given = [name for name in ("lr_G", "lr_D", "lr_decay") if layer.get(name) is not None]
     left = [name for name in ("lr_G", "lr_D") if name not in given]
     if settings.get("lr_cosine") and not layer.get("lr_cosine") and given and left:
-        raise UserError(
-            f"{given[0]} stands in the place of lr_cosine, by which the preset moves the rates of G and D: give "
-            f"{' and '.join(left)} too"
-        )
+        too = " and ".join(left)
+        raise UserError(f"{given[0]} stands in the place of lr_cosine, which moves both rates: give {too} too")
