@@ -206,10 +206,8 @@ def _on_lipschitz(slopes: dict[str, list[float]], final: dict[str, list[dict[str
     layers = [layer for audit in final[HERO] for layer in audit["layers"]]
     # A single row has one singular value, which is divided out exactly.
     off = [abs(layer["sigma_svd"] - 1) for layer in layers if len(layer["singular_values"]) > 1]
-    text += (
-        f" Under {name_of(HERO)} D cannot be steeper than {number(upper)} (geometric mean over runs) and was seen at "
-    )
-    text += number(lower)
+    text += f" Under {name_of(HERO)} the bound is {number(upper)} and the steepest gradient seen {number(lower)}"
+    text += " (geometric means over runs)"
     if off:
         text += (
             f"; the largest singular value of a weight matrix is off 1 by {statistics.median(off):.3f} in the median "

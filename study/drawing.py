@@ -51,6 +51,11 @@ def name_of(method: str) -> str:
     return METHODS[method].label
 
 
+def names_of(methods: Sequence[str]) -> str:
+    """One method's name, or how many they are."""
+    return name_of(methods[0]) if len(methods) == 1 else f"{len(methods)} methods alike"
+
+
 def number(value: float) -> str:
     """Three significant digits, all of those before the point up to a million."""
     return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
@@ -58,12 +63,13 @@ def number(value: float) -> str:
 
 def extremes(values: dict[str, float], most: str, least: str, show: Callable[[float], str] = number) -> str:
     """Who has the most and the least of {method: value}, and spectral norm where it is between them, in words."""
-    order = sorted(values, key=lambda method: values[method], reverse=True)
-    if values[order[0]] == values[order[-1]]:
-        return f"{show(values[order[0]])} for " + ("every method" if len(order) > 1 else name_of(order[0]))
-    text = f"{most} {name_of(order[0])} ({show(values[order[0]])}), {least} {name_of(order[-1])}"
-    text += f" ({show(values[order[-1]])})"
-    return text + (f"; {name_of(HERO)} {show(values[HERO])}" if HERO in order[1:-1] else "")
+    high, low = max(values.values()), min(values.values())
+    if high == low:
+        return f"{show(high)} for " + ("every method" if len(values) > 1 else name_of(next(iter(values))))
+    ends = [[method for method, value in values.items() if value == end] for end in (high, low)]
+    text = f"{most} {names_of(ends[0])} ({show(high)}), {least} {names_of(ends[1])} ({show(low)})"
+    told = [methods[0] for methods in ends if len(methods) == 1]
+    return text + (f"; {name_of(HERO)} {show(values[HERO])}" if HERO in values and HERO not in told else "")
 
 
 # ---- Axes ----------------------------------------------------------------------------------------------------------

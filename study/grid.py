@@ -1,6 +1,7 @@
 """A study: methods x settings x seeds, after figures 1 and 2 of Miyato et al. 2018. Imports no torch by itself."""
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +17,7 @@ from utils.settings import check_settings, load_yaml, resolve
 from .methods import METHODS, METRICS, SETTINGS
 
 GRID: dict[str, Mapping[str, Any]] = {"methods": METHODS, "settings": SETTINGS, "metrics": METRICS}
-KEYS = ("base", "methods", "settings", "seeds", "metrics", "weights", "quick", "question")
+KEYS = ("base", "methods", "settings", "seeds", "metrics", "weights", "quick", "question", "target_fid")
 # What base cannot set: it differs between runs, or follows from something else in the study's file.
 RESERVED = ("run_dir", "seed", "d_norm", "regularizer", "lecam_start", "eval_kid", "num_epochs")
 QUESTION = "does spectral normalization help?"
@@ -58,6 +59,7 @@ class Study(NamedTuple):
     table: Mapping[str, dict[str, Any]] = SETTINGS
     question: str = QUESTION
     weights: Mapping[str, float] = {}  # of regularizers, where not the literature's
+    target_fid: float | None = None  # to which seconds are counted (default: what half of the runs reach)
 
     def runs(self) -> list[Run]:
         """All runs, seed by seed, so that what is cut short has whole comparisons."""
@@ -129,6 +131,7 @@ def load_study(
         grid = {key: _checked(key, values, choices.get(key, ())) for key, values in grid.items()}
         base = check_settings(content.get("base") or {}) | (overrides or {})
         weights = _weights_of(content.get("weights") or {})
+        target = _target_of(content.get("target_fid"))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     reserved = (*RESERVED, *SETTINGS["A"]) if table is SETTINGS else RESERVED  # settings of its own go before base
@@ -148,6 +151,7 @@ def load_study(
         table=table,
         question=question,
         weights=weights,
+        target_fid=target,
     )
 
 
@@ -174,6 +178,13 @@ def _weights_of(weights: Any) -> dict[str, float]:
             raise ValueError(f"the weight of {regularizer} must be a number, not {str(weight)[:100]}")
         check_settings({"regularizer_weight": weight})
     return weights
+
+
+def _target_of(value: Any) -> float | None:
+    """The FID to which a study's file has the seconds counted, checked."""
+    if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
+        raise ValueError(f"target_fid must be a number above 0, not {str(value)[:100]}")
+    return value
 
 
 def _one_of(value: Any, choices: Collection[str], what: str) -> None:

@@ -11,7 +11,9 @@ class Method(NamedTuple):
 
 
 AUGMENTED = ("color", "translation", "cutout")
-# The paper's comparison (section 4.1), and beside it R1 and spectral norm under batch norm; then what came after it.
+# What the paper compares spectral norm with (section 4.1), and the standard GAN.
+PAPER = ("none", "batch", "layer", "weight", "weight_clipping", "wgan_gp", "gan_gp", "orthonormal", "spectral")
+# The paper's comparison, and beside it R1 and spectral norm under batch norm; then what came after it.
 METHODS = {
     "none": Method("nothing", {"d_norm": ("none",)}),
     "batch": Method("batch norm", {"d_norm": ("batch",)}),

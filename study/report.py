@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.lipschitz import table
+from training.monitor import OWN
 from training.rendering import embedded, render
 from utils.files import write_text
 
@@ -16,7 +17,7 @@ from .methods import METHODS, METRICS, SETTINGS
 from .results import Result, means, tally, worst_cases
 from .samples import overview, samples, seconds
 from .scores import curves, scores
-from .stability import film, ranking, steadiness
+from .stability import cell, film, ranking, steadiness
 
 
 def make_report(study: Study, results: Sequence[Result]) -> Path:
@@ -50,6 +51,8 @@ def figures(study: Study, results: Sequence[Result]) -> Iterator[Figure]:
     for metric in study.metrics:
         if any(len(result.values(metric)) > 1 for result in results):  # the others are scored at the end alone
             yield curves(study, results, metric)
+    if any(result.values("fid" + OWN) for result in results):
+        yield curves(study, results, "fid", own=True)
     yield steadiness(study, results)
     shown = [result for result in results if result.run.setting == shown_setting(study)]
     there = not all(result.tabled for result in results)
@@ -103,14 +106,13 @@ def _summary(study: Study, results: Sequence[Result]) -> dict[str, Any]:
         cells = []
         for setting in study.settings:
             spread = found.get((setting, method))
-            wide = f"{number(spread.low)} to {number(spread.high)}" if spread and spread.count > 1 else None
-            cells.append((number(spread.mean) if spread else "-", wide))
+            cells.append(cell(spread))
         rest = tally(r.outcome.state for r in results if r.run.method == method and not r.finished)
         rows.append([METHODS[method].label, *cells, number(worst[method]) if method in worst else "-", rest or "-"])
-    header = ["method", *(f"setting {setting}" for setting in study.settings), "worst", "not finished"]
+    header = ["method", *(f"setting {setting}" for setting in study.settings), "worst mean", "not finished"]
     heroes = [place for place, method in enumerate(order) if method == HERO]
     words = METRICS[metric].label
-    text = f"{words} at the last step: mean over seeds and interval, ordered by each method's worst setting."
+    text = f"{words} at the last step: mean over seeds and interval, ordered by the worst of each method's means."
     return {"table": (header, rows, heroes), "text": text}
 
 

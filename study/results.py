@@ -69,8 +69,11 @@ class Result(NamedTuple):
         return self.audits.get(self.run.config.total_steps)
 
     def values(self, name: str) -> list[tuple[int, float]]:
-        """[(step, value)] of a statistic, where it has one."""
-        return [(line["step"], line[name]) for line in self.stats if line.get(name) is not None]
+        """[(step, value)] of a statistic, where it has one; of a score, the last one too, whenever that was."""
+        found = {line["step"]: line[name] for line in self.stats if line.get(name) is not None}
+        if name in METRICS and self.last.get(name) is not None:
+            found[self.last["step"]] = self.last[name]
+        return sorted(found.items())
 
     @property
     def seconds_per_step(self) -> float | None:

@@ -43,7 +43,7 @@ def outcome(run: Run) -> Outcome:
         content = load_yaml(path)
         record = content.pop("record", None)
         before = Config(**check_settings(content))
-    except (UserError, ValueError, AttributeError) as error:  # the next start writes it anew
+    except (UserError, ValueError, AttributeError, TypeError) as error:  # the next start writes it anew
         return Outcome("failed", 0, f"{path} is damaged: {error}")
     record = tuple(entry for entry in record if isinstance(entry, dict)) if isinstance(record, list) else ()
     step = max([entry["to_step"] for entry in record if type(entry.get("to_step")) is int], default=0)

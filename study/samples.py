@@ -129,6 +129,7 @@ def _on_seconds(results: Sequence[Result], found: dict[int, dict[str, float]]) -
         ratios = [f"{name_of(m)} {own[m] / own['none']:.2f}" for m in (HERO, "wgan_gp", "batch") if m in own]
         text += f" In units of no normalization: {', '.join(ratios)}." if ratios else ""
     devices, threads = ({str(e.get(key)) for r in results for e in r.outcome.record} for key in ("device", "threads"))
-    text += " Measured in the runs themselves, beside which others may have run, without scoring, on "
-    text += f"{' and '.join(sorted(devices))}, {' or '.join(sorted(threads))} thread(s) each"
+    text += " Measured in the runs themselves, beside which others may have run, without scoring"
+    if devices:
+        text += f", on {' and '.join(sorted(devices))}, {' or '.join(sorted(threads))} thread(s) each"
     return text + ("." if len(devices) < 2 else "; several devices: compare with care.")

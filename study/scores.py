@@ -7,10 +7,24 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from training.monitor import OWN
 from utils.config import to_flag
 from utils.plots import pyplot
 
-from .drawing import COLOURS, HERO, Figure, band, extremes, legend, name_of, name_rows, number, panels, plain_ticks
+from .drawing import (
+    COLOURS,
+    HERO,
+    Figure,
+    band,
+    extremes,
+    legend,
+    name_of,
+    name_rows,
+    names_of,
+    number,
+    panels,
+    plain_ticks,
+)
 from .grid import Study
 from .methods import METRICS, SETTINGS
 from .results import Interval, Result, by, means, worst_cases
@@ -88,8 +102,8 @@ def _on_scores(study: Study, results: Sequence[Result], metric: str) -> str:
             winners[setting] = [method for method, spread in own.items() if badness(spread.mean) == least]
             sure += len(own) > 1 and _apart(own, winners[setting][0])
     if not winners:
-        return "No run is finished yet."
-    each = ", ".join(f"{setting} {_names(m)} ({number(found[setting, m[0]].mean)})" for setting, m in winners.items())
+        return f"No finished run has its {words} yet."
+    each = ", ".join(f"{setting} {names_of(m)} ({number(found[setting, m[0]].mean)})" for setting, m in winners.items())
     text = f"Best mean {words} by setting: {each}."
     if len(study.methods) > 1 and all(spread.count > 1 for spread in found.values()):
         text += f" In {sure} of {len(winners)} settings the best one's interval lies apart from all others'"
@@ -99,7 +113,7 @@ def _on_scores(study: Study, results: Sequence[Result], metric: str) -> str:
         best = next(iter(worst.values()))
         first = [method for method, value in worst.items() if badness(value) == badness(best)]
         text += (
-            f" Over all {len(winners)} settings {_names(first)} {'has' if len(first) == 1 else 'have'} the best worst"
+            f" Over all {len(winners)} settings {names_of(first)} {'has' if len(first) == 1 else 'have'} the best worst"
         )
         text += f" case ({number(best)})"
         if HERO in worst:
@@ -112,43 +126,43 @@ def _on_scores(study: Study, results: Sequence[Result], metric: str) -> str:
     return text + (f" Left out of the means: {left_out} of {len(results)} runs, not finished." if left_out else "")
 
 
-def _names(methods: Sequence[str]) -> str:
-    """One method's name, or how many they are."""
-    return name_of(methods[0]) if len(methods) == 1 else f"{len(methods)} methods alike"
-
-
 def _apart(own: dict[str, Interval], best: str) -> bool:
     """Whether the best method's interval lies apart from those of all others."""
     low, high = own[best].low, own[best].high
     return all(spread.high < low or spread.low > high for method, spread in own.items() if method != best)
 
 
-def curves(study: Study, results: Sequence[Result], metric: str) -> Figure:
-    """A score over training: a panel a method, a line a setting, a band from the lowest to the highest seed."""
+def curves(study: Study, results: Sequence[Result], metric: str, own: bool = False) -> Figure:
+    """A score over training: a panel a method, a line a setting, a band from the lowest to the highest seed.
+
+    own: of G itself, where the moving average of its weights is scored too.
+    """
     words, logarithmic = METRICS[metric].label, METRICS[metric].logarithmic
+    name, words = (metric + OWN, f"{words} of G itself") if own else (metric, words)
     groups = by(results, "method", "setting")
     figure, axes = panels(len(study.methods), 3, 1.6, over_training=True, sharex=True, sharey=True)
     colours = dict(zip(study.settings, pyplot().get_cmap("viridis")(np.linspace(0, 0.92, len(study.settings)))))
     for axis, method in zip(axes, study.methods):
         for setting in study.settings:
-            band(axis, groups.get((method, setting), []), lambda r: dict(r.values(metric)), colours[setting])
+            band(axis, groups.get((method, setting), []), lambda r: dict(r.values(name)), colours[setting])
         axis.set_title(name_of(method), fontsize=10, fontweight="bold" if method == HERO else "normal")
         if logarithmic:
             axis.set_yscale("log")
             plain_ticks(axis.yaxis)
     legend(figure, colours.values(), [f"setting {setting}" for setting in study.settings], 6)
     figure.supylabel(words, fontsize=10)
-    return Figure(f"{metric}_curves", f"{words} over training", figure, _on_curves(study, results, metric))
+    text = _on_curves(study, results, metric, name, words)
+    return Figure(f"{name}_curves", f"{words} over training", figure, text)
 
 
-def _on_curves(study: Study, results: Sequence[Result], metric: str) -> str:
+def _on_curves(study: Study, results: Sequence[Result], metric: str, name: str, words: str) -> str:
     """How much of the best step's score is lost at the last one: a factor of FID and the like, else a difference."""
-    words, badness, logarithmic = METRICS[metric].label, METRICS[metric].badness, METRICS[metric].logarithmic
+    badness, logarithmic = METRICS[metric].badness, METRICS[metric].logarithmic
     lost = {}
     for method in study.methods:
         found = [result for result in results if result.run.method == method and result.finished]
-        lines = [(result.last.get(metric), [value for _, value in result.values(metric)]) for result in found]
-        pairs = [(last, min([*values, last], key=badness)) for last, values in lines if values and last is not None]
+        lines = [[value for _, value in result.values(name)] for result in found]
+        pairs = [(values[-1], min(values, key=badness)) for values in lines if len(values) > 1]
         if logarithmic:
             pairs = [(last, best) for last, best in pairs if best > 0]
         losses = [last / best if logarithmic else badness(last) - badness(best) for last, best in pairs]

@@ -1,5 +1,6 @@
 """How steadily and how quickly the methods of a study got where they are: ranks, time to a FID, strips of samples."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -59,9 +60,9 @@ def median_best(results: Sequence[Result]) -> float | None:
 class Rank(NamedTuple):
     """What a method came to over all settings: Intervals over seeds of its worst and its median setting's last FID.
 
-    own: the median over runs of G's own last FID over that of its moving average. seconds: to `target`, the median of
-    the `reached` runs that come there. unstable: a share of the scores of steadied(), the mean over runs. Counts are of
-    runs.
+    own: the median over runs of G's own last FID over that of its moving average. seconds: to `target`, the median over
+    runs; None where half of them or more do not come there, as `reached` do. unstable: a share of the scores of
+    steadied(), the mean over runs. Counts are of runs.
     """
 
     method: str
@@ -91,13 +92,14 @@ def _rank(study: Study, method: str, results: Sequence[Result], target: float | 
     ]
     pairs = [(r.values("fid"), r.values("fid" + OWN)) for r in results]
     times = [t for r in results if target is not None and (t := seconds_to(r, target)) is not None]
+    seconds = _median([*times, *[math.inf] * (len(results) - len(times))])
     shares = [share for r in results if (share := unstable(r, name)) is not None]
     return Rank(
         method,
         interval(map(max, seeds), logarithmic=True),
         interval(map(statistics.median, seeds), logarithmic=True),
         _median([own[-1][1] / ema[-1][1] for ema, own in pairs if ema and own and ema[-1][1] > 0]),
-        _median(times),
+        seconds if seconds is not None and math.isfinite(seconds) else None,
         len(times),
         statistics.fmean(shares) if shares else None,
         sum(result.collapsed for result in results),
@@ -112,53 +114,60 @@ def _median(values: Sequence[float]) -> float | None:
 
 def ranking(study: Study, results: Sequence[Result]) -> dict[str, Any]:
     """The table of the ranks() as the page takes it: header, rows, the places of spectral norm; and what it says."""
-    target = median_best(results)
+    target = study.target_fid or median_best(results)
     found = ranks(study, results, target)
     header = ["method", "worst setting", "median setting", *(["G itself"] if any(r.own for r in found) else [])]
     header += [f"seconds to FID {number(target)}" if target else "seconds", "unstable", "collapsed", "diverged"]
     rows = []
     for rank in found:
         own = [f"x {rank.own:.2f}" if rank.own else "-"] if "G itself" in header else []
-        quick = (f"{number(rank.seconds)}", f"{rank.reached} of {rank.runs} runs") if rank.seconds else "-"
+        quick = (number(rank.seconds) if rank.seconds else "-", f"{rank.reached} of {rank.runs} runs")
         share = f"{rank.unstable:.0%}" if rank.unstable is not None else "-"
         counts = [str(rank.collapsed), str(rank.diverged)]
-        rows.append([METHODS[rank.method].label, _cell(rank.worst), _cell(rank.median), *own, quick, share, *counts])
+        rows.append([METHODS[rank.method].label, cell(rank.worst), cell(rank.median), *own, quick, share, *counts])
     heroes = [place for place, rank in enumerate(found) if rank.method == HERO]
-    return {"table": (header, rows, heroes), "text": _on_ranks(found, target)}
+    return {"table": (header, rows, heroes), "text": _on_ranks(study, found, target)}
 
 
-def _cell(spread: Interval | None) -> Any:
+def cell(spread: Interval | None) -> tuple[str, str | None]:
+    """A mean as the page's tables take it, with its interval below it where it is of several seeds."""
     if spread is None:
-        return "-"
+        return "-", None
     return number(spread.mean), f"{number(spread.low)} to {number(spread.high)}" if spread.count > 1 else None
 
 
-def _on_ranks(found: Sequence[Rank], target: float | None) -> str:
+def _on_ranks(study: Study, found: Sequence[Rank], target: float | None) -> str:
     """Who is first by the worst setting, by the median one, and in seconds."""
-    steady = [rank for rank in found if rank.worst and rank.median]
-    if not steady or target is None:
+    worst = {rank.method: rank.worst.mean for rank in found if rank.worst}
+    middle = {rank.method: rank.median.mean for rank in found if rank.median}
+    if not worst or target is None:
         return "No method is finished in all settings yet."
-    text = (
-        "FID at the last step, geometric means over seeds of each seed's worst and median setting, with 95 % "
-        f"intervals; first the methods of which no run diverged. By the worst setting {_place(steady, 'worst')}; by "
-        f"the median one {_place(sorted(steady, key=lambda rank: rank.median.mean), 'median')}."  # type: ignore
-    )
+    several = len(study.seeds) > 1
+    text = "FID at the last step" + (", geometric means over seeds of each seed's worst" if several else ", the worst")
+    text += f" and median setting{', with 95 % intervals' if several else ''}; first the methods of which no run "
+    text += f"diverged. By the worst setting {_place(worst)}; by the median one {_place(_rising(middle))}."
     quick = {rank.method: rank.seconds for rank in found if rank.seconds}
     if quick:
-        words = extremes(quick, "slowest", "quickest", lambda value: f"{number(value)} s")
-        text += f" Half of all runs reach FID {number(target)} at some step; in seconds of training to it: {words}."
+        text += f" In seconds of training to FID {number(target)}"
+        text += "" if study.target_fid else ", the median of the best ones of all runs"
+        text += f", as the median over a method's runs, {_place(_rising(quick))}"
+        late = [rank.method for rank in found if not rank.seconds]
+        of = name_of(late[0]) if len(late) == 1 else f"{len(late)} methods"
+        text += f"; of {of} half of the runs or more do not come there." if late else "."
     of = " of G itself" if any(rank.own for rank in found) else ""
     return text + f" Unstable: the share of scores{of} above {UNSTABLE:g} times the best one so far."
 
 
-def _place(order: Sequence[Rank], name: str) -> str:
-    """Who is first in this order, and where spectral norm is."""
-    text = f"{name_of(order[0].method)} is first ({number(getattr(order[0], name).mean)})"
-    places = [place for place, rank in enumerate(order, 1) if rank.method == HERO]
-    if places and places[0] > 1:
-        text += (
-            f", {name_of(HERO)} number {places[0]} of {len(order)} ({number(getattr(order[places[0] - 1], name).mean)})"
-        )
+def _rising(values: dict[str, float]) -> dict[str, float]:
+    return dict(sorted(values.items(), key=lambda item: item[1]))
+
+
+def _place(values: dict[str, float]) -> str:
+    """Who is first of {method: value}, best first, and where spectral norm is."""
+    order = list(values)
+    text = f"{name_of(order[0])} is first ({number(values[order[0]])})"
+    if HERO in order[1:]:
+        text += f", {name_of(HERO)} number {order.index(HERO) + 1} of {len(order)} ({number(values[HERO])})"
     return text
 
 

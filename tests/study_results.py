@@ -5,6 +5,8 @@ from study.results import Result, summed
 from study.runs import Outcome
 from utils.config import Config
 
+PROTOCOL = {"name": "modern", "num_samples": 5, "num_real": 6, "split": "train", "dataset": "digits"}
+PROTOCOL |= {"features": "classifier", "features_sha256": "0123456789"}
 METHODS = ("none", "spectral", "spectral_batch", "wgan_gp")
 
 
@@ -38,9 +40,7 @@ def make_results(study, fid, sigma=None, seconds=None):
         audits = {0: make_audit(1.0, 1.0, 0.5), 3: make_audit(size, size**2, size / 2)}
         config = Config(n_dis=5 if setting == "A" else 1, run_dir=str(study.folder / method), total_steps=3)
         record = ({"device": "cpu, made up", "threads": 1},)
-        protocol = {"name": "modern", "num_samples": 5, "num_real": 6, "split": "train", "dataset": "digits"}
-        protocol |= {"features": "classifier", "features_sha256": "0123456789"}
-        evaluation = {"fid": last, "inception_score": {"mean": 100 / last, "std": 0.5}, "protocol": protocol}
+        evaluation = {"fid": last, "inception_score": {"mean": 100 / last, "std": 0.5}, "protocol": PROTOCOL}
         evaluation |= {"kid": {"mean": last, "std": 0.1}}
         outcome = Outcome("finished", 3, "", evaluation, record)
         results.append(Result(Run(method, setting, seed, {}, config), outcome, stats, audits))

@@ -68,7 +68,7 @@ def test_what_bounds_d_and_that_batch_norm_voids_it(tmp_path):
     found = sentences(study, make_results(study, lambda method, setting: 10, sigma))
     text = found["lipschitz"]
     assert "above the steepest gradient in 24 of 24 audits" in text
-    assert "Under spectral norm D cannot be steeper than 1 (geometric mean over runs) and was seen at 0.5" in text
+    assert "Under spectral norm the bound is 1 and the steepest gradient seen 0.5 (geometric means over runs)" in text
     assert "Without any normalization the bound is 100" in text
     assert (
         "Batch norm beside spectral norm voids it: its gains lift the bound to 400, and gradients of 10 were seen"
@@ -131,6 +131,8 @@ def test_extremes_are_named_and_ties_are_ties():
     assert extremes({"none": 3.0, "spectral": 2.0}, "most", "least") == "most nothing (3), least spectral norm (2)"
     assert extremes({"none": 1.0, "batch": 1.0}, "most", "least") == "1 for every method"
     assert extremes({"none": 1.0}, "most", "least") == "1 for nothing"
+    tied = {"none": 3.0, "spectral": 1.0, "batch": 1.0}
+    assert extremes(tied, "most", "least") == "most nothing (3), least 2 methods alike (1); spectral norm 1"
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ def test_what_is_lost_down_to_zero_is_not_left_out(tmp_path):
     results = scored(study, "recall", lambda m, step: 0.5 if m == "spectral" or step < 3 else 0.0)
     found = curves(study, results, "recall").sentence
     assert "By how much the last recall is worse" in found
-    assert "most for nothing (0.5), least for spectral norm (0)" in found
+    assert "most for 3 methods alike (0.5), least for spectral norm (0)" in found
 
 
 def test_of_nearer_the_middle_is_best(tmp_path):

@@ -110,6 +110,11 @@ def test_a_study_can_weigh_its_regularizers(write):
     assert found == {"none": None, "r1": (0.5,), "wgan_gp": None}
 
 
+def test_a_study_can_name_the_fid_that_seconds_are_counted_to(write):
+    assert load_study(write()).target_fid is None
+    assert load_study(write(target_fid=20)).target_fid == 20
+
+
 def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
     first = load_study(write(), tmp_path / "runs")
     first.folder.mkdir()
@@ -144,6 +149,8 @@ def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
         ({"methods": None}, "methods must be a list"),
         ({"method": ["none"]}, "unknown key 'method'; did you mean methods?"),
         ({"quick": {"base": {}}}, "unknown key of quick 'base'"),
+        ({"target_fid": 0}, "target_fid must be a number above 0, not 0"),
+        ({"target_fid": True}, "target_fid must be a number above 0, not True"),
         ({"weights": [1]}, "weights are `regularizer: number` lines"),
         ({"weights": {"r3": 1.0}}, "unknown regularizer of a method 'r3'; choices: gradient_penalty"),
         ({"weights": {"none": 1.0}}, "unknown regularizer of a method 'none'"),

@@ -86,8 +86,9 @@ def test_a_run_that_diverged_says_where_and_is_not_tried_again(run):
 
 def test_a_damaged_configuration_is_a_failure_of_that_run_alone(run):
     leave(run)
-    (run.run_dir / "config.yaml").write_text("model: [ml", encoding="utf-8")
-    assert outcome(run).state == "failed" and "config.yaml is damaged" in outcome(run).message
+    for text in ("model: [ml", "[1, 2]", "3", ""):
+        (run.run_dir / "config.yaml").write_text(text, encoding="utf-8")
+        assert outcome(run).state == "failed" and "config.yaml is damaged" in outcome(run).message
 
 
 def test_a_run_that_failed_says_why_till_it_is_finished(run):

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from matplotlib import pyplot as plt
-from study_results import make_results, make_study
+from study_results import PROTOCOL, make_results, make_study
 
 from study.claims import claims, rows
 from study.grid import Run
+from study.report import figures
 from study.results import Result
 from study.runs import Outcome
 from study.stability import film, median_best, ranking, ranks, seconds_at, seconds_to, steadiness, unstable
@@ -43,6 +44,28 @@ def test_a_score_above_twice_the_best_so_far_is_unstable(fids, share):
     assert unstable(make_result(fids)) == share
 
 
+def test_the_last_score_counts_at_whatever_step_it_was():
+    scored = make_result([8, 2])
+    late = scored._replace(outcome=Outcome("finished", 5, "", {"fid": 9.0, "inception_score": {"mean": 1, "std": 0}}))
+    late = late._replace(outcome=late.outcome._replace(evaluation=late.outcome.evaluation | {"protocol": PROTOCOL}))
+    assert late.values("fid") == [(1, 8), (2, 2), (5, 9.0)] and unstable(late) == 1 / 2
+    assert scored.values("fid") == [(1, 8), (2, 2)]
+
+
+def test_spectral_norm_is_not_first_where_its_run_diverged_nor_surely_first_of_one_seed(tmp_path):
+    study = make_study(tmp_path, seeds=(0, 1))
+    results = make_results(study, lambda m, s: 10 if m == "spectral" else 60)
+    words = "It is robust over the optimizer's settings"
+    assert [(c.holds, c.sure) for c in claims(study, results) if c.words == words] == [(True, True)]
+    one = [result for result in results if result.run.seed == 0]
+    assert [(c.holds, c.sure) for c in claims(study, one) if c.words == words] == [(True, False)]
+    assert "holds here, not surely" in [row[1] for row in rows(claims(study, one))]
+    gone = next(i for i, result in enumerate(results) if result.run.method == "spectral")
+    results[gone] = results[gone]._replace(outcome=Outcome("diverged", 2, "NaN"))
+    (claim,) = [claim for claim in claims(study, results) if claim.words == words]
+    assert claim.holds is False and claim.figure.endswith("last are those that diverged: spectral norm")
+
+
 def test_half_of_the_runs_reach_the_median_of_the_best():
     assert median_best([make_result([9, best, 7]) for best in (1, 2, 6)]) == 2
     assert median_best([]) is None
@@ -62,13 +85,20 @@ def test_methods_are_ranked_by_their_worst_setting_and_behind_those_that_never_d
     assert first.median.mean == pytest.approx(25 * (1.01 * 1.02) ** (1 / 3))
     assert found[3].worst.count == 2  # a seed that lacks a setting has no worst one
     # The best FIDs, half of the last, are at step 2 of 0.01 s each; those of (none, C), (wgan_gp, C) never reach 20.
-    assert [(rank.seconds, rank.reached, rank.runs) for rank in found[:3]] == [(0.02, 6, 6), (0.01, 3, 6), (0.01, 3, 6)]
+    # So half of their runs never come there, and the median has no end.
+    assert [(rank.seconds, rank.reached, rank.runs) for rank in found[:3]] == [(0.02, 6, 6), (None, 3, 6), (None, 3, 6)]
     assert [rank.unstable for rank in found] == [0.0, 0.0, 0.0, 0.0]
     table = ranking(study, results)
     header, rows, heroes = table["table"]
     assert header[:3] == ["method", "worst setting", "median setting"] and "G itself" not in header
     assert rows[0][:2] == ["spectral norm", ("30.3", "29.6 to 31.1")] and heroes == [0]
     assert "By the worst setting spectral norm is first (30.3); by the median one" in table["text"]
+    assert ", the median of the best ones of all runs, as the median over a method's runs, spectral" in table["text"]
+    given = ranking(study._replace(target_fid=20.0), results)
+    assert given["table"][0][3] == "seconds to FID 20" and given["table"][1][0][3] == ("0.02", "6 of 6 runs")
+    assert given["table"][1][1][3] == ("-", "3 of 6 runs")
+    assert "In seconds of training to FID 20, as the median over a method's runs, spectral + batch" in given["text"]
+    assert "; of 2 methods half of the runs or more do not come there." in given["text"]
 
 
 def test_g_itself_stands_beside_its_moving_average(tmp_path):
@@ -85,9 +115,13 @@ def test_g_itself_stands_beside_its_moving_average(tmp_path):
     assert "the share of scores of G itself above 2" in ranking(study, results)["text"]
     assert verdicts(study, results)["It stabilizes training"] == (
         None,
-        "100% of the scores of its G itself are above twice the best one so far, 100% without spectral norm (median)",
+        "100% of the scores of its G itself are above twice the best one so far, 100% without spectral norm (median "
+        "over methods); none collapsed of 1 runs, without it none collapsed of 1 runs",
     )
     assert "of G itself: 100% for every method" in steadiness(study, results).sentence
+    drawn = {figure.name: figure.sentence for figure in figures(study, results)}
+    assert "By which factor the last FID of G itself is worse than the best one" in drawn["fid_of_G_curves"]
+    assert "most for nothing (30.00), least for spectral norm (15.00)" in drawn["fid_of_G_curves"]
     assert "G itself" in ranking(study, results)["table"][0]
 
 
@@ -126,25 +160,31 @@ def test_the_claims_hold_where_the_figures_say_so(tmp_path):
     found = verdicts(study, made)
     assert found["It is robust over the optimizer's settings"] == (
         True,
-        "its worst setting has a mean FID of 22.2, number 1 of 4",
+        "each seed's worst setting has a mean FID of 22.2 (21.7 to 22.8), number 1 of 3 of the paper's methods; "
+        "WGAN-GP: 60.6 (59.1 to 62.1); of those that it lacks spectral + batch norm: 60.6",
     )
     assert found["It needs no tuning of the settings"] == (
         True,
-        "setting C is 1.10 times its best one's FID, the others' 2.00 (median)",
+        "setting C has 1.10 (1.10 to 1.10) times the FID of the best setting; the least of the paper's other methods: "
+        "WGAN-GP, 2.00 (2.00 to 2.00)",
     )
     # Of (1, 1/2) the stable rank is 1.25, of 2: the same for all methods here
     assert found["D's singular values stay spread"] == (
         None,
         "the stable rank of D's weights is 62% of the full one; nothing 62%",
     )
-    assert found["D's slope is bounded while it trains"][0]
+    assert found["D's slope is at most 1 while it trains"] == (
+        True,
+        "the steepest gradient seen is 0.5, the layers' true norms allow 1; without normalization 0.5 was seen",
+    )
     assert found["It costs less than a gradient penalty"] == (
         True,
         "a step takes 1.20 times as long as without, with WGAN-GP's penalty 3.00 times",
     )
     assert found["It stabilizes training"] == (
         None,
-        "0% of its scores are above twice the best one so far, 0% without spectral norm (median)",
+        "0% of its scores are above twice the best one so far, 0% without spectral norm (median over methods); none "
+        "collapsed of 6 runs, without it none collapsed of 12 runs",
     )
     assert ["no difference here", found["It stabilizes training"][1]] in [row[1:] for row in rows(claims(study, made))]
 
@@ -154,23 +194,29 @@ def test_the_claims_fail_where_the_figures_say_so(tmp_path):
     results = make_results(study, lambda m, s: {"A": 9, "C": 99}[s] if m == "spectral" else 10, {"spectral": -1.0})
     found = verdicts(study, results)
     assert found["It is robust over the optimizer's settings"][0] is False
-    assert "number 4 of 4; nothing: 10.1" in found["It is robust over the optimizer's settings"][1]
+    assert (
+        "number 3 of 3 of the paper's methods; nothing: 10.1" in found["It is robust over the optimizer's settings"][1]
+    )
     assert found["It needs no tuning of the settings"][0] is False
-    assert "least for nothing, 1.00" in found["It needs no tuning of the settings"][1]
+    assert "other methods: nothing, 1.00 (1.00 to 1.00)" in found["It needs no tuning of the settings"][1]
     assert found["It costs less than a gradient penalty"][0] is None  # all steps take as long
+    assert "It costs less than a gradient penalty" not in verdicts(
+        study, [r for r in results if (r.run.method, r.run.setting) not in {("none", "A"), ("spectral", "C")}]
+    )  # no setting has all three
     dear = make_results(study, lambda m, s: 10, {}, {"spectral": 0.03, "wgan_gp": 0.02})
     assert verdicts(study, dear)["It costs less than a gradient penalty"][0] is False
     assert verdicts(study, dear)["It needs no tuning of the settings"][0] is None  # nor does any other method
 
 
 def test_claims_about_settings_are_not_made_of_other_settings(tmp_path):
-    study = make_study(tmp_path, methods=("spectral", "spectral_batch"))
+    study = make_study(tmp_path, methods=("spectral", "spectral_batch", "none"))
     results = make_results(study, lambda m, s: 10)
     assert "It is robust over the optimizer's settings" in verdicts(study, results)
     other = study._replace(table={"A": {}, "C": {"num_images": 75}})
     found = verdicts(other, results)
     assert not {"It is robust over the optimizer's settings", "It needs no tuning of the settings"} & set(found)
-    assert "It stabilizes training" not in found  # there is no method without spectral norm
+    without = [result for result in results if result.run.method != "none"]
+    assert [*verdicts(study, without)] == ["D's slope is at most 1 while it trains"]  # the others need another method
 
 
 def test_a_study_without_spectral_norm_or_without_runs_says_nothing_of_it(tmp_path):
