@@ -64,12 +64,12 @@ def _robust(study: Study, results: Sequence[Result]) -> Claim | None:
         return None
     _, sure, other = _least(worst)
     place = [*worst].index(HERO) + 1
-    figure = f"each seed's worst setting has a mean FID of {_told(worst[HERO])}, number {place} of {len(worst)} of the "
-    figure += f"paper's methods; {name_of(other)}: {_told(worst[other])}"
+    figure = f"each seed's worst setting has a mean FID of {_told(worst[HERO])}, number {place} of {len(worst)} "
+    figure += f"methods of the paper; {name_of(other)}: {_told(worst[other])}"
     later = {rank.method: rank.worst.mean for rank in order if rank.method not in PAPER and rank.worst}
     if later:
         best = min(later, key=lambda method: later[method])
-        figure += f"; of those that it lacks {name_of(best)}: {number(later[best])}"
+        figure += f"; beside them {name_of(best)}: {number(later[best])}"
     if lost := [rank.method for rank in order if rank.diverged]:
         figure += f"; last are those that diverged: {', '.join(map(name_of, lost))}"
     return Claim("It is robust over the optimizer's settings", "section 4.1.1", place == 1, figure, sure)

@@ -1,6 +1,6 @@
 """The report of a study: report.html, one file that needs no other, every figure with a sentence computed for it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def figures(study: Study, results: Sequence[Result]) -> Iterator[Figure]:
 
 def _introduction(study: Study, results: Sequence[Result]) -> str:
     """What was compared, on what, under which protocol, and what must be known of it."""
-    config = results[0].run.config
+    configs = [result.run.config for result in results]
     said = tally(result.outcome.state for result in results)
     own = sorted({r.run.config.loss for r in results} - {study.base.get("loss")})
     losses = " or, where a method has its own, ".join(filter(None, [study.base.get("loss"), " or ".join(own)]))
@@ -82,9 +82,10 @@ def _introduction(study: Study, results: Sequence[Result]) -> str:
     of = f"{count} of the optimizer settings of Miyato et al. 2018 (table 1)" if study.table is SETTINGS else named
     text = (
         f"{len(study.methods)} methods in D, {of} "
-        f"and {len(study.seeds)} seed{'s' * (len(study.seeds) > 1)} on {config.dataset}: {len(results)} runs "
-        f"({said}) of {config.total_steps:,} steps of G with the {config.model} pair. The loss is {losses}. "
-        f"Scores are of {'the moving average of its weights' if config.ema_decay else 'G itself'}. Intervals are "
+        f"and {len(study.seeds)} seed{'s' * (len(study.seeds) > 1)} on {_each(c.dataset for c in configs)}: "
+        f"{len(results)} runs ({said}) of {_each(f'{c.total_steps:,}' for c in configs)} steps of G with the "
+        f"{_each(c.model for c in configs)} pair. The loss is {losses}. Scores are of "
+        f"{_each('the moving average of its weights' if c.ema_decay else 'G itself' for c in configs)}. Intervals are "
         "Student's, of the mean over seeds, at 95 %; for FID and KL, of its geometric mean. In the figures of scores a "
         "hollow dot is a run that is not finished, a cross one that diverged."
     )
@@ -93,6 +94,11 @@ def _introduction(study: Study, results: Sequence[Result]) -> str:
     if len(protocols) > 1:
         text += " Warning: the runs were scored under different ones, or by extractors with different weights."
     return text
+
+
+def _each(words: Iterable[str]) -> str:
+    """What the runs have, where they do not have the same too."""
+    return " or ".join(dict.fromkeys(words))
 
 
 def _summary(study: Study, results: Sequence[Result]) -> dict[str, Any]:

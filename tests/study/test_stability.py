@@ -160,8 +160,8 @@ def test_the_claims_hold_where_the_figures_say_so(tmp_path):
     found = verdicts(study, made)
     assert found["It is robust over the optimizer's settings"] == (
         True,
-        "each seed's worst setting has a mean FID of 22.2 (21.7 to 22.8), number 1 of 3 of the paper's methods; "
-        "WGAN-GP: 60.6 (59.1 to 62.1); of those that it lacks spectral + batch norm: 60.6",
+        "each seed's worst setting has a mean FID of 22.2 (21.7 to 22.8), number 1 of 3 methods of the paper; "
+        "WGAN-GP: 60.6 (59.1 to 62.1); beside them spectral + batch norm: 60.6",
     )
     assert found["It needs no tuning of the settings"] == (
         True,
@@ -194,9 +194,7 @@ def test_the_claims_fail_where_the_figures_say_so(tmp_path):
     results = make_results(study, lambda m, s: {"A": 9, "C": 99}[s] if m == "spectral" else 10, {"spectral": -1.0})
     found = verdicts(study, results)
     assert found["It is robust over the optimizer's settings"][0] is False
-    assert (
-        "number 3 of 3 of the paper's methods; nothing: 10.1" in found["It is robust over the optimizer's settings"][1]
-    )
+    assert "number 3 of 3 methods of the paper; nothing: 10.1" in found["It is robust over the optimizer's settings"][1]
     assert found["It needs no tuning of the settings"][0] is False
     assert "other methods: nothing, 1.00 (1.00 to 1.00)" in found["It needs no tuning of the settings"][1]
     assert found["It costs less than a gradient penalty"][0] is None  # all steps take as long
