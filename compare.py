@@ -143,19 +143,19 @@ def make_folder(folder: Path) -> None:
 
 
 def report(
-    study: Study, forced: bool, known: Mapping[str, Any] | None = None, tables: str | Path | None = None
+    study: Study, forced: bool, known: Mapping[str, Any] | None = None, tabled: Sequence[Any] | None = None
 ) -> None:
     """Write the tables and, where they have changed since, report.html; say where they are and what the runs came to.
 
-    known: {name: Outcome} of runs that need not be looked at again. tables: a folder with the tables of runs that the
-    study's own folder lacks.
+    known: {name: Outcome} of runs that need not be looked at again. tabled: Results read from tables, of runs that the
+    study's own folder may lack.
     """
     from study.results import collect, tally
-    from study.tables import read_tables, write_tables
+    from study.tables import write_tables
 
     results = collect(study.runs(), known or {})
-    if tables:
-        found = {r.run.name: r for r in read_tables(study, Path(tables))} | {r.run.name: r for r in results}
+    if tabled is not None:
+        found = {r.run.name: r for r in tabled} | {r.run.name: r for r in results}
         results = [found[run.name] for run in study.runs() if run.name in found]
         make_folder(study.folder)
     if not results:
@@ -182,11 +182,16 @@ def main() -> None:
         runs = [run for run in runs if run.name == namespace.run]
         if not runs:
             raise UserError(f"{study.name} has no run {namespace.run}: they are named METHOD_SETTING_seedK")
+    # All that there is of this study, so that a part of it takes nothing from the report.
+    whole = load_study(namespace.config, namespace.out, overrides=settings).with_all_of(study)
+    whole = whole._replace(seeds=tuple(sorted({*whole.seeds, *seeds_of(study.folder)})))
     if namespace.report:
+        from study.tables import read_tables
+
         claim(study, write=False)
         if namespace.seeds is None:
-            study = study._replace(seeds=tuple(sorted({*study.seeds, *seeds_of(study.folder)})))
-        report(study, forced=True, tables=namespace.results)
+            study = study._replace(seeds=whole.seeds)
+        report(study, forced=True, tabled=read_tables(whole, Path(namespace.results)) if namespace.results else None)
         return
     from study.runs import DONE, outcome
     from training.run_dir import locked
@@ -199,9 +204,6 @@ def main() -> None:
         if todo:
             run_all(study, todo, namespace.jobs, len(known))
         if not namespace.run:
-            # Of all that there is of this study, so that a part of it takes nothing from the report.
-            whole = load_study(namespace.config, namespace.out, overrides=settings).with_all_of(study)
-            whole = whole._replace(seeds=tuple(sorted({*whole.seeds, *seeds_of(study.folder)})))
             report(whole, forced=False, known=known)
     if namespace.run and not todo:
         print(f"{namespace.run} is {known[namespace.run].state} already")

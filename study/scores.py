@@ -29,7 +29,7 @@ from .grid import Study
 from .methods import METRICS, SETTINGS
 from .results import Interval, Result, by, means, worst_cases
 
-TITLE = 36  # characters of a panel's title in a line
+TITLE = {2: 40, 3: 25}  # characters of a panel's title in a line, by the number of columns
 
 
 def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
@@ -37,8 +37,9 @@ def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
     words, logarithmic = METRICS[metric].label, METRICS[metric].logarithmic
     scored = [result for result in results if result.last.get(metric) is not None]
     found = means(results, metric)
+    columns = 3 if len(study.settings) == 3 else 2
     height = 0.24 * len(study.methods) + 0.75
-    figure, axes = panels(len(study.settings), 2, height, sharex=True, sharey=True)
+    figure, axes = panels(len(study.settings), columns, height, sharex=True, sharey=True)
     for axis, setting in zip(axes, study.settings):
         for result in scored:
             if result.run.setting == setting:
@@ -48,7 +49,7 @@ def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
             if spread := found.get((setting, method)):
                 axis.plot([spread.low, spread.high], [row, row], color=COLOURS[method], linewidth=1.5)
                 axis.plot([spread.mean], [row], "|", ms=11, mew=2.5, color=COLOURS[method])
-        axis.set_title(_setting_title(study, setting), fontsize=10)
+        axis.set_title(textwrap.fill(_setting_title(study, setting), TITLE[columns]), fontsize=10)
     _scale(axes, [result.last[metric] for result in scored], found.values(), logarithmic)
     name_rows(axes[0], study.methods)
     figure.supxlabel(f"{words} at the last step ({METRICS[metric].better})", fontsize=10)
@@ -83,8 +84,7 @@ def _scale(axes: list[Axes], values: Sequence[float], spreads: Iterable[Interval
 def _setting_title(study: Study, setting: str) -> str:
     found = study.table[setting]
     if study.table is not SETTINGS:
-        words = ", ".join(f"{name} {to_flag(value)}" for name, value in found.items()) or "as in base"
-        return textwrap.fill(f"{setting}: {words}", TITLE)
+        return f"{setting}: " + (", ".join(f"{name} {to_flag(value)}" for name, value in found.items()) or "as in base")
     beta1, beta2 = found["betas"]
     return f"{setting}: lr {found['lr_G']:g}, betas {beta1:g}, {beta2:g}, n_dis {found['n_dis']}"
 

@@ -195,6 +195,9 @@ def test_the_report_is_made_of_tables_where_the_runs_are_gone(finished, call, tm
     done = call("compare.py", "--config", config, "--out", tmp_path / "gone", "--report", "--results", folder)
     assert done.returncode == 0 and (tmp_path / "gone" / "figures" / "fid_curves.png").exists()
     assert not (tmp_path / "gone" / "figures" / "film.png").exists()
+    flags = ["--config", config, "--report", "--results", folder, "--methods", "none"]
+    done = call("compare.py", *flags, "--out", tmp_path / "one")
+    assert done.returncode == 0 and list(rows(tmp_path / "one")) == ["none_C_seed0"]
     done = call("compare.py", "--config", config, "--out", folder, "--results", folder)
     assert done.returncode == 2 and "add --report" in done.stderr
     done = call("compare.py", "--config", config, "--out", tmp_path / "no", "--report", "--results", tmp_path / "none")
