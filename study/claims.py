@@ -64,8 +64,9 @@ def _robust(study: Study, results: Sequence[Result]) -> Claim | None:
         return None
     _, sure, other = _least(worst)
     place = [*worst].index(HERO) + 1
-    figure = f"each seed's worst setting has a mean FID of {_told(worst[HERO])}, number {place} of {len(worst)} "
-    figure += f"methods of the paper; {name_of(other)}: {_told(worst[other])}"
+    words = "each seed's worst setting has a mean FID of" if worst[HERO].count > 1 else "its worst setting has a FID of"
+    figure = f"{words} {_told(worst[HERO])}, number {place} of {len(worst)} methods of the paper"
+    figure += f"; {name_of(other)}: {_told(worst[other])}"
     later = {rank.method: rank.worst.mean for rank in order if rank.method not in PAPER and rank.worst}
     if later:
         best = min(later, key=lambda method: later[method])

@@ -89,7 +89,8 @@ def panels(
         axis.remove()
     for axis in axes.flat[max(0, count - columns) : count]:  # the lowest of each column, where it ends early too
         axis.xaxis.set_tick_params(labelbottom=True)
-        axis.set_xlabel("step (updates of G)" if over_training else "", fontsize=10)
+    for axis in axes[-1] if over_training else ():
+        axis.set_xlabel("step (updates of G)", fontsize=10)
     for axis in axes.flat[:count]:
         axis.grid(alpha=0.3)
     if methods:

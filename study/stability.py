@@ -155,6 +155,7 @@ def _on_ranks(study: Study, found: Sequence[Rank], target: float | None) -> str:
         of = name_of(late[0]) if len(late) == 1 else f"{len(late)} methods"
         text += f"; of {of} half of the runs or more do not come there." if late else "."
     of = " of G itself" if any(rank.own for rank in found) else ""
+    text += " G itself: its last FID in units of its moving average's, the median over runs." if of else ""
     return text + f" Unstable: the share of scores{of} above {UNSTABLE:g} times the best one so far."
 
 
