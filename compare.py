@@ -189,6 +189,14 @@ def main() -> None:
         from study.tables import read_tables
 
         claim(study, write=False)
+        if (
+            namespace.results
+            and Path(namespace.results).resolve() == study.folder.resolve()
+            and len(runs) < len(whole.runs())
+        ):
+            raise UserError(
+                f"{study.folder} has the tables of all runs, which those of a part would replace: give --out"
+            )
         if namespace.seeds is None:
             study = study._replace(seeds=whole.seeds)
         report(study, forced=True, tabled=read_tables(whole, Path(namespace.results)) if namespace.results else None)

@@ -19,6 +19,8 @@ from .samples import overview, samples, seconds
 from .scores import curves, scores
 from .stability import cell, film, ranking, steadiness
 
+INTERVALS = "Intervals are Student's, of the mean over seeds, at 95 %; for FID and KL, of its geometric mean. "
+
 
 def make_report(study: Study, results: Sequence[Result]) -> Path:
     """Draw the figures of a study's Results, of which there are some, and write report.html. Returns its path."""
@@ -85,8 +87,8 @@ def _introduction(study: Study, results: Sequence[Result]) -> str:
         f"and {len(study.seeds)} seed{'s' * (len(study.seeds) > 1)} on {_each(c.dataset for c in configs)}: "
         f"{len(results)} runs ({said}) of {_each(f'{c.total_steps:,}' for c in configs)} steps of G with the "
         f"{_each(c.model for c in configs)} pair. The loss is {losses}. Scores are of "
-        f"{_each('the moving average of its weights' if c.ema_decay else 'G itself' for c in configs)}. Intervals are "
-        "Student's, of the mean over seeds, at 95 %; for FID and KL, of its geometric mean. In the figures of scores a "
+        f"{_each('the moving average of its weights' if c.ema_decay else 'G itself' for c in configs)}. "
+        f"{INTERVALS if len(study.seeds) > 1 else ''}In the figures of scores a "
         "hollow dot is a run that is not finished, a cross one that diverged."
     )
     if protocols:
@@ -118,7 +120,8 @@ def _summary(study: Study, results: Sequence[Result]) -> dict[str, Any]:
     header = ["method", *(f"setting {setting}" for setting in study.settings), "worst mean", "not finished"]
     heroes = [place for place, method in enumerate(order) if method == HERO]
     words = METRICS[metric].label
-    text = f"{words} at the last step: mean over seeds and interval, ordered by the worst of each method's means."
+    means_of = "mean over seeds and interval" if len(study.seeds) > 1 else "one seed"
+    text = f"{words} at the last step: {means_of}, ordered by the worst of each method's means."
     return {"table": (header, rows, heroes), "text": text}
 
 

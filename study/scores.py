@@ -120,7 +120,7 @@ def _on_scores(study: Study, results: Sequence[Result], metric: str) -> str:
             place = 1 + sum(badness(value) < badness(worst[HERO]) for value in worst.values())
             wins = sum(HERO in methods for methods in winners.values())
             text += f"; {name_of(HERO)} is number {place} of {len(worst)} by that" if first != [HERO] else ""
-            text += f", and best in {wins} of {len(winners)} settings"
+            text += f", and {'is ' if first == [HERO] else ''}best in {wins} of {len(winners)} settings"
         text += "."
     left_out = sum(not result.finished for result in results)
     return text + (f" Left out of the means: {left_out} of {len(results)} runs, not finished." if left_out else "")

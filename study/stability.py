@@ -90,7 +90,8 @@ def _rank(study: Study, method: str, results: Sequence[Result], target: float | 
         for group in by([r for r in results if r.finished and r.last], "seed").values()
         if len(group) == len(study.settings)  # a seed without one of its settings has no worst one
     ]
-    pairs = [(r.values("fid"), r.values("fid" + OWN)) for r in results]
+    pairs = [(dict(r.values("fid")), dict(r.values("fid" + OWN))) for r in results]
+    both = [(ema[step], own[step]) for ema, own in pairs if (step := max(ema.keys() & own.keys(), default=None))]
     times = [t for r in results if target is not None and (t := seconds_to(r, target)) is not None]
     seconds = _median([*times, *[math.inf] * (len(results) - len(times))])
     shares = [share for r in results if (share := unstable(r, name)) is not None]
@@ -98,7 +99,7 @@ def _rank(study: Study, method: str, results: Sequence[Result], target: float | 
         method,
         interval(map(max, seeds), logarithmic=True),
         interval(map(statistics.median, seeds), logarithmic=True),
-        _median([own[-1][1] / ema[-1][1] for ema, own in pairs if ema and own and ema[-1][1] > 0]),
+        _median([own / ema for ema, own in both if ema > 0]),
         seconds if seconds is not None and math.isfinite(seconds) else None,
         len(times),
         statistics.fmean(shares) if shares else None,
@@ -139,13 +140,14 @@ def cell(spread: Interval | None) -> tuple[str, str | None]:
 def _on_ranks(study: Study, found: Sequence[Rank], target: float | None) -> str:
     """Who is first by the worst setting, by the median one, and in seconds."""
     worst = {rank.method: rank.worst.mean for rank in found if rank.worst}
-    middle = {rank.method: rank.median.mean for rank in found if rank.median}
+    middle = [(rank.diverged, rank.median.mean, rank.method) for rank in found if rank.median]
     if not worst or target is None:
         return "No method is finished in all settings yet."
     several = len(study.seeds) > 1
     text = "FID at the last step" + (", geometric means over seeds of each seed's worst" if several else ", the worst")
     text += f" and median setting{', with 95 % intervals' if several else ''}; first the methods of which no run "
-    text += f"diverged. By the worst setting {_place(worst)}; by the median one {_place(_rising(middle))}."
+    order = {method: fid for _, fid, method in sorted(middle)}
+    text += f"diverged. By the worst setting {_place(worst)}; by the median one {_place(order)}."
     quick = {rank.method: rank.seconds for rank in found if rank.seconds}
     if quick:
         text += f" In seconds of training to FID {number(target)}"

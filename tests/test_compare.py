@@ -198,6 +198,9 @@ def test_the_report_is_made_of_tables_where_the_runs_are_gone(finished, call, tm
     flags = ["--config", config, "--report", "--results", folder, "--methods", "none"]
     done = call("compare.py", *flags, "--out", tmp_path / "one")
     assert done.returncode == 0 and list(rows(tmp_path / "one")) == ["none_C_seed0"]
+    done = call("compare.py", *flags, "--out", folder)
+    assert done.returncode == 2 and "those of a part would replace: give --out" in done.stderr
+    assert len(rows(folder)) == 2
     done = call("compare.py", "--config", config, "--out", folder, "--results", folder)
     assert done.returncode == 2 and "add --report" in done.stderr
     done = call("compare.py", "--config", config, "--out", tmp_path / "no", "--report", "--results", tmp_path / "none")

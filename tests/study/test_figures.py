@@ -39,7 +39,7 @@ def test_the_best_method_of_each_setting_and_the_best_worst_case_are_named(tmp_p
     text = scores(study, results, "fid").sentence
     assert "A nothing (10.1), C WGAN-GP (20.2)" in text
     assert "In 2 of 2 settings the best one's interval lies apart from all others'" in text
-    assert "Over all 2 settings spectral norm has the best worst case (30.3), and best in 0 of 2 settings" in text
+    assert "Over all 2 settings spectral norm has the best worst case (30.3), and is best in 0 of 2 settings" in text
     assert "A nothing (9.9" in scores(study, results, "inception_score").sentence
 
 

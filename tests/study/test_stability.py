@@ -64,6 +64,35 @@ def test_spectral_norm_is_not_first_where_its_run_diverged_nor_surely_first_of_o
     results[gone] = results[gone]._replace(outcome=Outcome("diverged", 2, "NaN"))
     (claim,) = [claim for claim in claims(study, results) if claim.words == words]
     assert claim.holds is False and claim.figure.endswith("last are those that diverged: spectral norm")
+    one = [result for result in results if result.run.seed == 0]
+    (claim,) = [claim for claim in claims(study, one) if claim.words == words]
+    assert (claim.holds, claim.figure) == (False, "it diverged in 1 of 2 runs")
+
+
+def test_a_method_that_diverged_stays_among_those_that_spectral_norm_is_before(tmp_path):
+    study = make_study(tmp_path, seeds=(0,))
+    results = make_results(study, lambda m, s: 30 if m == "spectral" else 10)
+    gone = Outcome("diverged", 2, "NaN")
+    results = [r if r.run.method == "spectral" else r._replace(outcome=gone) for r in results]
+    (claim,) = [c for c in claims(study, results) if c.words == "It is robust over the optimizer's settings"]
+    assert (claim.holds, claim.sure) == (True, False) and "number 1 of 3 methods of the paper" in claim.figure
+    assert claim.figure.endswith("last are those that diverged: nothing, spectral + batch norm, WGAN-GP")
+    (claim,) = [c for c in claims(study, results) if c.words == "It stabilizes training"]
+    assert claim.holds is True and claim.figure.endswith("collapsed or diverged: 0 of 2 runs, 4 of 4")
+
+
+def test_nothing_is_sure_of_one_seed_but_what_one_run_refutes(tmp_path):
+    study = make_study(tmp_path, seeds=(0,))
+    steep = make_results(study, lambda m, s: 10, {"spectral": 4.0})
+    assert [claim.words for claim in claims(study, steep) if claim.sure] == ["D's slope is at most 1 while it trains"]
+    assert [c.holds for c in claims(study, steep) if c.sure] == [False]
+
+
+def test_g_itself_is_compared_at_a_step_that_both_were_scored_at(tmp_path):
+    study = make_study(tmp_path, methods=("none",), settings=("C",), seeds=(0,))
+    (result,) = make_results(study, lambda m, s: 10)  # 20, 5, 10 at steps 1 to 3
+    result.stats.extend({"step": step, "fid_of_G": 15.0} for step in (1, 2))
+    assert ranks(study, [result], None)[0].own == 15.0 / 5
 
 
 def test_half_of_the_runs_reach_the_median_of_the_best():
@@ -115,8 +144,8 @@ def test_g_itself_stands_beside_its_moving_average(tmp_path):
     assert "the share of scores of G itself above 2" in ranking(study, results)["text"]
     assert verdicts(study, results)["It stabilizes training"] == (
         None,
-        "100% of the scores of its G itself are above twice the best one so far, 100% without spectral norm (median "
-        "over methods); none collapsed of 1 runs, without it none collapsed of 1 runs",
+        "100% of the scores of its G itself are above twice the best one so far, 100% under the paper's other methods "
+        "(median); collapsed or diverged: 0 of 1 runs, 0 of 1",
     )
     assert "of G itself: 100% for every method" in steadiness(study, results).sentence
     drawn = {figure.name: figure.sentence for figure in figures(study, results)}
@@ -171,7 +200,7 @@ def test_the_claims_hold_where_the_figures_say_so(tmp_path):
     # Of (1, 1/2) the stable rank is 1.25, of 2: the same for all methods here
     assert found["D's singular values stay spread"] == (
         None,
-        "the stable rank of D's weights is 62% of the full one; nothing 62%",
+        "in setting C the stable rank of D's weights is 62% of the full one; nothing 62%",
     )
     assert found["D's slope is at most 1 while it trains"] == (
         True,
@@ -183,8 +212,8 @@ def test_the_claims_hold_where_the_figures_say_so(tmp_path):
     )
     assert found["It stabilizes training"] == (
         None,
-        "0% of its scores are above twice the best one so far, 0% without spectral norm (median over methods); none "
-        "collapsed of 6 runs, without it none collapsed of 12 runs",
+        "0% of its scores are above twice the best one so far, 0% under the paper's other methods (median); collapsed "
+        "or diverged: 0 of 6 runs, 0 of 12",
     )
     assert ["no difference here", found["It stabilizes training"][1]] in [row[1:] for row in rows(claims(study, made))]
 
@@ -204,6 +233,7 @@ def test_the_claims_fail_where_the_figures_say_so(tmp_path):
     dear = make_results(study, lambda m, s: 10, {}, {"spectral": 0.03, "wgan_gp": 0.02})
     assert verdicts(study, dear)["It costs less than a gradient penalty"][0] is False
     assert verdicts(study, dear)["It needs no tuning of the settings"][0] is None  # nor does any other method
+    assert verdicts(study, dear)["It is robust over the optimizer's settings"][0] is None  # as all others are
 
 
 def test_claims_about_settings_are_not_made_of_other_settings(tmp_path):
