@@ -189,16 +189,11 @@ def main() -> None:
         from study.tables import read_tables
 
         claim(study, write=False)
-        if (
-            namespace.results
-            and Path(namespace.results).resolve() == study.folder.resolve()
-            and len(runs) < len(whole.runs())
-        ):
-            raise UserError(
-                f"{study.folder} has the tables of all runs, which those of a part would replace: give --out"
-            )
         if namespace.seeds is None:
             study = study._replace(seeds=whole.seeds)
+        same = namespace.results and Path(namespace.results).resolve() == study.folder.resolve()
+        if same and len(study.runs()) < len(whole.runs()):
+            raise UserError(f"{study.folder} has tables of more runs, which these would replace: choose another --out")
         report(study, forced=True, tabled=read_tables(whole, Path(namespace.results)) if namespace.results else None)
         return
     from study.runs import DONE, outcome

@@ -199,7 +199,7 @@ def test_the_report_is_made_of_tables_where_the_runs_are_gone(finished, call, tm
     done = call("compare.py", *flags, "--out", tmp_path / "one")
     assert done.returncode == 0 and list(rows(tmp_path / "one")) == ["none_C_seed0"]
     done = call("compare.py", *flags, "--out", folder)
-    assert done.returncode == 2 and "those of a part would replace: give --out" in done.stderr
+    assert done.returncode == 2 and "which these would replace: choose another --out" in done.stderr
     assert len(rows(folder)) == 2
     done = call("compare.py", "--config", config, "--out", folder, "--results", folder)
     assert done.returncode == 2 and "add --report" in done.stderr
