@@ -140,15 +140,16 @@ def series(results: Iterable[Result], values: Values) -> tuple[np.ndarray, np.nd
 
 
 def band(
-    axis: Axes, results: Sequence[Result], values: Values, colour: Any, width: float = 1.5
+    axis: Axes, results: Sequence[Result], values: Values, colour: Any, width: float = 1.5, geometric: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the mean over the finished runs and a band from the lowest to the highest; the others as dotted lines.
 
-    Returns the series() of the finished ones.
+    geometric: the geometric mean, of values above 0. Returns the series() of the finished ones.
     """
     steps, found = series([result for result in results if result.finished], values)
     if len(steps):
-        axis.plot(steps, found.mean(axis=0), color=colour, linewidth=width)
+        mean = np.exp(np.log(np.maximum(found, 1e-12)).mean(axis=0)) if geometric else found.mean(axis=0)
+        axis.plot(steps, mean, color=colour, linewidth=width)
         axis.fill_between(steps, found.min(axis=0), found.max(axis=0), color=colour, alpha=0.18, linewidth=0)
     for result in results:
         if not result.finished and (line := values(result)):

@@ -144,7 +144,8 @@ def curves(study: Study, results: Sequence[Result], metric: str, own: bool = Fal
     colours = dict(zip(study.settings, pyplot().get_cmap("viridis")(np.linspace(0, 0.92, len(study.settings)))))
     for axis, method in zip(axes, study.methods):
         for setting in study.settings:
-            band(axis, groups.get((method, setting), []), lambda r: dict(r.values(name)), colours[setting])
+            runs, values = groups.get((method, setting), []), lambda r: dict(r.values(name))
+            band(axis, runs, values, colours[setting], geometric=logarithmic)
         axis.set_title(name_of(method), fontsize=10, fontweight="bold" if method == HERO else "normal")
         if logarithmic:
             axis.set_yscale("log")

@@ -158,7 +158,7 @@ def _on_ranks(study: Study, found: Sequence[Rank], target: float | None) -> str:
         text += f"; of {of} half of the runs or more do not come there." if late else "."
     of = " of G itself" if any(rank.own for rank in found) else ""
     text += " G itself: its last FID in units of its moving average's, the median over runs." if of else ""
-    return text + f" Unstable: the share of scores{of} above {UNSTABLE:g} times the best one so far."
+    return text + f" Unstable: the share of scores{of}, after the first, above {UNSTABLE:g} times the best so far."
 
 
 def _rising(values: dict[str, float]) -> dict[str, float]:

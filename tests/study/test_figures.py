@@ -62,6 +62,16 @@ def test_what_is_lost_after_the_best_step(tmp_path):
     assert text.endswith("2.00 for every method.")
 
 
+def test_the_line_over_training_is_the_mean_that_the_tables_have(tmp_path):
+    study = make_study(tmp_path, methods=("none",), settings=("C",))
+    results = make_results(study, lambda method, setting: 10)
+    for result, value in zip(results, (1.0, 10.0, 100.0)):
+        result.stats.append({"step": 4, "fid": value, "inception_score": value, "protocol": "modern"})
+    for metric, mean in (("fid", 10.0), ("inception_score", 37.0)):  # a geometric one and an arithmetic one
+        (axis,) = curves(study, results, metric).drawn.axes
+        assert axis.lines[0].get_ydata()[-1] == pytest.approx(mean)
+
+
 def test_what_bounds_d_and_that_batch_norm_voids_it(tmp_path):
     study = make_study(tmp_path)
     sigma = {"none": 10.0, "spectral": 1.0, "spectral_batch": 20.0, "wgan_gp": 2.0}
