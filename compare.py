@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from settings.command_line import Parser, a_path, add_settings, given_settings
 from study.grid import GRID, Run, Study, claim, load_study, seeds_of
 from utils.errors import Stopped, UserError, run_as_script
-from utils.parser import Parser, a_path, add_settings, given_settings
 
 CONFIG = "configs/studies/digits.yaml"
 OVERRIDES = (
@@ -197,7 +197,7 @@ def main() -> None:
         report(study, forced=True, tabled=read_tables(whole, Path(namespace.results)) if namespace.results else None)
         return
     from study.runs import DONE, outcome
-    from training.run_dir import locked
+    from training.checkpoints.run_dir import locked
 
     make_folder(study.folder)
     with contextlib.nullcontext() if namespace.run else locked(study.folder):

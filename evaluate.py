@@ -20,21 +20,23 @@ import generate
 from datasets import Images, load_split, trained_on
 from datasets.image_files import check_npz, load_samples, save_samples
 from datasets.scan import is_archive
-from evaluation import Evaluator, depends, features, kept, report, table
-from evaluation.sampling import Generated, Given, images_at
-from training import page
+from evaluation import Evaluator, depends
+from evaluation.inputs import features
+from evaluation.inputs.sampling import Generated, Given, images_at
+from evaluation.results import kept, report, table
+from settings.command_line import Parser, a_path, add_settings, given_settings
+from settings.config import comparison
+from settings.layers import resolve
 from training.auditing import audit
-from training.checkpoint import load_trained
-from training.logger import append
-from training.run_dir import by_run, latest, own_stem, stem_of
-from utils.config import comparison
+from training.checkpoints.checkpoint import load_trained
+from training.checkpoints.run_dir import by_run, latest, own_stem, stem_of
+from training.reporting import page
+from training.reporting.logger import append
 from utils.console import progress
 from utils.distributed import broadcast, on_rank_zero, processes, rank, rank_zero_first, say_once, select_device
 from utils.errors import refuse_if, run_as_script
 from utils.files import check_target
-from utils.parser import Parser, a_path, add_settings, given_settings
 from utils.precision import keep_memory
-from utils.settings import resolve
 
 OVERRIDES = ("data_dir", "cache_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")

@@ -15,16 +15,16 @@ import torch
 
 from datasets.image_files import SHEET, check_npz, save_samples
 from datasets.labels import named
-from evaluation.sampling import Generated, images_at, latents
-from training.checkpoint import Loaded, load_trained
-from training.drawing import LINE_STEPS, LINES, class_lines, images_of, lines, save_walk, walk, weights_of
-from training.export import check, export
+from evaluation.drawing import LINE_STEPS, LINES, class_lines, images_of, lines, save_walk, walk, weights_of
+from evaluation.inputs.sampling import Generated, images_at, latents
+from settings.command_line import Parser, a_path, add_settings, given_settings
+from training.checkpoints.checkpoint import Loaded, load_trained
+from training.checkpoints.export import check, export
 from utils import plots
 from utils.console import progress
 from utils.distributed import select_device
 from utils.errors import UserError, explaining_memory, refuse_if, run_as_script
 from utils.files import check_target, write_atomically
-from utils.parser import Parser, a_path, add_settings, given_settings
 
 OVERRIDES = ("seed", "device")
 LARGEST_SEED = 2**32
@@ -131,7 +131,7 @@ def labels_of(loaded: Loaded, given: argparse.Namespace) -> list[int]:
 def draw(loaded: Loaded, given: argparse.Namespace) -> None:
     """Draw the image of each seed, or of each label and seed, into a folder, with a grid of them, and into an .npz.
 
-    Each is the same at any number of them: evaluation.sampling draws whole blocks.
+    Each is the same at any number of them: evaluation.inputs.sampling draws whole blocks.
     """
     ranges, out, npz = seeds_of(given, 64), Path(given.out) if given.out else None, given.npz
     asked: list[int | None] = [*dict.fromkeys(labels_of(loaded, given))] or [None]

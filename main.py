@@ -3,9 +3,9 @@
 import utils  # noqa: F401, first, since it says which package is missing
 
 # isort: split
+from settings.command_line import parse_args
 from utils.console import command
 from utils.errors import run_as_script
-from utils.parser import parse_args
 
 
 def main() -> None:
@@ -15,9 +15,10 @@ def main() -> None:
     import evaluate
     from datasets import load_split
     from evaluation import Evaluator
-    from evaluation.features import missing_weights, settled
+    from evaluation.inputs.features import missing_weights, settled
     from train import train
-    from training import page, prepare
+    from training import prepare
+    from training.reporting import page
     from utils.distributed import on_rank_zero, processes, rank_zero_first, say_once, select_device
 
     with processes():

@@ -15,17 +15,17 @@ from datasets import Images, to_float
 from evaluation import Evaluator
 from losses import accuracy
 from models.spectral_norm import iteration
+from settings.command_line import parse_args
+from settings.config import Config
 from training import augmenting, monitor, prepare
+from training.checkpoints.resume import roll_back
 from training.objective import Batch, Objective
-from training.resume import roll_back
 from training.run import Run, opened
 from training.schedule import ema_decay, set_moving
 from training.state import State
-from utils.config import Config
 from utils.console import command
 from utils.distributed import average, gradients_stay_local, processes, rank
 from utils.errors import Diverged, run_as_script
-from utils.parser import parse_args
 from utils.precision import FULL, Precision
 
 # ---- One update each -----------------------------------------------------------------------------------------------

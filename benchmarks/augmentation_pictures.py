@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from datasets import load_split
 from models.augmentation import AUGMENTATIONS, TRANSFORMS, augment, draw
-from utils.settings import resolve
+from settings.layers import resolve
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 COLUMNS, SHADES = 10, 256

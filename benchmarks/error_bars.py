@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from evaluation import certainty, metrics
-from evaluation.reference import Reference
+from evaluation.inputs.reference import Reference
+from evaluation.scores import certainty, metrics
 
 FACTOR = 1.2  # of the samples' standard deviation; the real one is 1, so FID is dim * (FACTOR - 1)^2
 SETS, RESAMPLES, REAL = 40, 40, 20_000

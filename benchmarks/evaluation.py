@@ -19,7 +19,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from datasets import Images  # noqa: E402
-from utils.config import Config  # noqa: E402
+from settings.config import Config  # noqa: E402
 
 SCORES = {
     "inception_score_mean": lambda result: result["inception_score"]["mean"],
@@ -67,7 +67,7 @@ class Tensors(torch.utils.data.Dataset):
 def ours(count, weights, data_dir):
     """Score as evaluate.py does, diagnostics included, against a reference that is in the cache or not."""
     from evaluation.evaluator import Evaluator
-    from evaluation.sampling import Given
+    from evaluation.inputs.sampling import Given
 
     config = Config(dataset="folder", data_dir=data_dir, inception_weights=weights)
     train = Images(images(count, 0), torch.full((count,), -1), ())
@@ -126,8 +126,8 @@ def neighbours(count, real):
     """
     from torch_fidelity.metric_prc import prc_features_to_metric
 
-    from evaluation import metrics
-    from evaluation.reference import Reference
+    from evaluation.inputs.reference import Reference
+    from evaluation.scores import metrics
 
     samples, reference = gaussian(count, 128, 0), Reference(gaussian(real, 128, 1), {})
     found, first = timed(metrics.neighbour_scores, samples, reference)
@@ -140,8 +140,8 @@ def neighbours(count, real):
 
 def intervals(count, dim, resamples):
     """Seconds for the intervals of FID and KID with as many real images as samples."""
-    from evaluation import certainty, metrics
-    from evaluation.reference import Reference
+    from evaluation.inputs.reference import Reference
+    from evaluation.scores import certainty, metrics
 
     samples, real = gaussian(count, dim, 0), gaussian(count, dim, 1)
     reference = Reference(real, metrics.fid_statistics(real))
@@ -151,7 +151,7 @@ def intervals(count, dim, resamples):
 
 def cached_reference(count, data_dir):
     """Seconds that the reference of `count` 32x32 images takes from its cache, the hash of the images included."""
-    from evaluation.reference import load_reference
+    from evaluation.inputs.reference import load_reference
 
     config = Config(dataset="folder", data_dir=data_dir)
     split = Images(images(count, 0), torch.full((count,), -1), ())

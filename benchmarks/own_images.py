@@ -116,7 +116,7 @@ sys.path.insert(0, {root!r})
 import train
 from datasets import load_split
 from training.state import State
-from utils.settings import resolve
+from settings.layers import resolve
 import torch
 flags = {flags!r}
 config = resolve(flags)[0]
@@ -178,8 +178,8 @@ def steps(arguments, folder):
     import torch
 
     from datasets import Images
+    from settings.layers import resolve
     from utils.precision import keep_memory
-    from utils.settings import resolve
 
     keep_memory()
     found = {}
@@ -210,10 +210,11 @@ def limited(arguments, folder):
 
     import train
     from datasets import load_split
-    from evaluation import Evaluator, features
-    from evaluation.sampling import Generated
+    from evaluation import Evaluator
+    from evaluation.inputs import features
+    from evaluation.inputs.sampling import Generated
+    from settings.layers import resolve
     from training.state import State
-    from utils.settings import resolve
 
     limit = arguments.limit * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

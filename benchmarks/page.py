@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from training.rendering import render
+from training.reporting.rendering import render
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, PICTURE = DOCS / "performance.md", DOCS / "performance.png"

@@ -19,7 +19,7 @@ import utils  # noqa: F401, before torch is loaded: it says how threads wait
 
 def make_config(flags):
     """The preset's settings without a moving average, which the plain side has not."""
-    from utils.settings import resolve
+    from settings.layers import resolve
 
     return resolve({"ema_decay": 0.0, **flags})[0]
 
@@ -43,7 +43,7 @@ def fast_side(flags, meter):
 
     import train
     from datasets import Batches, quantise
-    from evaluation.sampling import Generated
+    from evaluation.inputs.sampling import Generated
     from models.spectral_norm import Division, SpectralNorm
     from training.state import State
     from utils.precision import keep_memory
@@ -95,7 +95,7 @@ def choose_threads(flags):
     """Take the threads that a run of these settings takes."""
     import torch
 
-    from training.checkpoint import models_of
+    from training.checkpoints.checkpoint import models_of
     from utils.threads import by_work, work
 
     config = make_config(flags)

@@ -16,11 +16,11 @@ from torch.nn.utils import parametrize
 
 import train
 from datasets import load_split, to_float
-from evaluation import lipschitz
+from evaluation.discriminator import lipschitz
 from losses import LOSSES
 from models.spectral_norm import power_iteration, spectral_norm, weight_matrix
+from settings.layers import resolve
 from training.state import State
-from utils.settings import resolve
 
 # The demo's preset in small, at twice its learning rate
 TRAINING = {"dataset": "digits", "model": "dcgan", "base_channels": 16, "ema_decay": 0.0, "lr_G": 1e-3, "lr_D": 1e-3}

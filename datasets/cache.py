@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from utils.config import Config
+from settings.config import Config
 from utils.errors import UserError, memory_ran_out
 from utils.files import file_sha256, write_text
 

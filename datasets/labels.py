@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from utils.config import Config
+from settings.config import Config
 from utils.errors import UserError
 
 from .batches import derived_seed

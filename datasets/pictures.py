@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from utils.config import Config
+from settings.config import Config
 from utils.errors import UserError, refuse_if
 
 from .cache import Made, Say, digest_of, kept_or_made

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.config import STACKED, Config
+from settings.config import STACKED, Config
 from utils.console import announced
 from utils.distributed import say_once
 from utils.errors import UserError, explaining_memory, memory_ran_out

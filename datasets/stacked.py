@@ -7,7 +7,7 @@ import dataclasses
 
 import torch
 
-from utils.config import STACKED, Config
+from settings.config import STACKED, Config
 
 from .batches import derived_seed
 from .images import Images

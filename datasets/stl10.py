@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from utils.config import Config
+from settings.config import Config
 
 from .cache import Made, Say, kept_or_made
 from .images import RESIZE_CHUNK, Images, fit

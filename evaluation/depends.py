@@ -5,10 +5,10 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from datasets import Classes
-from utils.config import Config
+from settings.config import Config
 
-from . import conditional, manifold, metrics, modes
-from .sampling import Given, Source
+from .inputs.sampling import Given, Source
+from .scores import conditional, manifold, metrics, modes
 
 if TYPE_CHECKING:
     from .evaluator import Evaluator

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from datasets import Images, first_of, has_test_split, load_split
-from utils.config import Config
+from settings.config import Config
 from utils.distributed import broadcast, rank, rank_zero_first
 from utils.errors import UserError, explaining_memory
 from utils.precision import without_tf32
 from utils.threads import all_cores
 
-from . import certainty, conditional, depends, diagnostics, features, held_out, manifold, metrics, modes
-from .features import Say
-from .reference import Reference, load_reference
-from .sampling import Given, Source, extract, images_at
+from . import depends
+from .inputs import features
+from .inputs.features import Say
+from .inputs.reference import Reference, load_reference
+from .inputs.sampling import Given, Source, extract, images_at
+from .scores import certainty, conditional, diagnostics, held_out, manifold, metrics, modes
 
 
 class Evaluator:

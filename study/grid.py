@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from utils.config import FIELDS, Config, default_run_dir
+from settings.config import FIELDS, Config, default_run_dir
+from settings.layers import check_settings, load_yaml, resolve
 from utils.errors import UserError
-from utils.settings import check_settings, load_yaml, resolve
 
 from .methods import METHODS, METRICS, SETTINGS
 

@@ -94,10 +94,10 @@ def _fetch(arguments: list[str]) -> None:
     """Have the data set, the extractor and the real images' features at hand, as the runs will want them."""
     from datasets.sources import load_split
     from evaluation.evaluator import Evaluator
-    from evaluation.metrics import PROTOCOLS
-    from training.resume import prepare
+    from evaluation.scores.metrics import PROTOCOLS
+    from settings.command_line import parse_args
+    from training.checkpoints.resume import prepare
     from utils.distributed import select_device
-    from utils.parser import parse_args
 
     config = prepare(parse_args("", arguments)[0])
     evaluator = Evaluator(config, load_split(config), select_device(config.device))

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.lipschitz import table
+from evaluation.discriminator.lipschitz import table
 from training.monitor import OWN
-from training.rendering import embedded, render
+from training.reporting.rendering import embedded, render
 from utils.files import write_text
 
 from .claims import claims, rows

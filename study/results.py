@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evaluation.report import flat
-from training.logger import read_stats
+from evaluation.results.report import flat
+from training.reporting.logger import read_stats
 from utils.errors import UserError
 
 from .grid import Run, Study

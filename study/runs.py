@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evaluation import kept
-from training.run_dir import checkpoints, locked
-from utils.config import FIELDS, Config, differences
+from evaluation.results import kept
+from settings.config import FIELDS, Config, differences
+from settings.layers import check_settings, load_yaml
+from training.checkpoints.run_dir import checkpoints, locked
 from utils.errors import UserError
-from utils.settings import check_settings, load_yaml
 
 from .grid import Run, refuse_other
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from settings.config import to_flag
 from training.monitor import OWN
-from utils.config import to_flag
 from utils.plots import pyplot
 
 from .drawing import (

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.manifold import SCORES as NEIGHBOURHOODS
-from evaluation.report import csv_text
+from evaluation.results.report import csv_text
+from evaluation.scores.manifold import SCORES as NEIGHBOURHOODS
 from training.monitor import OWN
 from utils.errors import UserError
 from utils.files import write_text

@@ -21,9 +21,9 @@ from PIL import Image
 
 import train
 from datasets import load_split
-from evaluation.features import load_classifier
+from evaluation.inputs.features import load_classifier
+from settings.config import Config
 from training import monitor
-from utils.config import Config
 from utils.errors import run_as_script
 
 
@@ -106,7 +106,7 @@ def presets(tmp_path, monkeypatch):
     """An empty folder in the place of configs/."""
     folder = tmp_path / "presets"
     folder.mkdir()
-    monkeypatch.setattr("utils.settings.CONFIGS_DIR", folder)
+    monkeypatch.setattr("settings.layers.CONFIGS_DIR", folder)
     return folder
 
 

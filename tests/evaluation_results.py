@@ -4,7 +4,7 @@ import torch
 from helpers import random_images
 
 from datasets.images import Images
-from training.run_dir import checkpoint_path
+from training.checkpoints.run_dir import checkpoint_path
 
 
 def noise_images(count, seed=0):

@@ -9,9 +9,10 @@ from torch import nn
 import train
 from models import build_models
 from models.spectral_norm import SUPPORTED, spectral_norm
-from training import checkpoint, prepare
-from training.logger import read_stats
-from training.run_dir import checkpoints, latest
+from training import prepare
+from training.checkpoints import checkpoint
+from training.checkpoints.run_dir import checkpoints, latest
+from training.reporting.logger import read_stats
 from utils.files import save
 
 ROOT = Path(__file__).resolve().parent.parent

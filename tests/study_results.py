@@ -1,9 +1,9 @@
 """Results of a study that was never run, whose story is known."""
 
+from settings.config import Config
 from study.grid import Run, Study
 from study.results import Result, summed
 from study.runs import Outcome
-from utils.config import Config
 
 PROTOCOL = {"name": "modern", "num_samples": 5, "num_real": 6, "split": "train", "dataset": "digits"}
 PROTOCOL |= {"features": "classifier", "features_sha256": "0123456789"}

@@ -9,7 +9,7 @@ import torch
 from helpers import ROOT
 
 from datasets import load_split
-from utils.config import Config
+from settings.config import Config
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import own_images

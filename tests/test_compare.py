@@ -21,7 +21,7 @@ from PIL import Image
 
 import compare
 from study import jobs
-from training.run_dir import checkpoints, locked
+from training.checkpoints.run_dir import checkpoints, locked
 
 BASE = {"dataset": "digits", "model": "mlp", "loss": "bce", "total_steps": 6, "log_every": 1, "sample_every": 6}
 BASE |= {"eval_every": 3, "audit_every": 3, "save_every": 2, "keep": 1, **SMALL}

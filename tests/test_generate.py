@@ -8,7 +8,7 @@ from PIL import Image
 
 import train
 from datasets import quantise
-from evaluation.sampling import latents
+from evaluation.inputs.sampling import latents
 from training import load_generator, prepare
 
 

@@ -7,10 +7,10 @@ from helpers import SMALL, fails
 from PIL import Image
 
 import train
-from evaluation.sampling import Generated
+from evaluation.drawing import class_lines, images_of, weights_of
+from evaluation.inputs.sampling import Generated
 from training import load_generator, prepare
-from training.checkpoint import load_trained
-from training.drawing import class_lines, images_of, weights_of
+from training.checkpoints.checkpoint import load_trained
 
 CPU = torch.device("cpu")
 

@@ -12,10 +12,10 @@ import yaml
 from helpers import TINY, start
 
 import train
+from settings.layers import read_yaml, resolve
 from training import prepare
-from training.run_dir import latest
+from training.checkpoints.run_dir import latest
 from utils.console import Outlet, command
-from utils.settings import read_yaml, resolve
 
 STRANGE = os.fsdecode(b"caf\xe9 r\xc3\xbcn")  # the first word is Latin-1's, with a space behind it
 

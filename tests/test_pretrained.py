@@ -8,9 +8,9 @@ import torch
 from helpers import ROOT
 
 from datasets.sources import load_split
+from settings.layers import resolve
 from training import load_generator
-from training.checkpoint import load_trained
-from utils.settings import resolve
+from training.checkpoints.checkpoint import load_trained
 
 PATHS = sorted((ROOT / "pretrained").glob("*.safetensors"))
 REAL = ROOT.parent / "shared" / "data"

@@ -35,7 +35,7 @@ def test_training_scoring_and_drawing_work_at_exactly_the_lowest_versions(tmp_pa
         [python, "main.py", "--resume", tmp_path / "run", "--total_steps", 4],
         [python, "evaluate.py", tmp_path / "run", "--audit"],
         [python, "generate.py", tmp_path / "run", "--num", 4, "--out", tmp_path / "out"],
-        [python, "-m", "pytest", "tests/models", "tests/losses", "tests/evaluation/test_metrics.py"],
+        [python, "-m", "pytest", "tests/models", "tests/losses", "tests/evaluation/scores/test_metrics.py"],
     ]
     for command in commands:
         done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)

@@ -14,9 +14,9 @@ from helpers import ROOT, TINY, fails
 from PIL import Image
 
 from datasets.images import quantise
-from training import checkpoint
-from training.run_dir import latest
-from utils.config import FIELDS
+from settings.config import FIELDS
+from training.checkpoints import checkpoint
+from training.checkpoints.run_dir import latest
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from helpers import TINY, save_image
 
-from evaluation import features
+from evaluation.inputs import features
 from utils.errors import UserError
 
 

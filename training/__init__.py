@@ -3,7 +3,7 @@
 The updates and the loop themselves are in train.py.
 """
 
-from .checkpoint import load_generator
-from .resume import prepare
+from .checkpoints.checkpoint import load_generator
+from .checkpoints.resume import prepare
 
 __all__ = ["load_generator", "prepare"]

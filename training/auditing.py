@@ -7,16 +7,16 @@ from typing import Any
 import torch
 
 from datasets import load_split, to_float, trained_on
-from evaluation import lipschitz
-from evaluation.sampling import BLOCK, latents
+from evaluation.discriminator import lipschitz
+from evaluation.inputs.sampling import BLOCK, latents
 from models.conditional import given
 from utils.console import announced
 from utils.errors import UserError
 from utils.files import write_text
 
-from . import page
-from .checkpoint import load_discriminator, load_trained
-from .run_dir import latest, own_stem, stem_of
+from .checkpoints.checkpoint import load_discriminator, load_trained
+from .checkpoints.run_dir import latest, own_stem, stem_of
+from .reporting import page
 
 AUDIT_IMAGES = 512  # real ones, and as many samples
 

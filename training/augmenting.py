@@ -5,7 +5,7 @@ from torch import Tensor
 
 from losses import boundary
 from models import augmentation
-from utils.config import Config
+from settings.config import Config
 from utils.distributed import average
 
 from .state import State

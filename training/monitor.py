@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from datasets import Classes, Images, quantise
 from datasets.images import Origin
-from evaluation import depends, lipschitz, report
-from evaluation.diagnostics import spaced
-from evaluation.features import is_labelled
-from evaluation.sampling import Generated
+from evaluation import depends
+from evaluation.discriminator import lipschitz
+from evaluation.inputs.features import is_labelled
+from evaluation.inputs.sampling import Generated
+from evaluation.results import report
+from evaluation.scores.diagnostics import spaced
 from models.conditional import given
-from utils.combinations import PENALTIES, warnings
-from utils.config import Config
+from settings.config import Config
+from settings.rules import PENALTIES, warnings
 from utils.distributed import rank, world_size
 from utils.errors import Diverged, Stopped
 from utils.files import write_text

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from datasets import Images, load_split, steps_of, trained_on
 from evaluation import Evaluator
-from utils.config import Config, default_run_dir
+from settings.config import Config, default_run_dir
+from settings.layers import CONFIGS_DIR
 from utils.console import command, progress
 from utils.distributed import (
     agree,
-    check_shares,
     on_rank_zero,
     rank,
     rank_zero_first,
@@ -26,17 +26,17 @@ from utils.distributed import (
 )
 from utils.errors import Diverged, Stopped, UserError, explaining_memory
 from utils.precision import keep_memory, set_deterministic, set_tf32
-from utils.settings import CONFIGS_DIR
+from utils.signals import Signals
 from utils.threads import Waiting, by_work, share, threads, work
 
-from . import monitor, page
-from .fine_tune import start_from
-from .logger import Logger, Quiet, check_tensorboard
-from .record import Record, recorded_threads
-from .resume import take_over
-from .run_dir import check_disk, checkpoint_path, locked, make_folders, refuse_existing, refuse_started
-from .showing import Show
-from .signals import Signals
+from . import monitor
+from .checkpoints.fine_tune import start_from
+from .checkpoints.record import Record, recorded_threads
+from .checkpoints.resume import take_over
+from .checkpoints.run_dir import check_disk, checkpoint_path, locked, make_folders, refuse_existing, refuse_started
+from .reporting import page
+from .reporting.logger import Logger, Quiet, check_tensorboard
+from .reporting.showing import Show
 from .state import State, disk_use, save_checkpoint
 
 LONG_AFTER, DAY = 20, 86_400  # seconds until a run's time is told, where it is over the second
@@ -200,6 +200,18 @@ def threads_of(config: Config, state: State) -> int:
     if before and before <= share():
         return before
     return by_work(work(state.G, state.D, config.batch_size // world_size()))
+
+
+def check_shares(config: Config) -> None:
+    """Raise UserError where the ranks' shares of a batch, or their parts, would not be of one size."""
+    parts = world_size() * config.accumulate
+    for name in ("batch_size", "batch_size_G"):
+        size = getattr(config, name)
+        if size and (size % parts or size < 2 * parts):
+            raise UserError(
+                f"{name} {size} cannot be split evenly over {world_size()} processes in {config.accumulate} parts each "
+                f"(--accumulate), of two images or more; choose a multiple of {parts}"
+            )
 
 
 def set_up(config: Config) -> torch.device:

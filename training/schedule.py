@@ -7,8 +7,8 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
-from utils.combinations import COSINES, PENALTIES
-from utils.config import Config
+from settings.config import Config
+from settings.rules import COSINES, PENALTIES
 
 from .state import State
 

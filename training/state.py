@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from datasets import Batches, Images, classes_of, derived_seed
+from settings.config import Config, stored
+from settings.layers import short
 from utils import files
-from utils.config import Config, stored
 from utils.distributed import average, on_rank_zero, parallel
 from utils.errors import Diverged, UserError
 from utils.precision import Precision
-from utils.settings import short
 
-from . import checkpoint
+from .checkpoints import checkpoint
+from .checkpoints.run_dir import checkpoint_path, thin
 from .ema import EMA
 from .objective import Objective
-from .run_dir import checkpoint_path, thin
 
 STATISTICS = ("loss_D", "loss_G", "real_logits", "fake_logits", "accuracy_D")  # of a step: means over its images
 # What the optimizers keep for each parameter, beside the number of steps.

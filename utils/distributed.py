@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from .config import Config
 from .errors import UserError
 from .launcher import VARIABLES, launched, number, several
 
@@ -56,11 +55,6 @@ def select_device(name: str) -> torch.device:
     elif device.type != "cpu":
         raise UserError(f"--device takes auto, cpu, cuda or cuda:N, not {name!r}")
     return device
-
-
-def has_cuda(config: Config) -> bool:
-    """Whether a run with --device auto, or as its configuration has it, would compute on CUDA here."""
-    return config.device != "cpu" and torch.cuda.is_available()
 
 
 def rank() -> int:
@@ -176,18 +170,6 @@ def agree(*numbers: int) -> Sequence[int]:
 
 
 # ---- Training on several ranks -------------------------------------------------------------------------------------
-
-
-def check_shares(config: Config) -> None:
-    """Raise UserError where the ranks' shares of a batch, or their parts, would not be of one size."""
-    parts = world_size() * config.accumulate
-    for name in ("batch_size", "batch_size_G"):
-        size = getattr(config, name)
-        if size and (size % parts or size < 2 * parts):
-            raise UserError(
-                f"{name} {size} cannot be split evenly over {world_size()} processes in {config.accumulate} parts each "
-                f"(--accumulate), of two images or more; choose a multiple of {parts}"
-            )
 
 
 def local(batch: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from helpers import random_images
 
 from datasets import cache
 from datasets.cache import Made, cache_folder, kept_or_made
-from utils.config import Config
+from settings.config import Config
 from utils.errors import UserError
 
 IMAGES = random_images(5, 3, 8, 8)

@@ -12,8 +12,8 @@ from helpers import fails
 
 from datasets import load_split
 from datasets.image_files import load_samples, read_images
-from training import checkpoint
-from utils.config import Config
+from settings.config import Config
+from training.checkpoints import checkpoint
 from utils.errors import Damaged, UserError
 
 

@@ -9,8 +9,8 @@ from helpers import save_image
 from datasets import Batches, Classes, Images, classes_of
 from datasets.labels import named
 from datasets.sources import load_split
+from settings.layers import resolve
 from utils.errors import UserError
-from utils.settings import resolve
 
 NAMES = ("zero", "one", "7", "Ankle boot", "ankle Boot")
 

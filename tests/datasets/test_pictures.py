@@ -11,7 +11,7 @@ from helpers import ROOT, random_images, save_image
 from PIL import Image
 
 from datasets import load_split, pictures
-from utils.config import Config
+from settings.config import Config
 from utils.errors import UserError
 
 CIFAR = ROOT / "shared" / "data" / "cifar10-jpeg.zip"
@@ -249,7 +249,7 @@ def test_a_damaged_member_of_an_archive_is_a_bad_one(tmp_path):
 
 
 def test_names_that_are_no_utf_8_spaces_and_the_home(tmp_path, monkeypatch):
-    from utils.settings import check_settings
+    from settings.layers import check_settings
 
     odd = tmp_path / "my own" / os.fsdecode(b"caf\xe9")
     save_image(odd / "a.png", (10, 10, 10))

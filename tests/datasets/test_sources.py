@@ -13,7 +13,7 @@ from helpers import ROOT, random_images, save_image
 from torchvision import datasets
 
 from datasets.sources import has_test_split, load_split
-from utils.config import Config
+from settings.config import Config
 from utils.errors import UserError
 
 SHARED_DATA = ROOT / "shared" / "data"

@@ -8,8 +8,8 @@ import torch
 from datasets import load_split
 from datasets.images import Images
 from datasets.stacked import of_digits, stack
-from utils.combinations import check_combinations
-from utils.config import Config
+from settings.config import Config
+from settings.rules import check_combinations
 from utils.errors import UserError
 
 CONFIG = Config(dataset="stacked_digits", image_size=8)

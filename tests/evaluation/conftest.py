@@ -6,7 +6,7 @@ from shutil import copytree
 import pytest
 from evaluation_results import noise_images
 
-from utils.config import Config
+from settings.config import Config
 
 
 @pytest.fixture

@@ -14,15 +14,16 @@ from torch import nn
 
 import train
 from datasets.sources import load_split
-from evaluation import lipschitz
+from evaluation.discriminator import lipschitz
 from models import build_models, spectral_norm
 from models.normalization import BatchNorm, LayerNorm
 from models.resampling import Downsample
 from models.spectral_norm import iteration
-from training import checkpoint, monitor
-from training.run_dir import latest
+from settings.layers import resolve
+from training import monitor
+from training.checkpoints import checkpoint
+from training.checkpoints.run_dir import latest
 from training.state import State
-from utils.settings import resolve
 
 NORMS = ["none", "spectral", "weight", "batch", "layer", ("spectral", "batch"), ("weight", "layer")]
 

@@ -19,10 +19,11 @@ from torch_fidelity import calculate_metrics
 import evaluate
 import train
 from datasets.sources import load_split
-from evaluation import features, metrics, reference
-from training import checkpoint
-from training.run_dir import by_run, checkpoint_path, latest, own_stem, stem_of
-from utils.config import Config
+from evaluation.inputs import features, reference
+from evaluation.scores import metrics
+from settings.config import Config
+from training.checkpoints import checkpoint
+from training.checkpoints.run_dir import by_run, checkpoint_path, latest, own_stem, stem_of
 from utils.errors import UserError
 from utils.plots import picture
 

@@ -10,11 +10,13 @@ from helpers import Pixels
 from torch import nn
 
 from datasets.sources import load_split
-from evaluation import features, metrics, report
 from evaluation.evaluator import Evaluator
-from evaluation.reference import Reference
-from evaluation.sampling import Generated, Given
-from utils.config import Config
+from evaluation.inputs import features
+from evaluation.inputs.reference import Reference
+from evaluation.inputs.sampling import Generated, Given
+from evaluation.results import report
+from evaluation.scores import metrics
+from settings.config import Config
 from utils.errors import UserError
 
 CPU = torch.device("cpu")

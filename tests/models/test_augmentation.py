@@ -6,7 +6,7 @@ from torch import tensor
 
 from models import augmentation
 from models.augmentation import AUGMENTATIONS, TRANSFORMS, Augmented, augment, draw
-from utils.config import FIELDS
+from settings.config import FIELDS
 
 # Two pixels high and wide, red, green and blue: of the first pixel the channels' mean is 0.2, of the image 0.05.
 IMAGE = tensor([[[[0.6, -0.2], [0.0, 0.4]], [[0.2, -0.2], [0.0, -0.2]], [[-0.2, -0.2], [0.0, 0.4]]]]).double()

@@ -10,7 +10,7 @@ from losses import LOSSES, REGULARIZERS
 from models import CONDITIONAL, MODELS, build_models, dcgan
 from models.normalization import D_NORMS
 from models.spectral_norm import is_spectrally_normalized
-from utils.config import FIELDS
+from settings.config import FIELDS
 
 SIZES = (8, 16, 32, 48, 64, 128)
 

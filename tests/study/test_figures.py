@@ -6,6 +6,7 @@ import torch
 from matplotlib import pyplot as plt
 from study_results import make_audit, make_results, make_study
 
+from settings.config import Config
 from study.discriminator import lipschitz, stable_rank
 from study.drawing import extremes, number
 from study.grid import Run
@@ -15,7 +16,6 @@ from study.runs import Outcome
 from study.samples import images_of, seconds
 from study.scores import curves, scores
 from utils import plots
-from utils.config import Config
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,12 @@ from helpers import ROOT, SMALL, random_images
 import train
 from datasets import Images
 from models import CONDITIONAL, MODELS
+from settings.layers import resolve
 from study import grid
 from study.grid import load_study
 from study.methods import METHODS, SETTINGS
 from training.state import State
 from utils.errors import UserError
-from utils.settings import resolve
 
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
 

@@ -5,10 +5,10 @@ import math
 
 import pytest
 
+from settings.config import Config
 from study.grid import Run, Study
 from study.results import Result, by, interval, means, read, summed, worst_cases
 from study.runs import Outcome
-from utils.config import Config
 
 
 def result(method="none", setting="C", seed=0, scores=(), state="finished", **changes):

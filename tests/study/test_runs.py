@@ -7,13 +7,13 @@ import pytest
 import yaml
 from helpers import ROOT
 
+from settings.command_line import parse_args
+from settings.config import to_yaml
+from settings.layers import resolve
 from study.grid import load_study
 from study.methods import METHODS
 from study.runs import DONE, arguments, clear, failure_path, outcome
-from utils.config import to_yaml
 from utils.errors import UserError
-from utils.parser import parse_args
-from utils.settings import resolve
 
 
 def leave(run, step=4, diverged=None):

@@ -5,6 +5,7 @@ import torch
 from matplotlib import pyplot as plt
 from study_results import PROTOCOL, make_results, make_study
 
+from settings.config import Config
 from study.claims import claims, rows
 from study.grid import Run
 from study.report import figures
@@ -12,7 +13,6 @@ from study.results import Result
 from study.runs import Outcome
 from study.stability import film, median_best, ranking, ranks, seconds_at, seconds_to, steadiness, unstable
 from utils import plots
-from utils.config import Config
 
 
 @pytest.fixture(autouse=True)

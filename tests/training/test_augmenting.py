@@ -11,15 +11,15 @@ from datasets import load_split, to_float
 from losses import LOSSES, REGULARIZERS
 from models import build_models
 from models.augmentation import AUGMENTATIONS, augment, draw
-from training import checkpoint
+from settings.layers import resolve
 from training.augmenting import IMAGES, adapted
-from training.logger import read_stats
+from training.checkpoints import checkpoint
+from training.checkpoints.run_dir import latest
 from training.objective import Batch, Objective
-from training.page import content
-from training.run_dir import latest
+from training.reporting.logger import read_stats
+from training.reporting.page import content
 from training.state import State
 from utils.errors import UserError
-from utils.settings import resolve
 
 ALL = tuple(AUGMENTATIONS)
 ADAPTIVE = {"augment": ALL, "augment_p": "adaptive"}

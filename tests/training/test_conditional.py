@@ -12,8 +12,9 @@ from PIL import Image
 import evaluate
 import train
 from datasets import Classes
-from training import checkpoint, load_generator, monitor
-from training.export import export
+from training import load_generator, monitor
+from training.checkpoints import checkpoint
+from training.checkpoints.export import export
 from utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

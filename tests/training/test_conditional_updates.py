@@ -8,9 +8,9 @@ import train
 from losses import LOSSES, REGULARIZERS
 from models import CONDITIONAL, build_models
 from models.conditional import Projection, rows_of
+from settings.config import Config
 from training.ema import EMA
 from training.objective import Batch, Objective
-from utils.config import Config
 from utils.precision import Precision
 
 K, N = 3, 6

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from models import build_models
+from settings.config import Config
 from training.ema import EMA
 from training.schedule import ema_decay
-from utils.config import Config
 
 
 def test_after_some_updates_the_average_is_the_closed_form_with_its_warm_up():

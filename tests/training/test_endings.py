@@ -8,8 +8,9 @@ import yaml
 from helpers import at_step, go_on, start, steps_of
 
 import train
-from training import prepare, record
-from training.run_dir import check_disk, is_free
+from training import prepare
+from training.checkpoints import record
+from training.checkpoints.run_dir import check_disk, is_free
 from utils.errors import Diverged, Stopped, UserError
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

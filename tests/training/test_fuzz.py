@@ -22,12 +22,13 @@ from PIL import Image
 
 import train
 from datasets.sources import load_split
-from training import checkpoint, monitor, prepare
-from training.logger import Logger, read_stats
+from settings.config import FIELDS, Config
+from settings.layers import read_yaml, resolve
+from training import monitor, prepare
+from training.checkpoints import checkpoint
+from training.reporting.logger import Logger, read_stats
 from training.state import State
-from utils.config import FIELDS, Config
 from utils.errors import UserError
-from utils.settings import read_yaml, resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Pillow and torch, about a broken file
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 100))
@@ -40,7 +41,6 @@ fuzz = settings(
     suppress_health_check=list(HealthCheck),
     phases=[Phase.generate],  # a first failure is shown as it is: to shrink one takes minutes
 )
-
 watched = []  # what was written or started since a test began to watch
 
 

@@ -6,11 +6,12 @@ from helpers import assert_same, break_losses, logged, start, steps_of
 
 import train
 from datasets import load_split
-from training import checkpoint, monitor
-from training.logger import read_stats
-from training.run_dir import latest
+from settings.layers import load_yaml
+from training import monitor
+from training.checkpoints import checkpoint
+from training.checkpoints.run_dir import latest
+from training.reporting.logger import read_stats
 from utils.errors import Diverged
-from utils.settings import load_yaml
 
 
 def test_a_run_directory_holds_what_the_design_says(tmp_path):
@@ -106,6 +107,6 @@ def test_a_picture_that_fails_does_not_hide_how_the_run_ended(tmp_path, monkeypa
     def full(*args):
         raise OSError("no space left")
 
-    monkeypatch.setattr("training.plots.plot_curves", full)
+    monkeypatch.setattr("training.reporting.plots.plot_curves", full)
     assert checkpoint.load(train.train(start(tmp_path)))["step"] == 12
     assert "could not be made: no space left" in (tmp_path / "run" / "log.txt").read_text()

@@ -9,10 +9,11 @@ import evaluate
 import train
 from datasets import Images, first_of, load_split, trained_on
 from datasets.images import Origin
-from evaluation import Evaluator, kept
-from evaluation.sampling import Given
-from training import checkpoint
-from utils.config import Config
+from evaluation import Evaluator
+from evaluation.inputs.sampling import Given
+from evaluation.results import kept
+from settings.config import Config
+from training.checkpoints import checkpoint
 from utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

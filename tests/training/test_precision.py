@@ -12,7 +12,8 @@ import train
 from datasets import Images
 from losses import LOSSES, REGULARIZERS
 from models import build_models
-from training import checkpoint, prepare
+from training import prepare
+from training.checkpoints import checkpoint
 from training.objective import Batch, Objective
 from training.state import State
 from utils.precision import Precision

@@ -9,13 +9,14 @@ from helpers import FAST, ROOT, assert_same_end, at_step, go_on, logged, start
 
 import train
 from datasets import Classes
-from training import checkpoint, prepare
-from training.logger import read_stats
+from settings.config import FIELDS, Config
+from settings.layers import resolve
+from settings.rules import check_combinations
+from training import prepare
+from training.checkpoints import checkpoint
+from training.reporting.logger import read_stats
 from training.run import advice_for
-from utils.combinations import check_combinations
-from utils.config import FIELDS, Config
 from utils.errors import UserError
-from utils.settings import resolve
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

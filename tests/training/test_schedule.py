@@ -6,9 +6,9 @@ import pytest
 from helpers import assert_same_end, go_on, start
 
 import train
+from settings.config import Config
 from training import prepare, schedule
-from training.logger import read_stats
-from utils.config import Config
+from training.reporting.logger import read_stats
 
 COSINES = {
     "lr_cosine": (2e-4, 5e-5, 80.0),

@@ -14,7 +14,7 @@ import json, os, random, select, shutil, signal, sys, time
 from pathlib import Path
 import train
 from training import monitor, prepare
-from training.run_dir import checkpoints
+from training.checkpoints.run_dir import checkpoints
 
 flags, folder, kills, seed = json.loads(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 monitor.finish_pictures = lambda run: None  # drawn anew each time, of what is compared at the end

@@ -5,7 +5,7 @@ import torch
 from helpers import assert_same_end, go_on, logged, rewrite, start
 
 import train
-from training import checkpoint
+from training.checkpoints import checkpoint
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 from helpers import FAST
 
-from training.run_dir import latest
+from training.checkpoints.run_dir import latest
 from utils.console import PATIENCE, Outlet, announced
 from utils.launcher import VARIABLES
 

@@ -9,10 +9,10 @@ import torch
 from helpers import ROOT, build
 from torch import nn
 
-from training.record import recorded_threads
+from settings.config import Config
+from training.checkpoints.record import recorded_threads
 from training.run import threads_of
 from utils import threads
-from utils.config import Config
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""How steep a discriminator is, and what bounds that."""

@@ -1,0 +1,292 @@
+"""Feature extractors: what the scores look at. uint8 images (N, C, H, W) -> features (N, d) and class logits (N, k).
+
+Inception is torch-fidelity's conversion of the TensorFlow 2015-12-05 network with its resizing; the classifier is a
+small CNN trained once on the data set's own labels, for images that Inception was not made for, and needs no network.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import signal
+import threading
+import urllib.error
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datasets import Images, cache_folder, fits, has_test_split, load_split
+from settings.config import STACKED, Config
+from utils.console import progress
+from utils.distributed import rank, world_size
+from utils.errors import Stopped, UserError
+from utils.files import file_sha256, load_tensors, save
+from utils.threads import all_cores
+
+INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
+CLASSIFIER_FORMAT = "sngan-classifier-2"
+CLASSIFIER_FEATURES = 128
+Say = Callable[[str], object]  # print(), or what stands in its place
+EXAMINED_PIXELS = 1000 * 32**2  # at once, to bound the memory
+MAX_LR = 3e-3  # of the classifier's one-cycle schedule
+AUTO = dict.fromkeys(("digits", "mnist", "fashion_mnist", *STACKED), "classifier")
+
+
+class Inception(nn.Module):
+    """torch-fidelity's inception-v3-compat: 2048-d pool features and 1008 unbiased logits."""
+
+    name = "inception-v3-compat"
+    warning: str | None = None  # what a reader of the scores must know of the weights
+    resize = "299x299 bilinear, as TensorFlow 1.x"
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would unpickle anything
+            self.network = FeatureExtractorInceptionV3(self.name, ["2048", "logits_unbiased"], str(path))
+        except Exception as error:
+            lines = str(error).split("\n")[:2]  # the second names the first keys that are missing
+            reason = " ".join(" ".join(lines).split())[:200] or type(error).__name__
+            raise UserError(f"{path} does not hold the weights of torch-fidelity's Inception: {reason}") from error
+        self.sha256 = file_sha256(path)
+        if not self.sha256.startswith(INCEPTION_SHA256):
+            self.warning = (
+                f"the Inception weights are not the published ones (SHA-256 {self.sha256[:8]}..., not "
+                f"{INCEPTION_SHA256}...): these scores compare with no others"
+            )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network(images.expand(-1, 3, -1, -1))
+
+
+def inception_file(given: str | Path | None) -> Path:
+    """The Inception weights' path: the given file, or torch's cache, downloaded on first use; else UserError."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    if given is not None:
+        if not Path(given).is_file():
+            raise UserError(f"--inception_weights {given}: there is no such file")
+        return Path(given)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=INCEPTION_SHA256)
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"the Inception weights are neither in {path} nor could they be downloaded ({error}). Fetch "
+                f"{URL_INCEPTION_V3} by hand, put it there or name it with --inception_weights FILE; or score with "
+                "--features classifier, which needs labels but no network; or train without scores: python train.py"
+            ) from error
+    return path
+
+
+class Classifier(nn.Module):
+    """Three strided stages to a 128-d feature and the data set's classes."""
+
+    name = "classifier"
+    warning = None
+    sha256: str
+    examined: dict[str, Any]  # what examine() found, and on which split
+
+    def __init__(self, image_size: int, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.resize = f"none ({image_size}x{image_size})"
+        stride = 1 if image_size <= 16 else 2
+
+        def stage(fan_in: int, fan_out: int, stride: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()
+            )
+
+        self.layers = nn.Sequential(stage(channels, 32, stride), stage(32, 64, 2), stage(64, 128, 2))
+        side = 2 if image_size <= 16 else 4
+        self.pool = nn.AdaptiveAvgPool2d(side)
+        self.to_features = nn.Sequential(nn.Linear(128 * side**2, CLASSIFIER_FEATURES), nn.ReLU())
+        self.head = nn.Linear(CLASSIFIER_FEATURES, num_classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.pool(self.layers(images.float() / 127.5 - 1)).flatten(1)
+        features = self.to_features(h)
+        return features, self.head(features)
+
+
+Extractor = Inception | Classifier
+
+
+def train_classifier(train: Images, device: torch.device, epochs: int) -> Classifier:
+    """Train a Classifier on one split of Images with labels, from a fixed seed. Returns it in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Classifier(train.images.size(-1), train.images.size(1), len(train.classes)).to(device)
+        images, labels = train.images, train.labels.to(device)
+        if fits(images, device):
+            images = images.to(device)
+        batch_size = min(128, len(images))
+        batches = len(images) // batch_size  # whole ones, in an epoch
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MAX_LR, total_steps=epochs * batches)
+        for _ in progress(range(epochs), "the classifier", unit="epoch", disable=rank() > 0):
+            order = torch.randperm(len(images)).to(images.device)
+            for chosen in order.split(batch_size)[:batches]:
+                loss = F.cross_entropy(network(images[chosen].to(device))[1], labels[chosen.to(device)])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+    return network.eval()
+
+
+@torch.inference_mode()
+def examine(network: nn.Module, split: Images, device: torch.device) -> dict[str, Any]:
+    """What the classifier answers on a split: {accuracy, class_share}, shares of the images, a class each."""
+    at_once = min(1000, EXAMINED_PIXELS // split.images.size(-1) ** 2)
+    parts = progress(split.images.split(at_once), "the classifier's test", unit="block", disable=rank() > 0)
+    answers = torch.cat([network(images.to(device))[1].argmax(1).cpu() for images in parts])
+    shares = torch.bincount(answers, minlength=len(split.classes)).double() / len(answers)
+    return {"accuracy": (answers == split.labels).double().mean().item(), "class_share": shares.tolist()}
+
+
+def is_labelled(images: Images) -> bool:
+    """Whether a classifier can be trained on these Images."""
+    return len(images.classes) > 1 and bool((images.labels >= 0).all())
+
+
+def check_labels(config: Config, train: Images | None) -> None:
+    """Raise UserError where no classifier can be trained on the training split."""
+    if train is None or not is_labelled(train):
+        way = "sort them into a folder for each class, or use" if config.dataset == "folder" else "use"
+        raise UserError(
+            f"--features classifier needs labelled images of two classes or more, which the training split of "
+            f"{config.dataset} does not have; {way} --features inception, or train without scores: python train.py"
+        )
+
+
+def keep(path: Path, content: dict[str, Any], what: str, say: Say) -> None:
+    """Save a file of the cache, and say where it could not be: what is "the classifier is"."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(path, content)
+    except (OSError, UserError) as error:
+        say(f"{what} not kept for the next time: {error}")
+
+
+@contextlib.contextmanager
+def at_once(left: str) -> Iterator[None]:
+    """Within it, Ctrl-C stops at once what takes minutes, and so does SIGTERM in a run, which else only notes them.
+
+    Raises Stopped, which says what is left undone. Several processes note signals as before, to stop together.
+    """
+    if world_size() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = {number: handler for number, handler in before.items() if callable(handler)}  # not what ends the process
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raised = signal.Signals((came or [signal.SIGINT])[0])
+        raise Stopped(f"{raised.name}: {left}", raised) from None
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+
+
+def load_classifier(config: Config, train: Images | None, device: torch.device, say: Say) -> Classifier:
+    """The data set's classifier: from its file in the cache, or trained now and kept there.
+
+    The file's name holds a hash of the training images and labels, so that other data never meet old weights.
+    """
+    check_labels(config, train)
+    assert train is not None
+    key = train.sha256()[:12]
+    name = f"classifier_{config.dataset}_{config.image_size}px_{config.channels}ch_{key}.pt"
+    path = cache_folder(config) / name
+    network = _cached_classifier(path, config, train)
+    if network is None:
+        epochs = min(max(3, 100_000 // len(train.images)), 100)  # small sets need more passes
+        say(f"training the classifier that scores {config.dataset}, once ({epochs} epochs)")
+        tested, where = (load_split(config, "test"), "test") if has_test_split(config) else (train, "training")
+        with all_cores(), at_once(f"the classifier of {config.dataset} is not kept, and the next score trains it anew"):
+            network = train_classifier(train, device, epochs)
+            network.examined = {"split": where, **examine(network, tested._replace(classes=train.classes), device)}
+        weights = {name: value.cpu() for name, value in network.state_dict().items()}
+        content = {"format": CLASSIFIER_FORMAT, "weights": weights, "examined": network.examined}
+        keep(path, content, "the classifier is", say)
+    say(f"classifier of {config.dataset}: {network.examined['split']} accuracy {network.examined['accuracy']:.2%}")
+    parts = [name.encode() + value.cpu().numpy().tobytes() for name, value in sorted(network.state_dict().items())]
+    network.sha256 = hashlib.sha256(b"".join(parts)).hexdigest()
+    return network.to(device).requires_grad_(False)
+
+
+def _cached_classifier(path: Path, config: Config, train: Images) -> Classifier | None:
+    network = Classifier(config.image_size, config.channels, len(train.classes))
+    try:
+        content = load_tensors(path)
+        if content["format"] != CLASSIFIER_FORMAT:
+            return None
+        network.load_state_dict(content["weights"])
+        network.examined = content["examined"]
+    except Exception:  # absent, truncated or another version's: it is trained again
+        return None
+    return network.eval()
+
+
+def extractor_name(config: Config) -> str:
+    """Which extractor --features names for this data set: inception or classifier."""
+    return AUTO.get(config.dataset, "inception") if config.features == "auto" else config.features
+
+
+def missing_weights(config: Config) -> str | None:
+    """Fetch Inception's weights where the scores need them and they are not here. Returns why they cannot be had.
+
+    UserError in its place where nothing else is possible: another extractor stands open to folders alone, and only
+    where none is named.
+    """
+    if extractor_name(config) != "inception":
+        return None
+    try:
+        inception_file(config.inception_weights)
+    except UserError as error:
+        if config.dataset == "folder" and config.features == "auto" and not config.inception_weights:
+            return str(error)
+        raise
+    return None
+
+
+def settled(config: Config, images: Images, missing: str | None, say: Say) -> Config | None:
+    """The configuration with an extractor that there is; None where the run cannot be scored. Both are said.
+
+    missing: why Inception's weights cannot be had.
+    """
+    if missing is None:
+        return config
+    if is_labelled(images):
+        say("scores      by a classifier of the folder's own classes, since the weights of Inception are not here")
+        return dataclasses.replace(config, features="classifier")
+    say(f"warning     this run will not be scored: {missing}")
+    return None
+
+
+def load_extractor(config: Config, train: Images | None, device: torch.device, say: Say = print) -> Extractor:
+    """That extractor, on the device; train is the training split as Images. UserError where it cannot be had."""
+    if extractor_name(config) == "classifier":
+        return load_classifier(config, train, device, say)
+    extractor = Inception(inception_file(config.inception_weights)).to(device)
+    if extractor.warning:
+        say(f"warning: {extractor.warning}")
+    return extractor

@@ -1,0 +1,1 @@
+"""What was scored: evaluation.json, tables and pictures."""

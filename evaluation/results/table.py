@@ -1,0 +1,278 @@
+"""Runs beside each other: a row for a configuration, its seeds as mean and spread, and below what real images get.
+
+Scores share a column only where protocol, counts, real images and extractor are the same, or say that they are not.
+"""
+
+import os
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from settings.config import FIELDS, Config, to_flag
+from utils.errors import UserError, refuse_if
+from utils.files import check_target, write_text
+
+from ..scores import modes
+from ..scores.manifold import SCORES as NEIGHBOURHOODS
+from .kept import Result, comparable, step_of
+from .report import CONDITIONAL, csv_text, labels
+
+# What --resume may change is how and where a run goes on, and not what it is.
+VARIED = [name for name, f in FIELDS.items() if name != "seed" and not f.metadata["resumable"] and f.metadata["stored"]]
+NAMED = 4  # differing settings, at most, that stand in a row's name
+SCORES = {"inception_score": ("IS", 2, "more"), "fid": ("FID", 2, "less"), "kid": ("KID", 4, "less")}
+SCORES |= {name: (name, 2, "more") for name in NEIGHBOURHOODS}
+SCORES |= {"modes": ("modes", 0, "more"), "modes_kl": ("KL of modes", 3, "less")}
+SCORES |= {"class_accuracy": ("class accuracy", 3, "more"), "intra_fid": ("intra-FID", 2, "less")}
+LATER = {*CONDITIONAL, "density", "coverage", "modes", "modes_kl"}  # which not every result has
+COLUMNS = ["configuration", "step", "n", *(name + end for name in SCORES for end in ("", "_std")), "protocol", "runs"]
+STARTS = {".csv": "configuration,", ".md": "<!-- scores, by evaluate.py", ".tex": "% scores, by evaluate.py"}
+
+
+class Scored(NamedTuple):
+    """A generator's name, the configuration of its run, and what it scored under a protocol."""
+
+    name: str
+    config: Config
+    result: Result
+
+
+class Row(NamedTuple):
+    """A line of the table. scores: {name: (mean, standard deviation over seeds or None)}; n: None for real images."""
+
+    name: str
+    step: int | None
+    n: int | None
+    scores: dict[str, tuple[float, float | None]]
+    label: str
+    runs: str
+
+
+def check(target: str) -> None:
+    """Raise UserError where no table can be written there, or where a file is there that is none."""
+    path = Path(target)
+    refuse_if(path.suffix not in STARTS, f"--table {target}: the name must end in {', '.join(STARTS)}")
+    check_target(path)
+    refuse_if(not os.access(path.absolute().parent, os.W_OK), f"--table {target}: its folder cannot be written to")
+    if os.path.lexists(path):
+        try:
+            with open(path, encoding="utf-8") as file:
+                own = file.read(len(STARTS[path.suffix])) == STARTS[path.suffix]
+        except (OSError, ValueError):
+            own = False
+        refuse_if(not own, f"--table {target}: another file is there, which is not overwritten; choose another name")
+
+
+def check_seeds(generators: Mapping[str, tuple[Config, int]]) -> None:
+    """Raise UserError where two of {name: (configuration, step)} are the same with the same seed: that is no spread."""
+    seen: dict[Any, str] = {}
+    for name, (config, step) in generators.items():
+        other = seen.setdefault((_kind(config), config.seed, step), name)
+        same = f"{other} and {name} are the same: leave one out"
+        refuse_if(other != name, f"--table takes each seed of a configuration once, and {same}")
+
+
+def _kind(config: Config) -> tuple[Any, ...]:
+    """Equal for configurations that differ in nothing but the seed."""
+    return tuple(_settings(config).values())
+
+
+def _settings(config: Config) -> dict[str, str]:
+    """The settings that say what was trained; how long was planned only where learning rates fall till then."""
+    values = {name: to_flag(getattr(config, name)) for name in VARIED if name != "num_epochs"}
+    return values | ({"total_steps": str(config.total_steps)} if config.lr_decay != "none" else {})
+
+
+def rows(scored: Sequence[Scored]) -> list[Row]:
+    """The rows of a table: generators of one configuration, step and way of scoring are one; real images follow.
+
+    What was scored in another way comes in a part of its own, with the label of that.
+    """
+    parts: dict[Any, list[Scored]] = {}
+    for one in scored:
+        parts.setdefault(comparable(one.result), []).append(one)
+    names, found = row_names(scored), []
+    for label, part in zip(labels([[one.result for one in part] for part in parts.values()]), parts.values()):
+        label = label.replace(", G itself, not its EMA", "")
+        groups: dict[Any, list[Scored]] = {}
+        for one in part:
+            key = _kind(one.config), step_of(one.result), one.result["protocol"].get("ema")
+            groups.setdefault(key, []).append(one)
+        of_G = len({ema for _, _, ema in groups}) > 1
+        for (kind, step, ema), group in groups.items():
+            name = names[kind] + (", G itself" if of_G and not ema else "")
+            values = {name: [v for one in group if (v := _score(one.result, name)) is not None] for name in SCORES}
+            scores = {name: _spread(v) for name, v in values.items() if len(v) == len(group)}
+            found.append(Row(name, step, len(group), scores, label, " ".join(one.name for one in group)))
+        found += _real(part, label)
+    return found
+
+
+def _real(part: Sequence[Scored], label: str) -> list[Row]:
+    """The row of what real images get under the protocol of a part, where one of its results says it."""
+    for one in part:
+        held_out = one.result.get("held_out", {})
+        if "fid" in held_out:
+            scores: dict[str, tuple[float, float | None]]
+            scores = {name: (v, None) for name in SCORES if (v := _score(held_out, name)) is not None}
+            return [Row(f"real {held_out.get('what', 'test images')}", None, None, scores, label, "")]
+    return []
+
+
+def _score(scores: dict[str, Any], name: str) -> float | None:
+    value = (scores | modes.numbers(scores)).get(name)
+    return value["mean"] if isinstance(value, dict) else value
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float | None]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def row_names(scored: Sequence[Scored]) -> dict[tuple[Any, ...], str]:
+    """{what _kind() gives: the name of a row}: the settings in which it differs from others, or its run's name where
+    those are too many, or none."""
+    first: dict[Any, Scored] = {}
+    for one in scored:
+        first.setdefault(_kind(one.config), one)
+    seeds = {kind: len({one.config.seed for one in scored if _kind(one.config) == kind}) for kind in first}
+    settings = {kind: _settings(one.config) for kind, one in first.items()}
+    names = dict.fromkeys(name for found in settings.values() for name in found)
+    differing = [name for name in names if len({found.get(name) for found in settings.values()}) > 1]
+    runs = {kind: _run_name(one.name, seeds[kind] > 1) for kind, one in first.items()}
+    if not differing or (len(differing) > NAMED and len(set(runs.values())) == len(runs)):
+        return runs
+    return {
+        kind: ", ".join(f"{name} {found[name]}" for name in differing if name in found)
+        for kind, found in settings.items()
+    }
+
+
+def _run_name(name: str, several: bool) -> str:
+    """The name of a run's folder or file; of several seeds, without the seed."""
+    name = Path(name).name
+    return (re.sub(r"[_-]?seed_?\d+(-\d+)?", "", name) if several else name) or name
+
+
+# ---- As a file -----------------------------------------------------------------------------------------------------
+
+
+def write(target: str, scored: Sequence[Scored]) -> list[Row]:
+    """Write the table of what was scored as .csv, .md or .tex. Returns its rows. UserError where it cannot be."""
+    if not scored:
+        raise UserError("there is nothing to put into a table")
+    found = rows(scored)
+    write_text(target, WRITERS[Path(target).suffix](found, notes(scored, found)))
+    return found
+
+
+def notes(scored: Sequence[Scored], found: Sequence[Row]) -> list[str]:
+    """The table's caption, sentence by sentence: what n is, and what the scores were measured under."""
+    several = list(dict.fromkeys(row.label for row in found))
+    steps = sorted({row.step for row in found if row.step is not None})
+    said = [f"At step {steps[0]:,}."] if len(steps) == 1 else []
+    if any(row.n and row.n > 1 for row in found):
+        said.append("Mean and standard deviation over n runs that differ in the seed alone.")
+    if all(one.result["protocol"].get("ema") is False and one.config.ema_decay for one in scored):
+        said.append("Drawn from G itself, not its EMA.")
+    if len(several) == 1:
+        said.append(f"All scores: {several[0]}.")
+    else:
+        said.append("Scores of other letters do not compare.")
+        said += [f"{_letter(i)}: {label}." for i, label in enumerate(several)]
+    short = dict.fromkeys("; ".join(one.result["protocol"]["departures"]) for one in scored)
+    return said + [f"Short of a full protocol: {words}." for words in short if words]
+
+
+def _letter(i: int) -> str:
+    return chr(ord("A") + i) if i < 26 else f"Z{i}"
+
+
+def _as_csv(found: Sequence[Row], said: Sequence[str]) -> str:
+    """All digits, and the protocol of each row beside it."""
+    lines = []
+    for row in found:
+        line: dict[str, Any] = {
+            "configuration": row.name,
+            "step": row.step,
+            "n": row.n,
+            "protocol": row.label,
+            "runs": row.runs,
+        }
+        for name, (mean, std) in row.scores.items():
+            line |= {name: mean, f"{name}_std": std}
+        lines.append(line)
+    return csv_text(COLUMNS, lines)
+
+
+def _cells(found: Sequence[Row], escape: Callable[[str], str], plus_minus: str) -> tuple[list[str], list[list[str]]]:
+    """The heading, without arrows, and the rows, as text; columns that would say one thing are left out."""
+    several = list(dict.fromkeys(row.label for row in found))
+    steps = len({row.step for row in found if row.n}) > 1
+    shown, lines = _shown(found), []
+    for row in found:
+        line = [escape(row.name)] + [_letter(several.index(row.label))] * (len(several) > 1)
+        line += ["" if row.step is None else f"{row.step:,}"] * steps + [str(row.n or "")]
+        for name, (_, digits, _) in shown.items():
+            mean, std = row.scores.get(name, (None, None))
+            text = "" if mean is None else f"{mean:z.{digits}f}"
+            line.append(text + ("" if std is None else f" {plus_minus} {std:z.{digits}f}"))
+        lines.append(line)
+    return ["configuration"] + ["scored as"] * (len(several) > 1) + ["step"] * steps + ["n"], lines
+
+
+def _shown(found: Sequence[Row]) -> dict[str, tuple[str, int, str]]:
+    """The entries of SCORES that stand in a table of these rows."""
+    some = {name for row in found for name in row.scores}
+    return {name: entry for name, entry in SCORES.items() if name not in LATER or name in some}
+
+
+def _as_md(found: Sequence[Row], said: Sequence[str]) -> str:
+    head, lines = _cells(found, _escape_md, "±")
+    heads = head + [f"{word} {'↑' if better == 'more' else '↓'}" for word, _, better in _shown(found).values()]
+    rule = ["---"] + ["---:"] * (len(heads) - 1)
+    text = "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *lines))
+    arrows = "↑: more is better, ↓: less is better."
+    return f"{STARTS['.md']} --table -->\n\n{text}\n\n{_escape_md(' '.join([arrows, *said]))}\n"
+
+
+def _escape_md(text: str) -> str:
+    return re.sub(r"([\\`*_|<>\[\]~#$&])", r"\\\1", re.sub(r"\s+", " ", text))
+
+
+TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+TEX |= {"[": "{[}", "*": "{*}"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+
+
+def _escape_tex(text: str) -> str:
+    return "".join(TEX.get(sign, sign) for sign in re.sub(r"\s+", " ", text))
+
+
+def _as_tex(found: Sequence[Row], said: Sequence[str]) -> str:
+    """A table environment that needs no package."""
+    head, lines = _cells(found, _escape_tex, r"$\pm$")
+    arrows = {"more": r"$\uparrow$", "less": r"$\downarrow$"}
+    heads = head + [f"{word} {arrows[better]}" for word, _, better in _shown(found).values()]
+    body = [f"{' & '.join(line)} \\\\" for line in lines]
+    return "\n".join(
+        [
+            f"{STARTS['.tex']} --table",
+            r"\begin{table}",
+            r"\centering",
+            f"\\caption{{{_escape_tex(' '.join(said))}}}",
+            f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+            r"\hline",
+            f"{' & '.join(heads)} \\\\",
+            r"\hline",
+            *body,
+            r"\hline",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+WRITERS = {".csv": _as_csv, ".md": _as_md, ".tex": _as_tex}

@@ -1,0 +1,1 @@
+"""From features to numbers: one file for each kind of score."""

@@ -1,0 +1,125 @@
+"""Whether samples are of the class that was asked for, by a classifier, and how good each class is by itself.
+
+Intra-FID after Miyato and Koyama 2018 (arXiv 1802.05637), section 4.1: the mean over classes of the FID between
+samples and real images of one class.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from datasets import Classes, Images
+from settings.config import Config
+from utils.console import progress
+
+from ..inputs.features import Classifier
+from ..inputs.reference import Reference, fid_statistics
+from ..inputs.sampling import Source
+from . import metrics
+from .modes import StackedClassifier
+
+
+def facts(config: Config, classes: Classes | None) -> dict[str, Any]:
+    """What a score's protocol says of a conditional generator; {} of another."""
+    if classes is None:
+        return {}
+    drawn = "each class as often as in training, from the seed and the sample's number"
+    return {"conditional": config.conditional, "num_classes": len(classes.names), "labels": drawn}
+
+
+class Asked(NamedTuple):
+    """The labels (N,) that samples were drawn for, of classes with these names."""
+
+    labels: Tensor
+    names: tuple[str, ...]
+
+
+def asked_of(source: Source, count: int) -> Asked | None:
+    """What a source's first `count` samples were asked to be; None of one that knows no classes."""
+    labels = source.labels(0, count)
+    return None if labels is None or source.classes is None else Asked(labels, source.classes.names)
+
+
+def accuracy(
+    asked: Asked | None, answers: Tensor, classifier: Classifier | StackedClassifier | None, known: Sequence[str]
+) -> dict[str, Any]:
+    """{class_accuracy: how many samples the classifier puts into the class that was asked for}; {} where none was.
+
+    answers: the classifier's logits (N, k) for the classes `known`, where there is a classifier. It is {mean, classes:
+    {name: accuracy}, confusion: {asked, taken_for, share}, real: {split, accuracy}}: the most frequent mistake with its
+    share of the samples that were asked for, and what the classifier makes of real images; or {mean: None, reason}.
+    """
+    if asked is None:
+        return {}
+    names, k = asked.names, len(asked.names)
+    if classifier is None or tuple(known) != names:
+        reason = "there is no classifier of the classes" if classifier is None else "the classifier knows other classes"
+        return {"class_accuracy": {"mean": None, "reason": reason}}
+    table = (
+        torch.bincount(asked.labels * k + answers.argmax(1), minlength=k * k).view(k, k).double()
+    )  # asked, taken for
+    each = (table.diagonal() / table.sum(1)).tolist()  # NaN where a class was never asked for
+    place = int((table - table.diag().diag()).argmax())
+    asked_for, taken_for = divmod(place, k)
+    share = (table[asked_for, taken_for] / table[asked_for].sum()).item()
+    confusion = {"asked": names[asked_for], "taken_for": names[taken_for], "share": share}
+    found = {
+        "mean": (table.trace() / table.sum()).item(),
+        "classes": {name: value for name, value in zip(names, each) if value == value},
+        "confusion": confusion if asked_for != taken_for and share > 0 else None,
+        "real": {name: classifier.examined[name] for name in ("split", "accuracy")},
+    }
+    return {"class_accuracy": found}
+
+
+def within(asked: Asked | None, features: Tensor, reference: Reference, real: Images) -> dict[str, Any]:
+    """{intra_fid: the FID within each class, between samples' features (N, d) and a Reference's}; {} where none was
+    asked for.
+
+    real: the Reference's images. It is {mean, worst: {class, fid}, classes: {name: fid}}; or {mean: None, reason} where
+    a class has no more samples or real images than the features have dimensions: its covariance would not be known.
+    """
+    if asked is None:
+        return {}
+    if real.classes != asked.names or bool((real.labels < 0).any()):
+        return {"intra_fid": {"mean": None, "reason": "the real images are of other classes, or of none"}}
+    labels, dimension = asked.labels[: len(features)], features.size(1)
+    for what, of_each in (("samples", labels), ("real images", real.labels)):
+        counts = torch.bincount(of_each, minlength=len(asked.names))
+        least = int(counts.argmin())
+        if counts[least] <= dimension:
+            few = f"class {asked.names[least]} has {counts[least]:,} {what}"
+            reason = f"{few}, and more than {dimension:,} are needed, as many as the features have dimensions"
+            return {"intra_fid": {"mean": None, "reason": reason}}
+    found = {}
+    for label, name in progress(enumerate(asked.names), "intra-FID", len(asked.names), unit="class"):
+        of_class = reference.features[real.labels == label]
+        found[name] = metrics.fid(features[labels == label], Reference(of_class, fid_statistics(of_class)))
+    worst = max(found, key=lambda name: found[name])
+    mean = sum(found.values()) / len(found)
+    return {"intra_fid": {"mean": mean, "worst": {"class": worst, "fid": found[worst]}, "classes": found}}
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """What a result says of its classes, for a person."""
+    found = []
+    if accuracy := result.get("class_accuracy"):
+        text = "class accuracy "
+        if accuracy["mean"] is None:
+            text += f"unknown, since {accuracy['reason']}"
+        else:
+            text += (
+                f"{accuracy['mean']:.2%}, of real {accuracy['real']['split']} images {accuracy['real']['accuracy']:.2%}"
+            )
+            if wrong := accuracy["confusion"]:
+                text += f" (most often wrong: {wrong['asked']} taken for {wrong['taken_for']}, {wrong['share']:.1%})"
+        found.append(text)
+    if intra := result.get("intra_fid"):
+        if intra["mean"] is None:
+            found.append(f"intra-FID not known: {intra['reason']}")
+        else:
+            worst = intra["worst"]
+            found.append(f"intra-FID {intra['mean']:z.2f} (worst: {worst['class']}, {worst['fid']:z.2f})")
+    return found

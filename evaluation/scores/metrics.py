@@ -1,0 +1,172 @@
+"""Scores on features: Inception Score, FID, KID, precision and recall, density and coverage, by protocol.
+
+Every formula is torch-fidelity's; what is counted against what is decided here. The libraries are imported where they
+are used: together they take two seconds, which no training should wait for.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from utils.console import announced, progress
+
+from ..inputs.reference import Reference, fid_statistics
+from . import manifold
+
+FULL = 50_000  # samples of the full protocols
+IS_SPLITS = 10
+KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
+KID_SEED = 2020  # of the subsets: torch-fidelity's default
+MIN_IMAGES = 10  # one for each of the Inception Score's splits
+
+
+# ---- Protocols -----------------------------------------------------------------------------------------------------
+
+
+class Protocol(NamedTuple):
+    """Which samples are scored against which real images, on a data set of the usual size."""
+
+    num_samples: int  # all scores but the Inception Score
+    is_samples: int  # the Inception Score, over 10 splits
+    split: str
+    num_real: int
+    shuffle: bool  # samples, before they are split
+
+
+PROTOCOLS = {
+    "modern": Protocol(FULL, FULL, "train", 50_000, True),
+    "paper": Protocol(5_000, FULL, "test", 10_000, False),  # Miyato et al. 2018, section 4: 10 sets of 5,000
+    "test": Protocol(10_000, 10_000, "test", 10_000, True),
+}
+
+
+def sample_counts(
+    name: str, num_real: int, num_samples: int | None = None, available: int | None = None
+) -> tuple[int, int]:
+    """How many samples a protocol takes beside num_real images: (of all scores but the IS; of the IS).
+
+    num_samples stands in the place of the 50,000, and all counts change in proportion. Without it, a data set smaller
+    than the protocol's scales them. available: how many there are, if their number is limited.
+    """
+    protocol = PROTOCOLS[name]
+    scale = num_samples / FULL if num_samples else min(1, num_real / protocol.num_real)
+    counts = [max(MIN_IMAGES, round(count * scale)) for count in (protocol.num_samples, protocol.is_samples)]
+    return min(counts[0], available or counts[0]), min(counts[1], available or counts[1])
+
+
+def departures(name: str, num_samples: int, is_samples: int, num_real: int) -> list[str]:
+    """Where the counts are not the protocol's own, in words: a list, empty where the score can be cited under it."""
+    protocol = PROTOCOLS[name]
+    pairs = [
+        (num_samples, protocol.num_samples, "samples"),
+        (is_samples, protocol.is_samples, "samples for the Inception Score"),
+        (num_real, protocol.num_real, "real images"),
+    ]
+    if is_samples == num_samples and protocol.is_samples == protocol.num_samples:
+        del pairs[1]
+    return [f"{count:,} {what}, not {usual:,}" for count, usual, what in pairs if count != usual]
+
+
+# ---- Scores, by torch-fidelity's formulas --------------------------------------------------------------------------
+
+
+def inception_score(logits: Tensor, shuffle: bool = True) -> dict[str, float]:
+    """{mean, std} over 10 splits of the samples' logits (N, k)."""
+    from torch_fidelity import metric_isc
+
+    with announced("computing the Inception Score"):
+        found = metric_isc.isc_features_to_metric(logits, splits=IS_SPLITS, shuffle=shuffle)
+    return {"mean": found[metric_isc.KEY_METRIC_ISC_MEAN], "std": found[metric_isc.KEY_METRIC_ISC_STD]}
+
+
+def fid(features: Tensor, reference: Reference) -> float:
+    """FID of samples' features (N, d) against a Reference."""
+    from torch_fidelity import metric_fid
+
+    statistics = fid_statistics(features)
+    with announced("computing the FID"):
+        found = metric_fid.fid_statistics_to_metric(statistics, reference.statistics, verbose=False)
+    return found[metric_fid.KEY_METRIC_FID]
+
+
+def neighbour_scores(features: Tensor, reference: Reference, radii: Tensor | None = None) -> dict[str, float]:
+    """{precision, recall, density, coverage}. radii: what manifold.radii() gives for these features, if it is known."""
+    if radii is None:
+        radii = manifold.radii(features, "neighbours of samples")
+    return manifold.scores(features, reference.features, radii, reference.radii)
+
+
+# ---- KID -----------------------------------------------------------------------------------------------------------
+
+
+class KernelSums(NamedTuple):
+    """Sums of kernels over KID's subsets, for each weighting of the samples (R, subsets), and what they are sums of."""
+
+    within: np.ndarray  # between samples, none with itself
+    pairs: np.ndarray
+    across: np.ndarray  # between samples and real images
+    couples: np.ndarray
+    real: np.ndarray  # (subsets,), the mean between real images, none with itself
+
+    def means(self) -> np.ndarray:
+        """KID for each weighting (R,): the mean over the subsets, each by the number of its kernels."""
+        parts = (self.within, self.pairs, self.across, self.couples)
+        within, pairs, across, couples = (part.sum(1) for part in parts)
+        return within / pairs + self.real.mean() - 2 * across / couples
+
+
+def kid_subset_size(num_samples: int, num_real: int) -> int:
+    return min(KID_SUBSET_SIZE, num_samples, num_real)
+
+
+def kid_subsets(num_samples: int, num_real: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The samples and the real images of each subset, by their numbers: those that torch-fidelity draws."""
+    rng, size = np.random.RandomState(KID_SEED), kid_subset_size(num_samples, num_real)
+    for _ in range(KID_SUBSETS):
+        yield rng.choice(num_samples, size, replace=False), rng.choice(num_real, size, replace=False)
+
+
+def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The cubic kernel (x.y / d + 1)^3 of Binkowski et al. 2018: (N, d), (M, d) -> (N, M)."""
+    base = x @ y.T
+    base /= x.shape[1]
+    base += 1
+    return base * base * base
+
+
+def kernel_sums(features: Tensor, reference: Reference, weights: np.ndarray, label: str = "KID") -> KernelSums:
+    """The KernelSums of samples' features (N, d), each counted as often as weights (R, N) say, in float64.
+
+    A sample that counts twice does not meet itself: in a subset that would be far oftener than among all samples.
+    """
+    counts = len(features), len(reference.features)
+    known = reference.kernel_means.get((KID_SUBSETS, *counts))
+    found = []
+    for number, (chosen, of_real) in enumerate(progress(kid_subsets(*counts), label, KID_SUBSETS, unit="subset")):
+        x, y = (part[rows].double().numpy() for part, rows in ((features, chosen), (reference.features, of_real)))
+        w, own = weights[:, chosen].astype(float), kernel(x, x)
+        size, real = w.sum(1), known[number] if known is not None else _mean_between(kernel(y, y))
+        within = ((w @ own) * w).sum(1) - w**2 @ own.diagonal()
+        found.append((within, size**2 - (w**2).sum(1), w @ kernel(x, y).sum(1), size * len(y), np.asarray(real)))
+    sums = KernelSums(*(np.stack(parts, axis=-1) for parts in zip(*found)))
+    reference.kernel_means[KID_SUBSETS, *counts] = sums.real
+    return sums
+
+
+def _mean_between(kernels: np.ndarray) -> np.ndarray:
+    """The mean of kernels (N, N) off the diagonal."""
+    size = len(kernels)
+    return (kernels.sum() - kernels.trace()) / (size * (size - 1))
+
+
+def kid(features: Tensor, reference: Reference) -> dict[str, float]:
+    """KID {mean, std} over 100 subsets of 1,000 images, or of as many as there are.
+
+    The subsets are torch-fidelity's, but its sums are of float32: on large features its last digits differ from these
+    (8e-4 of the score were seen), on small ones they agree to 1e-6.
+    """
+    sums = kernel_sums(features, reference, np.ones((1, len(features))))
+    scores = (sums.within / sums.pairs + sums.real - 2 * sums.across / sums.couples)[0]
+    return {"mean": float(scores.mean()), "std": float(scores.std())}

@@ -1,0 +1,206 @@
+"""Settings from outside, flags and YAML files, checked alike and laid over each other to a Config.
+
+Precedence: default < preset (configs/DATASET_MODEL.yaml) < --config < flag. Imports no torch, so that --help is quick.
+"""
+
+import difflib
+import os
+import reprlib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.errors import UserError, refuse_if
+
+from .config import FIELDS, Config
+from .rules import PENALTIES, check_combinations
+
+YAML_LIMIT = 2**20  # characters
+LARGEST = 2**53  # whole number that means the same everywhere
+CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
+TYPES = typing.get_type_hints(Config)
+# What says the same thing in two ways: the later layer's word counts.
+INSTEAD: dict[str, tuple[str, ...]] = {
+    "total_steps": ("num_epochs",),
+    "num_epochs": ("total_steps",),
+    "lr_cosine": ("lr_G", "lr_D", "lr_decay"),
+    "gamma_cosine": ("regularizer_weight",),
+    "ema_half_life_cosine": ("ema_decay",),
+}
+INSTEAD |= dict.fromkeys(("lr_G", "lr_D", "lr_decay"), ("lr_cosine",))
+INSTEAD |= {"betas": ("beta2_cosine",), "regularizer_weight": ("gamma_cosine",), "ema_decay": ("ema_half_life_cosine",)}
+ARTICLES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def element_type(name: str) -> tuple[Any, bool, int | None]:
+    """Returns (scalar type, optional, count): how many values the field takes; 0 for any number, None for a scalar."""
+    kind, optional = TYPES[name], False
+    if isinstance(kind, types.UnionType):
+        optional = types.NoneType in typing.get_args(kind)
+        kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) is tuple:
+        args = typing.get_args(kind)
+        return args[0], optional, 0 if args[-1] is Ellipsis else len(args)
+    return kind, optional, None
+
+
+def short(value: Any) -> str:
+    """repr() for a message, cut off: a file from elsewhere can hold a value whose repr() has no end."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return f"a {type(value).__name__} too long to show"
+
+
+def checked(name: str, value: Any) -> Any:
+    """Return a value given for the setting `name` with its exact type, or raise ValueError that names the choices."""
+    kind, optional, count = element_type(name)
+    if value is None and optional:
+        return None
+    if count is not None:
+        values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+        if count and len(values) != count:
+            raise ValueError(f"{name} takes {count} values, not {len(values)}")
+        if not values:
+            raise ValueError(f"{name} takes at least one value")
+        return tuple(_checked_scalar(name, item, kind) for item in values)
+    return _checked_scalar(name, value, kind)
+
+
+def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
+    meta = FIELDS[name].metadata
+    if kind is float and type(value) is int:
+        value = float(value) if abs(value) < 2**1000 else float("inf")
+    if value in meta["words"]:
+        return value
+    if type(value) is not kind:
+        hint, wanted = "", " or ".join([ARTICLES[kind], *meta["words"]])
+        if isinstance(value, str) and kind in (int, float):
+            hint = " (YAML reads 2e-4 as text; write 2.0e-4 or 0.0002)" if _is_number(value) else ""
+        raise ValueError(f"{name} must be {wanted}, not {short(value)}{hint}")
+    if meta["choices"] and value not in meta["choices"]:
+        close = difflib.get_close_matches(str(value)[:100], map(str, meta["choices"]), 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"{name} {short(value)} is not one of {', '.join(map(str, meta['choices']))}{hint}")
+    if kind is int and abs(value) > LARGEST:
+        raise ValueError(f"{name} must be at most {LARGEST}, not {short(value)}")
+    bounds = {
+        "at least": (meta["low"], lambda bound: value >= bound),
+        "more than": (meta["above"], lambda bound: value > bound),
+        "at most": (meta["high"], lambda bound: value <= bound),
+        "less than": (meta["below"], lambda bound: value < bound),
+    }
+    for words, (bound, holds) in bounds.items():
+        if bound is not None and not holds(bound):  # NaN holds for none
+            raise ValueError(f"{name} must be {words} {bound}, not {short(value)}")
+    if kind is float and value in (float("inf"), float("-inf")):
+        raise ValueError(f"{name} must be finite")
+    return os.path.expanduser(value) if meta["path"] else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain types, without aliases: a few lines of those stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it refers to itself by an alias (*name)")
+        return super().compose_node(parent, index)
+
+
+def load_yaml(path: str | Path) -> Any:
+    """The content of a YAML file of plain values, which may come from anyone. UserError where it cannot be read."""
+    try:
+        if not Path(path).is_file():
+            what = "it is a folder; name a YAML file" if Path(path).is_dir() else "No such file"
+            raise UserError(f"cannot read the configuration {path}: {what}")
+        with open(path, encoding="utf-8") as file:
+            text = file.read(YAML_LIMIT + 1)
+        if len(text) > YAML_LIMIT:
+            raise UserError(f"{path} is too long for a configuration")
+        return yaml.load(text, _Loader)
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UserError:
+        raise
+    except Exception as error:  # PyYAML raises ValueError, AttributeError and more for a bad date, int or float
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of settings into a dict of checked values. UserError names the file, the key and the choices.
+
+    What a run's config.yaml says under `record` (training/checkpoints/record.py) is left out.
+    """
+    content = load_yaml(path)
+    if isinstance(content, dict):
+        content = {key: value for key, value in content.items() if key != "record"}
+    try:
+        return check_settings({} if content is None else content)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def check_settings(values: Any) -> dict[str, Any]:
+    """Check a dict of settings from outside, as flags are checked. ValueError for an unknown key or a bad value."""
+    if not isinstance(values, dict):
+        raise ValueError(f"settings are `name: value` lines, not a {type(values).__name__}")
+    names = [name for name in FIELDS if name not in ("config", "resume")]
+    for key in values:
+        if key in ("config", "resume"):
+            raise ValueError(f"{key} is a flag only: a file of settings cannot name another")
+        if key not in names:
+            close = difflib.get_close_matches(str(key)[:100], names, 1)
+            hint = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(names)}"
+            raise ValueError(f"unknown setting {short(key)}; {hint}")
+    if values.get("num_epochs") is not None and "total_steps" in values:
+        raise ValueError("total_steps and num_epochs exclude each other")
+    return {key: checked(key, value) for key, value in values.items()}
+
+
+def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
+    """Lay the flags over --config over the preset over the defaults.
+
+    Returns (Config, preset): preset is the path of the file taken, or None. UserError for what cannot be combined.
+    """
+    experiment = read_yaml(flags["config"]) if "config" in flags else {}
+    chosen = {**experiment, **flags}
+    name = "{}_{}".format(*(chosen.get(key, FIELDS[key].default) for key in ("dataset", "model")))
+    preset = CONFIGS_DIR / f"{name}.yaml" if (CONFIGS_DIR / f"{name}.yaml").exists() else None
+    if size := chosen.get("size"):
+        preset = CONFIGS_DIR / f"{name}_{size}.yaml"
+        there = ", ".join(sorted(path.stem.removesuffix(f"_{size}") for path in CONFIGS_DIR.glob(f"*_{size}.yaml")))
+        refuse_if(not preset.exists(), f"size {size}: there is no configs/{preset.name}; there are those of {there}")
+    settings: dict[str, Any] = {}
+    for layer in (read_yaml(preset) if preset else {}, experiment, flags):
+        _check_rates(settings, layer)
+        for key, others in INSTEAD.items():
+            for replaced in others if layer.get(key) is not None else ():
+                settings.pop(replaced, None)
+        if layer.get("regularizer", settings.get("regularizer")) != settings.get("regularizer"):
+            settings.pop("regularizer_weight", None)
+            if not set(PENALTIES) & set(layer["regularizer"]):
+                settings.pop("gamma_cosine", None)
+        settings.update(layer)
+    config = Config(**settings)
+    check_combinations(config)
+    return config, preset
+
+
+def _check_rates(settings: dict[str, Any], layer: dict[str, Any]) -> None:
+    """Refuse a layer that leaves lr_cosine with one of the two rates that it stands for, or none."""
+    given = [name for name in ("lr_G", "lr_D", "lr_decay") if layer.get(name) is not None]
+    left = [name for name in ("lr_G", "lr_D") if name not in given]
+    if settings.get("lr_cosine") and not layer.get("lr_cosine") and given and left:
+        too = " and ".join(left)
+        raise UserError(f"{given[0]} stands in the place of lr_cosine, which moves both rates: give {too} too")

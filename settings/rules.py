@@ -1,0 +1,144 @@
+"""Which settings make no sense together, and which rarely do."""
+
+from collections.abc import Iterator
+
+from utils.errors import UserError, refuse_if
+
+from .config import FIELDS, STACKED, Config, to_flag
+
+PENALTIES = ("gradient_penalty", "r1", "r2", "r1_r2")  # those on D's gradient at single images
+PARTS = {"r1_r2": ("r1", "r2")}
+# What --NAME_cosine moves, each with what its values are below, if there is a bound
+COSINES: dict[str, float | None] = {"lr": None, "gamma": None, "beta2": 1.0, "ema_half_life": None}
+
+
+def check_networks(config: Config) -> None:
+    """Raise UserError where a setting is of other networks than those that were chosen."""
+    from models import r3gan  # here, since it imports torch, which --help does not wait for
+    from models.normalization import check_d_norm
+
+    try:
+        check_d_norm(config.d_norm)
+        if config.model == "r3gan":
+            r3gan.check_d_norm(config.d_norm)
+            r3gan.groups_of(r3gan.widths(config.image_size, config.base_channels), config.groups)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    refuse_if(
+        config.groups is not None and config.model != "r3gan",
+        f"groups {config.groups} is for --model r3gan: the convolutions of the other models have none",
+    )
+    refuse_if(
+        config.attention is not None and config.model in ("mlp", "r3gan"),
+        f"attention {config.attention} is for --model dcgan or resnet",
+    )
+    refuse_if(
+        config.arch_variant != "code" and config.model != "dcgan",
+        f"arch_variant {config.arch_variant} is for --model dcgan: paper and code agree on the other models",
+    )
+
+
+def check_combinations(config: Config) -> None:
+    """Raise UserError, with the reason, where two settings make no sense together."""
+    check_networks(config)
+    weight_norms = [name for name in config.d_norm if name in ("spectral", "weight")]
+    penalised = [name for name in config.regularizer if name in PENALTIES]
+    check_regularizers(config)
+    refuse_if(
+        "weight_clipping" in config.regularizer and weight_norms,
+        f"weight_clipping makes no sense with d_norm {to_flag(tuple(weight_norms))}: the normalization divides the "
+        "clipped weights by their own size, so the bound has no effect. Use --d_norm none, batch or layer",
+    )
+    refuse_if(
+        penalised and "batch" in config.d_norm,
+        f"{to_flag(tuple(penalised))} makes no sense with d_norm batch: the penalty is on D's gradient at each single "
+        "image, and batch normalization makes D's output depend on the whole batch. Use --d_norm layer or none",
+    )
+    refuse_if(
+        config.compile and penalised,
+        f"compile makes no sense with {to_flag(tuple(penalised))}: torch.compile cannot differentiate the penalty "
+        "twice",
+    )
+    refuse_if(
+        config.conditional != "none" and config.dataset == "stl10",
+        f"conditional {config.conditional} needs the class of every training image, and STL-10 trains on its "
+        "unlabelled images, as the paper does",
+    )
+    refuse_if(
+        config.dataset in STACKED and config.channels == 1,
+        f"channels 1 makes no sense with dataset {config.dataset}: its three digits are red, green and blue, and in "
+        "grey they lie upon each other. Leave out --channels",
+    )
+    weighed = [name for name in ("acgan_weight_D", "acgan_weight_G") if getattr(config, name) != FIELDS[name].default]
+    refuse_if(weighed and config.conditional != "acgan", f"{' and '.join(weighed)}: for --conditional acgan alone")
+    refuse_if(
+        config.loss == "relativistic" and config.batch_size_G not in (None, config.batch_size),
+        f"batch_size_G {config.batch_size_G} makes no sense with loss relativistic, which pairs G's samples with "
+        f"{config.batch_size} real images. Give --batch_size_G {config.batch_size}",
+    )
+    check_augmentation(config)
+    check_schedules(config)
+
+
+def check_regularizers(config: Config) -> None:
+    """Raise UserError where the regularizers exclude each other, or what is said of them fits none."""
+    names, weights = to_flag(config.regularizer), config.regularizer_weight
+    refuse_if("none" in config.regularizer and len(config.regularizer) > 1, f"regularizer {names}: none stands alone")
+    chosen = {name for regularizer in config.regularizer for name in PARTS.get(regularizer, (regularizer,))}
+    parts = sum(len(PARTS.get(name, (name,))) for name in config.regularizer)
+    refuse_if(len(chosen) < parts, f"regularizer {names}: one of them is named twice; a larger weight does the same")
+    refuse_if(weights is not None and config.regularizer == ("none",), "regularizer_weight needs a regularizer")
+    refuse_if(
+        weights is not None and len(weights) != len(config.regularizer),
+        f"regularizer_weight {to_flag(weights)}: one for each of {names}, or none for the literature's",
+    )
+    late = config.lecam_start != FIELDS["lecam_start"].default and "lecam" not in config.regularizer
+    refuse_if(late, "lecam_start is for --regularizer lecam")
+
+
+def check_augmentation(config: Config) -> None:
+    """Raise UserError where what is said of the augmentation contradicts itself."""
+    names = to_flag(config.augment)
+    refuse_if("none" in config.augment and len(config.augment) > 1, f"augment {names}: none stands alone")
+    twice = len(set(config.augment)) < len(config.augment)
+    refuse_if(twice, f"augment {names}: name each once, since a second time would only widen its range")
+    unused = config.augment == ("none",) and config.augment_p != FIELDS["augment_p"].default
+    refuse_if(unused, "augment_p needs an augmentation: --augment color translation cutout, or one of them")
+
+
+def check_schedules(config: Config) -> None:
+    """Raise UserError for what cannot move over a run, or moves by two settings at once."""
+    for name, below in COSINES.items():
+        if (schedule := getattr(config, f"{name}_cosine")) is None:
+            continue
+        *ends, images = schedule
+        told = f"{name}_cosine {to_flag(schedule)}"
+        refuse_if(images < 1, f"{told}: it ends before it starts; the third number is its length in real images")
+        refuse_if(below and max(ends) >= below, f"{told}: {name} has to be less than {below}")
+        refuse_if(name in ("lr", "gamma") and min(ends) == 0, f"{told}: {name} must be more than 0 throughout")
+    instead = {"lr_cosine": ("lr_G", "lr_D", "lr_decay"), "ema_half_life_cosine": ("ema_decay",)}
+    for name, others in {**instead, "gamma_cosine": ("regularizer_weight",)}.items():
+        if getattr(config, name) is not None:
+            both = [other for other in others if getattr(config, other) != FIELDS[other].default]
+            refuse_if(both, f"{name} is in the place of {' and '.join(both)}: take one of them")
+    refuse_if(
+        config.gamma_cosine is not None and not set(config.regularizer) & set(PENALTIES),
+        f"gamma_cosine moves the weight of a penalty on D's gradient, and there is none: --regularizer {PENALTIES[-1]}",
+    )
+    refuse_if(config.beta2_cosine and config.optimizer != "adam", "beta2_cosine is for --optimizer adam")
+
+
+def warnings(config: Config, cuda: bool) -> Iterator[str]:
+    """Sentences about settings that can be combined but rarely should be, and what has no effect without CUDA."""
+    ignored = [f"--{name}" for name in ("amp", "tf32", "compile") if getattr(config, name) not in (False, "none")]
+    if ignored and not cuda:
+        yield f"without effect on a CPU: {' and '.join(ignored)} speed up CUDA alone"
+    bounded = {"spectral", "weight"} & set(config.d_norm) or set(config.regularizer) - {"none", "lecam"}
+    if "lecam" in config.regularizer and config.total_steps <= config.lecam_start:
+        yield f"lecam counts from step {config.lecam_start:,} on, and the run ends before it: give --lecam_start"
+    if config.eval_own and not (config.eval_every and config.ema_decay):
+        yield "eval_own has no effect: it scores G beside its moving average, so it needs --eval_every and --ema_decay"
+    if config.loss == "wasserstein" and not bounded:
+        yield "the wasserstein loss has no minimum without a bound on D's slope: expect the run to diverge"
+    if {"spectral", "batch"} <= set(config.d_norm):
+        yield "batch norm in D multiplies by its own gain: D is not Lipschitz bounded by spectral norm then"

@@ -1,0 +1,126 @@
+"""Which settings make no sense together, and which rarely do: each refused or warned of with its reason."""
+
+import itertools
+
+import pytest
+
+from settings import rules
+from settings.config import Config, to_flag
+from settings.layers import resolve
+from utils.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({"d_norm": ("spectral", "weight")}, "exclude each other: both rescale the weights"),
+        ({"d_norm": ("batch", "layer")}, "exclude each other: both normalise the features"),
+        ({"d_norm": ("none", "batch")}, "none stands alone"),
+        ({"d_norm": ("spectral", "spectral")}, "different names"),
+        (
+            {"regularizer": ("weight_clipping",), "d_norm": ("spectral",)},
+            "with d_norm spectral: the normalization divides",
+        ),
+        ({"regularizer": ("weight_clipping",), "d_norm": ("weight",)}, "with d_norm weight: the normalization divides"),
+        ({"regularizer": ("weight_clipping",), "d_norm": ("layer", "spectral")}, "with d_norm spectral: the normal"),
+        ({"regularizer": ("gradient_penalty",), "d_norm": ("batch",)}, "batch normalization makes D's output depend"),
+        ({"regularizer": ("gradient_penalty",), "d_norm": ("spectral", "batch")}, "makes D's output depend"),
+        ({"regularizer": ("r1",), "d_norm": ("batch",)}, "r1 makes no sense with d_norm batch"),
+        ({"model": "resnet", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
+        ({"model": "mlp", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
+        (
+            {"compile": True, "regularizer": ("r1",)},
+            "compile makes no sense with r1: torch.compile cannot differentiate",
+        ),
+        ({"regularizer_weight": (1.0,)}, "regularizer_weight needs a regularizer"),
+        ({"regularizer": ("none", "r1")}, "regularizer none r1: none stands alone"),
+        ({"regularizer": ("r1", "r1")}, "regularizer r1 r1: one of them is named twice"),
+        ({"regularizer": ("r2", "r1_r2")}, "regularizer r2 r1_r2: one of them is named twice"),
+        (
+            {"regularizer": ("r1", "lecam"), "regularizer_weight": (1.0,)},
+            "regularizer_weight 1.0: one for each of r1 lecam, or none for the literature's",
+        ),
+        ({"regularizer": ("lecam", "r1_r2"), "d_norm": ("batch",)}, "r1_r2 makes no sense with d_norm batch"),
+        ({"groups": 4}, "groups 4 is for --model r3gan"),
+        ({"model": "r3gan", "groups": 5, "base_channels": 32}, "groups 5: 5 do not divide the 64 channels"),
+        ({"model": "r3gan", "attention": 16}, "attention 16 is for --model dcgan or resnet"),
+        ({"regularizer": ("r1",), "lecam_start": 5}, "lecam_start is for --regularizer lecam"),
+        (
+            {"loss": "relativistic", "batch_size": 64, "batch_size_G": 128},
+            "batch_size_G 128 makes no sense with loss relativistic, which pairs G's samples with 64 real images",
+        ),
+        ({"augment": ("none", "color")}, "augment none color: none stands alone"),
+        ({"augment": ("color", "cutout", "color")}, "augment color cutout color: name each once"),
+        ({"augment_p": "adaptive"}, "augment_p needs an augmentation: --augment color"),
+        ({"augment_p": 0.5}, "augment_p needs an augmentation: --augment color"),
+        ({"model": "r3gan", "d_norm": ("batch",)}, "d_norm batch is not for r3gan"),
+        ({"model": "r3gan", "d_norm": ("weight",)}, "d_norm weight is not for r3gan"),
+        ({"lr_cosine": (1e-3, 1e-4, 0.0)}, "lr_cosine 0.001 0.0001 0.0: it ends before it starts"),
+        ({"lr_cosine": (1e-3, 0.0, 9.0)}, "lr must be more than 0 throughout"),
+        ({"beta2_cosine": (0.9, 1.0, 9.0)}, "beta2 has to be less than 1.0"),
+        ({"lr_cosine": (1e-3, 1e-4, 9.0), "lr_decay": "linear"}, "lr_cosine is in the place of lr_decay: take one"),
+        ({"lr_cosine": (1e-3, 1e-4, 9.0), "lr_D": 1e-3}, "lr_cosine is in the place of lr_D: take one"),
+        ({"ema_half_life_cosine": (0.0, 9.0, 9.0), "ema_decay": 0.0}, "in the place of ema_decay"),
+        ({"gamma_cosine": (0.5, 0.1, 9.0)}, "penalty on D's gradient, and there is none"),
+        (
+            {"gamma_cosine": (0.5, 0.1, 9.0), "regularizer": ("orthonormal",)},
+            "penalty on D's gradient, and there is none",
+        ),
+        ({"gamma_cosine": (0.5, 0.1, 9.0), "regularizer": ("r1",), "regularizer_weight": (1.0,)}, "place of reg"),
+        ({"beta2_cosine": (0.9, 0.99, 9.0), "optimizer": "rmsprop"}, "beta2_cosine is for --optimizer adam"),
+    ],
+)
+def test_a_senseless_combination_is_refused_with_its_reason(presets, flags, reason):
+    with pytest.raises(UserError, match=reason):
+        resolve(flags)
+
+
+SENSIBLE = [
+    *({"regularizer": ("weight_clipping",), "d_norm": (norm,)} for norm in ("none", "batch", "layer")),
+    *({"regularizer": ("gradient_penalty",), "d_norm": (norm,)} for norm in ("none", "layer", "spectral", "weight")),
+    *({"regularizer": ("r1",), "d_norm": (norm,)} for norm in ("none", "layer", "spectral")),
+    *({"regularizer": ("orthonormal",), "d_norm": (norm,)} for norm in ("none", "batch", "spectral")),
+    *({"d_norm": pair} for pair in itertools.product(("spectral", "weight"), ("batch", "layer"))),
+    {"model": "dcgan", "arch_variant": "paper"},
+    {"regularizer": ("r1_r2", "lecam"), "regularizer_weight": (0.1, 0.3), "lecam_start": 7, "loss": "relativistic"},
+    {"regularizer": ("lecam", "orthonormal"), "d_norm": ("batch",)},
+    {"augment": ("cutout", "color"), "augment_p": "adaptive"},
+    {"augment": ("translation",), "augment_p": 0.0},
+    {"regularizer": ("gradient_penalty",), "d_norm": ("none",), "regularizer_weight": (5.0,)},
+]
+
+
+@pytest.mark.parametrize("flags", SENSIBLE, ids=lambda flags: "-".join(map(to_flag, flags.values())))
+def test_a_sensible_combination_is_taken_as_it_is(presets, flags):
+    resolved, _ = resolve(flags)
+    assert {name: getattr(resolved, name) for name in flags} == flags
+
+
+def warned(cuda=True, **settings):
+    return list(rules.warnings(Config(**settings), cuda))
+
+
+def test_warnings_name_an_unbounded_wasserstein_d_and_batch_norm_over_spectral_norm():
+    (unbounded,) = warned(loss="wasserstein", d_norm=("none",))
+    assert "wasserstein" in unbounded
+    assert warned(loss="wasserstein", d_norm=("none",), regularizer=("lecam",)) == [unbounded]
+    (unsafe,) = warned(d_norm=("spectral", "batch"))
+    assert "Lipschitz" in unsafe
+    assert warned() == []
+    assert warned(loss="wasserstein", d_norm=("none",), regularizer=("gradient_penalty",)) == []
+
+
+def test_a_warning_names_what_has_no_effect_without_cuda():
+    (idle,) = warned(cuda=False, amp="bf16", compile=True)
+    assert "--amp and --compile" in idle
+    assert warned(cuda=True, amp="bf16", compile=True) == warned(cuda=False) == []
+
+
+def test_warnings_name_settings_that_have_no_effect():
+    (late,) = warned(regularizer=("lecam",), total_steps=1000)
+    assert "lecam counts from step 1,000 on, and the run ends before it: give --lecam_start" in late
+    assert warned(regularizer=("lecam",), total_steps=1001) == []
+    for flags in ({"eval_every": 5, "ema_decay": 0.0}, {"eval_every": 0}):
+        (unused,) = warned(eval_own=True, **flags)
+        assert "eval_own has no effect" in unused
+    assert warned(eval_own=True, eval_every=5) == []

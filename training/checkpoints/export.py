@@ -1,0 +1,164 @@
+"""Generators for other programs: spectral normalization folded in, as a .pt, tensors alone, or ONNX."""
+
+import contextlib
+import copy
+import dataclasses
+import io
+import json
+import logging
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from datasets import quantise
+from models import folded, remove_spectral_norm
+from settings.config import Config, stored
+from utils.errors import UserError, refuse_if
+from utils.files import check_target, save, write_atomically
+
+from . import safetensors
+from .checkpoint import EXPORT_FORMAT, METADATA, Loaded, stored_classes
+
+TRACED_IMAGES = 3  # at which a graph is made; neither 0 nor 1, which torch.export takes for fixed numbers
+
+
+class Drawing(nn.Module):
+    """What a graph holds: z (N, z_dim) -> images (N, C, H, W).
+
+    They are floats in [-1, 1]; as_uint8 of 256 levels, quantised as for scores, and RGB even where they are grey: what
+    torch-fidelity's command takes.
+    """
+
+    def __init__(self, G: nn.Module, as_uint8: bool = False) -> None:
+        super().__init__()
+        self.G, self.as_uint8 = folded(G).cpu(), as_uint8
+
+    def draw(self, *inputs: Tensor) -> Tensor:
+        images = self.G(*inputs)
+        return quantise(images).expand(-1, 3, -1, -1) if self.as_uint8 else images
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.draw(z)
+
+
+class DrawingOfClasses(Drawing):
+    """The same for z (N, z_dim) and labels (N,) int64."""
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+        return self.draw(z, labels)
+
+
+def graph_of(G: nn.Module, as_uint8: bool = False) -> tuple[Drawing, dict[str, Tensor]]:
+    """What is exported as a graph, and an example of each of its inputs, by name."""
+    z_dim = G.z_dim
+    assert isinstance(z_dim, int)
+    inputs = {"z": torch.zeros(TRACED_IMAGES, z_dim)}
+    if not getattr(G, "num_classes", 0):
+        return Drawing(G, as_uint8), inputs
+    return DrawingOfClasses(G, as_uint8), inputs | {"labels": torch.zeros(TRACED_IMAGES, dtype=torch.int64)}
+
+
+def check(path: str | None, as_uint8: bool) -> None:
+    """Raise UserError where --export names no file that can be written, of a kind that there is."""
+    suffix = Path(path or "").suffix
+    refuse_if(path and suffix not in WRITERS, f"--export {path}: the name must end in {', '.join(WRITERS)}")
+    refuse_if(as_uint8 and suffix != ".onnx", "--uint8 goes with --export FILE.onnx")
+    check_target(path)
+
+
+def export(path: str | Path, loaded: Loaded, as_uint8: bool = False) -> None:
+    """Save a generator for inference, in the format of the file's suffix. Neither it nor any random state changes.
+
+    .pt and .safetensors are what load_generator() reads; as_uint8: of ONNX alone (see Drawing). UserError where a
+    package is missing.
+    """
+    with undisturbed():
+        WRITERS[Path(path).suffix](path, loaded, as_uint8)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within it random numbers may be drawn: afterwards the generators of the process are as they were."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(enabled=True):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+
+
+def facts_of(loaded: Loaded, config: Config) -> dict[str, Any]:
+    """What an exported file holds beside weights of this configuration."""
+    facts = {"format": EXPORT_FORMAT, "config": stored(config), "step": loaded.step, "ema": loaded.ema}
+    return facts | stored_classes(loaded.classes)
+
+
+def without_sn(loaded: Loaded) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights, spectral normalization folded in, and what else an exported file holds."""
+    G, config = loaded.G, loaded.config
+    if config.g_sn:
+        G, config = remove_spectral_norm(copy.deepcopy(G)), dataclasses.replace(config, g_sn=False)
+    return {name: value.cpu() for name, value in G.state_dict().items()}, facts_of(loaded, config)
+
+
+def as_pt(path: str | Path, loaded: Loaded, _: bool = False) -> None:
+    """A file of torch.save(): what load_generator() reads."""
+    weights, facts = without_sn(loaded)
+    save(path, facts | {"G": weights})
+
+
+def as_safetensors(path: str | Path, loaded: Loaded, _: bool = False) -> None:
+    """Tensors alone, and the configuration as JSON in the metadata."""
+    weights, facts = without_sn(loaded)
+    safetensors.write(path, weights, {"format": "pt", METADATA: json.dumps(facts)})
+
+
+def as_onnx(path: str | Path, loaded: Loaded, as_uint8: bool = False) -> None:
+    """A graph for onnxruntime and others, of any batch size. UserError where the packages for it are missing."""
+    drawing, inputs = graph_of(loaded.G, as_uint8)
+    batch = torch.export.Dim("batch")
+    with quiet():
+        try:
+            program = torch.onnx.export(
+                drawing,
+                tuple(inputs.values()),
+                dynamo=True,
+                dynamic_shapes={name: {0: batch} for name in inputs},
+                input_names=list(inputs),
+                output_names=["images"],
+                verbose=False,
+            )
+        except ImportError as error:
+            raise UserError(
+                f"--export {path} needs two more packages: pip install onnx onnxscript ({error})"
+            ) from error
+    assert program is not None
+    program.model.metadata_props[METADATA] = json.dumps(facts_of(loaded, loaded.config))
+    write_atomically(path, program.save)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within it torch's exporter says nothing that is no error: it tells of its own future, to whom it is no use."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
+
+
+# suffix -> (path, loaded, as_uint8) -> None
+WRITERS: dict[str, Callable[[str | Path, Loaded, bool], None]] = {
+    ".pt": as_pt,
+    ".onnx": as_onnx,
+    ".safetensors": as_safetensors,
+}

@@ -1,0 +1,90 @@
+"""How a run came about, kept under `record` in its config.yaml: an entry a start, with what a result depends on."""
+
+import datetime
+import importlib.metadata
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from settings.config import Config, to_yaml
+from settings.layers import load_yaml
+from utils.distributed import world_size
+from utils.errors import UserError
+from utils.files import write_text
+
+PACKAGES = ("torchvision", "numpy")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Record:
+    """The entries of a run directory's earlier starts, and the one of this start."""
+
+    def __init__(self, run_dir: str | Path, config: Config, device: torch.device, step: int) -> None:
+        self.path, self.config = Path(run_dir) / "config.yaml", config
+        self.earlier = _entries(self.path)
+        self.now = {
+            "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+            **git_commit(),
+            "host": socket.gethostname(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {platform.machine()}",
+            "processes": world_size(),
+            "threads": torch.get_num_threads(),
+            "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}
+            | {package: importlib.metadata.version(package) for package in PACKAGES},
+            "from_step": step,
+        }
+        self._begin = time.monotonic()
+
+    def save(self, step: int) -> None:
+        """Write config.yaml, with the step that has been reached and the seconds that it took."""
+        entry = self.now | {"to_step": step, "wall_seconds": round(time.monotonic() - self._begin, 3)}
+        text = to_yaml(self.config) + yaml.safe_dump({"record": [*self.earlier, entry]}, sort_keys=False, width=1000)
+        write_text(self.path, text)
+
+    def changes(self) -> Iterator[str]:
+        """Sentences about what is other than at the last start and could change last bits or more."""
+        before = self.earlier[-1] if self.earlier else {}
+        for name in ("commit", "host", "device", "processes", "threads", "versions"):
+            if name in before and before[name] != self.now[name]:
+                yield f"{name} {_flat(before[name])} -> {_flat(self.now[name])}"
+
+
+def recorded_threads(run_dir: str | Path) -> int | None:
+    """The threads of a run's last start, where its record has them."""
+    found = [entry["threads"] for entry in _entries(Path(run_dir) / "config.yaml") if "threads" in entry]
+    return found[-1] if found and isinstance(found[-1], int) and found[-1] > 0 else None
+
+
+def _flat(value: Any) -> str:
+    return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """The entries that config.yaml holds already; none where it is absent or somebody broke it."""
+    try:
+        content = load_yaml(path)
+    except UserError:
+        return []
+    entries = content.get("record") if isinstance(content, dict) else None
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def git_commit() -> dict[str, str | None]:
+    """{commit}: that of this project's code, with -dirty where files were changed since; or None, and why not."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return {"commit": done.stdout.strip()}
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().split("\n")[0]
+        return {"commit": None, "commit_unknown": said[:300]}

@@ -1,0 +1,214 @@
+"""A run's directory: where things lie in it, when it is refused, what it needs of the disk, and who trains in it."""
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from settings.config import Config, default_run_dir
+from utils.console import command
+from utils.distributed import rank
+from utils.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: two processes on one run directory are not found out there
+    fcntl = None  # type: ignore[assignment]
+
+# Files that a run which ended before its first checkpoint can have left.
+LEFT = r"((config\.yaml|log\.txt|stats\.jsonl|report\.html)(\.tmp)?|\.lock|"
+LEFT += r"(samples|audits)/(step_0+|real)\.(png|json)|plots/.*|checkpoints/.*\.tmp)"
+DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
+
+
+# ---- What lies where ------------------------------------------------------------------------------------------------
+
+
+def checkpoint_path(run_dir: str | Path, step: int) -> Path:
+    return Path(run_dir) / "checkpoints" / f"step_{step:06d}.pt"
+
+
+def checkpoints(run_dir: str | Path) -> list[tuple[int, Path]]:
+    """A run's checkpoints as [(step, path)], oldest first."""
+    found = []
+    for path in (Path(run_dir) / "checkpoints").glob("step_*.pt"):
+        if match := re.fullmatch(r"step_(\d+)\.pt", path.name):
+            found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def latest(run_dir: str | Path) -> Path:
+    """The path of a run directory's newest checkpoint. UserError where there is none."""
+    found = checkpoints(run_dir)
+    if not found:
+        raise UserError(f"{run_dir} holds no checkpoint (checkpoints/step_NNNNNN.pt)")
+    return found[-1][1]
+
+
+def by_run(names: Iterable[str | Path]) -> dict[Path, list[Path]]:
+    """Group run directories and files: {what is scored together: its checkpoints, oldest first}."""
+    groups: dict[Path, set[Path]] = {}
+    for name in map(Path, names):
+        if name.is_dir():
+            latest(name)  # a directory without checkpoints is no run
+        for path in [path for _, path in checkpoints(name)] if name.is_dir() else [name]:
+            groups.setdefault(path.parent if path.parent.name == "checkpoints" else path, set()).add(path)
+    # Names of one length sort by their steps; from step 1,000,000 on they grow longer.
+    return {key: sorted(paths, key=lambda path: (len(path.name), path.name)) for key, paths in groups.items()}
+
+
+def set_aside(run_dir: str | Path, step: int) -> None:
+    """Rename the checkpoints of later steps, which are damaged, so that they are not taken for newer ones."""
+    for later, path in checkpoints(run_dir):
+        if later > step:
+            path.rename(path.with_name(path.name + ".damaged"))
+
+
+def thin(run_dir: str | Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints of a run, and what a killed process left half written."""
+    for _, path in checkpoints(run_dir)[:-keep]:
+        path.unlink(missing_ok=True)
+    for path in (Path(run_dir) / "checkpoints").glob("*.tmp"):  # of a process that was killed while it wrote
+        path.unlink(missing_ok=True)
+
+
+def stem_of(path: Path, what: str = "evaluation") -> Path:
+    """Where the scores of a checkpoint go, or `what` else is of its run, without a suffix: a run's own folder.
+
+    What is of an exported file lies beside it, under its name.
+    """
+    folder = path.parent
+    return folder.parent / what if folder.name == "checkpoints" else folder / f"{path.stem}_{what}"
+
+
+def own_stem(path: Path, ema: bool = True, reference: str | None = None, what: str = "evaluation") -> Path:
+    """Where lies what is of this checkpoint alone, of the EMA or not, against a reference or not; without a suffix."""
+    step = f"_{path.stem}" if path.parent.name == "checkpoints" else ""
+    stem = stem_of(path, what)
+    return stem.with_name(stem.name + step + ("" if ema else "_no_ema") + ("_reference" if reference else ""))
+
+
+# ---- Whether a run can be there -------------------------------------------------------------------------------------
+
+
+def refuse_existing(run_dir: str | Path) -> None:
+    """Raise UserError where a new run would meet another's files."""
+    path = Path(run_dir)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{run_dir} is a file; choose another --run_dir")
+    if not is_free(path):
+        resume = f"Go on with {command('--resume', run_dir)}, or choose" if checkpoints(run_dir) else "Choose"
+        raise UserError(
+            f"{run_dir} exists, and a run never overwrites another. {resume} another --run_dir or --seed, or delete it"
+        )
+    parent = existing_parent(path)
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise UserError(f"{run_dir} cannot be made: {parent} is not a folder that can be written to")
+
+
+def is_free(path: Path) -> bool:
+    """Whether there is nothing at a path, or only what a run leaves that ended before its first checkpoint."""
+    if not path.is_dir():
+        return not path.exists()
+    files = [file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()]
+    if not files or ("stats.jsonl" in files and (path / "stats.jsonl").stat().st_size):
+        return not any(path.iterdir())
+    return "log.txt" in files and all(re.fullmatch(LEFT, name) for name in files)
+
+
+def free_run_dir(config: Config) -> Path:
+    """The default directory of a run or, where that has one already, the next name that is free: ..._seed0-2."""
+    first = default_run_dir(config)
+    names = itertools.chain([first], (Path(f"{first}-{n}") for n in itertools.count(2)))
+    return next(path for path in names if is_free(path))
+
+
+def refuse_started(run_dir: str | Path) -> None:
+    """Raise UserError where another process has trained here since refuse_existing() looked."""
+    if checkpoints(run_dir):
+        again = command("--resume", run_dir)
+        raise UserError(f"{run_dir} was started by another process meanwhile. Go on with {again}")
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder on a path that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+def check_disk(run_dir: Path, checkpoint_bytes: int) -> None:
+    """Raise UserError where the checkpoints that will be kept, of so many bytes together, would not fit on the disk.
+
+    Those of them that are there already take no more room, nor do pictures beside them.
+    """
+    there = sum(path.stat().st_size for _, path in checkpoints(run_dir))
+    needed = max(0, checkpoint_bytes - there) + (DISK_RESERVE // 10 if there else DISK_RESERVE)
+    free = shutil.disk_usage(existing_parent(run_dir)).free
+    if needed > free:
+        raise UserError(
+            f"{run_dir} may need {needed / 2**20:,.0f} MiB more for its checkpoints and pictures, and "
+            f"{free / 2**20:,.0f} MiB are free there; choose another --run_dir or a smaller --keep"
+        )
+
+
+def make_folders(run_dir: Path) -> None:
+    """Make a run's directory, where it does not exist. UserError where it cannot be."""
+    try:
+        for name in ("samples", "checkpoints", "plots"):
+            (run_dir / name).mkdir(parents=True, exist_ok=True)
+        if not os.access(run_dir, os.W_OK):
+            raise PermissionError(errno.EACCES, "it cannot be written to")
+    except OSError as error:
+        raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
+
+
+# ---- The lock ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(run_dir: str | Path) -> Iterator[None]:
+    """Keep other processes from training in a run directory, which has to exist. UserError names who is there.
+
+    The system drops the lock with the process, however that ends; the file that stays behind then locks nothing.
+    """
+    if fcntl is None or rank() > 0:
+        yield
+        return
+    path = Path(run_dir) / ".lock"
+    try:
+        file = _open_and_lock(path)
+    except BlockingIOError:
+        holder = path.read_text(encoding="utf-8")[:200] if path.exists() else ""
+        raise UserError(f"{run_dir} is being trained by {holder or 'another process'}") from None
+    except PermissionError as error:
+        raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
+    except OSError:  # a network file system without locks
+        yield
+        return
+    with file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _open_and_lock(path: Path) -> TextIO:
+    """The locked file of this name: another one than was opened, where its holder removed that in between."""
+    while True:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()

@@ -1,0 +1,187 @@
+"""A run's report.html: one file that needs no other, from what lies in the run's directory and nothing else."""
+
+import datetime
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evaluation.results import kept
+from settings.config import Config, stored, to_flag
+from settings.layers import check_settings, load_yaml, resolve
+from utils.console import command
+from utils.files import write_text
+
+from . import rendering, sections
+from .logger import read_stats
+from .plots import grids_of
+
+NAME = "report.html"
+
+
+class Now(NamedTuple):
+    """What a run knows of itself. seconds_left: None where it cannot be told yet. ended: how, where it has."""
+
+    step: int
+    seconds_left: float | None = None
+    ended: str | None = None
+    doing: str = ""
+
+
+def write(run_dir: str | Path, now: Now | None = None) -> Path:
+    """Write the page of a run as it is now, atomically. Returns its path. now: from the run itself, while it lives.
+
+    UserError where config.yaml or stats.jsonl cannot be read, or nothing can be written.
+    """
+    run_dir = Path(run_dir)
+    path = run_dir / NAME
+    write_text(path, rendering.render("run.html", **content(run_dir, now)), durable=False)
+    return path
+
+
+def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
+    """All that the page shows, by the names of its template."""
+    written = load_yaml(run_dir / "config.yaml") or {}
+    record = written.pop("record", [])
+    config, stats = Config(**check_settings(written)), read_stats(run_dir)
+    results = kept.read(run_dir / "evaluation")
+    log = _log(run_dir)
+    grids = grids_of(run_dir)
+    reached = [line["step"] for line in stats[-1:]] + [step for step, _ in grids[-1:]] + [0]
+    now = now or Now(max(reached), ended=None if (run_dir / ".lock").exists() else _ended(log))
+    defaults, preset = resolve({"dataset": config.dataset, "model": config.model})
+    theirs, ours = (_words(stored(each)) for each in (defaults, config))
+    real = run_dir / "samples" / "real.png"
+    return {
+        "title": f"{config.dataset}: {config.model}, {config.loss} loss, D with {_norms(config)}",
+        "sentence": sentence(config),
+        "live": now.ended is None,
+        "written": int(time.time()),
+        "updated": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "status": status(config, now),
+        "step": now.step,
+        "total": config.total_steps,
+        "warnings": [*_warnings(log), *sections.warnings(results)],
+        "real": rendering.embedded(real) if real.exists() else None,
+        "grids": [{"step": step, "shown": f"{step:,}", "src": rendering.embedded(path)} for step, path in grids],
+        "charts": sections.charts(stats),
+        "scores": sections.scores(results),
+        "classes": sections.classes(results),
+        "pictures": sections.pictures(run_dir, results),
+        "audit": sections.audit(run_dir),
+        "commands": commands(run_dir, config, now.step),
+        "preset": f"configs/{preset.name}" if preset else "the defaults",
+        "changed": [(name, value, theirs.get(name, "-")) for name, value in ours.items() if theirs.get(name) != value],
+        "settings": list(ours.items()),
+        "record": _record(record),
+    }
+
+
+# ---- What is trained, and where it is ------------------------------------------------------------------------------
+
+
+def _norms(config: Config) -> str:
+    norms = " and ".join(f"{name} norm" for name in config.d_norm if name != "none") or "no normalization"
+    return norms + "".join(f" and {name}" for name in config.regularizer if name != "none")
+
+
+def _classes(config: Config) -> str:
+    """How networks know of classes, in words of a sentence."""
+    return f" of the class that is asked for ({config.conditional})" if config.conditional != "none" else ""
+
+
+def _augmented(config: Config) -> str:
+    """What D sees images through, in words of a sentence."""
+    if config.augment == ("none",):
+        return ""
+    return f" that sees all images through {', '.join(config.augment)} (p {config.augment_p})"
+
+
+def sentence(config: Config) -> str:
+    """What is trained, in one sentence."""
+    colour = "grey" if config.channels == 1 else "colour"
+    return (
+        f"A {config.model} generator learns to draw {config.dataset}, {colour} images of {config.image_size} x "
+        f"{config.image_size} pixels{_classes(config)}, against a discriminator with {_norms(config)}"
+        f"{_augmented(config)}, by the {config.loss} loss: {config.total_steps:,} updates of G, each after "
+        f"{config.n_dis} of D."
+    )
+
+
+def status(config: Config, now: Now) -> str:
+    """Where a run is, and how long it will take; or how it ended."""
+    at = f"Step {now.step:,} of {config.total_steps:,}"
+    if now.ended is not None:
+        return f"{at}: {now.ended}."
+    if now.doing:
+        return f"{at}: {now.doing}."
+    return f"{at}, about {duration(now.seconds_left)} left." if now.seconds_left is not None else f"{at}."
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s")]
+    first = next((i for i, (count, _) in enumerate(parts) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2])
+
+
+def _log(run_dir: Path) -> list[str]:
+    """The lines of the last start in log.txt."""
+    path = run_dir / "log.txt"
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    starts = [i for i, line in enumerate(lines) if line.startswith("data  ")]
+    return lines[starts[-1] :] if starts else lines
+
+
+def _ended(log: Sequence[str]) -> str:
+    """How the last start ended, by its log."""
+    found = [line for line in log if line.startswith("ended  ")]
+    return re.sub(r"^ended +at step \d[\d,]*: ", "", found[-1]) if found else "it ended without a word, or was killed"
+
+
+def _warnings(log: Sequence[str]) -> list[str]:
+    found = (re.sub(r"^(warning|slowed) +", "", line) for line in log if re.match("(warning|slowed)  ", line))
+    return list(dict.fromkeys(found))
+
+
+# ---- Settings, commands, how it came about -------------------------------------------------------------------------
+
+
+def _words(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {name: to_flag(tuple(v) if isinstance(v, list) else v) or "-" for name, v in settings.items()}
+
+
+def commands(run_dir: Path, config: Config, step: int) -> list[str]:
+    """What is typed to go on, to score and to draw."""
+    longer = ["--total_steps", 2 * config.total_steps] if step >= config.total_steps else []
+    return [
+        command("python", "main.py", "--resume", run_dir, *longer),
+        command("python", "evaluate.py", run_dir),
+        command("python", "evaluate.py", run_dir, "--audit"),
+        command("python", "generate.py", run_dir, "--num", 64, "--out", "samples"),
+    ]
+
+
+def _record(entries: Any) -> list[tuple[str, str]]:
+    """Rows about the last start, and the commands of all of them."""
+    entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    rows = [("command", str(entry["command"])) for entry in entries if "command" in entry]
+    last = entries[-1] if entries else {}
+    for name in ("started", "commit", "host", "device", "processes", "threads", "wall_seconds"):
+        if last.get(name) is not None:
+            rows.append((name.replace("_", " "), str(last[name])))
+    versions = last.get("versions")
+    return rows + [(str(k), str(v)) for k, v in versions.items()] if isinstance(versions, dict) else rows
+
+
+def refresh(run_dir: str | Path, now: Now | None = None) -> Path | None:
+    """Write the page of a run that something was added to, as scores. None where there is no run, or it fails."""
+    try:
+        return write(run_dir, now) if (Path(run_dir) / "config.yaml").is_file() else None
+    except Exception as error:  # of any kind, as for files that somebody else has changed
+        print(f"warning: {Path(run_dir) / NAME} could not be made: {error}")
+        return None

@@ -1,0 +1,160 @@
+"""The measured parts of a run's page, from its files: curves, scores, classes, neighbours, the audit, and warnings."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.discriminator import lipschitz
+from evaluation.results import kept
+from evaluation.results.report import label, real_images
+from evaluation.scores import conditional, modes
+
+from . import rendering
+from .charts import Chart, chart
+
+# title -> (statistic -> its name, whether on a logarithmic axis); what else is in stats.jsonl gets panels of its own.
+PANELS: dict[str, tuple[dict[str, str], bool]] = {
+    "loss": ({"loss_D": "D", "loss_G": "G"}, False),
+    "mean logit of D": ({"real_logits": "D(real)", "fake_logits": "D(fake)"}, False),
+    "accuracy of D": ({"accuracy_D": "D"}, False),
+    "gradient norm": ({"grad_norm_D": "D", "grad_norm_G": "G", "grad_norm_input": "D's input"}, True),
+    "probability of augmentation": ({"augment_p": "p"}, False),
+    "learning rate": ({"lr_G": "G", "lr_D": "D"}, False),
+    "weight of the gradient's penalty": ({"gamma": "gamma"}, False),
+    "Adam's beta2": ({"beta2": "beta2"}, False),
+    "half-life of the moving average": ({"ema_half_life": "images"}, False),
+    "Inception Score": ({"inception_score": "IS", "inception_score_of_G": "of G itself"}, False),
+    "FID": ({"fid": "FID", "fid_of_G": "of G itself"}, True),
+    "KID": ({"kid": "KID", "kid_of_G": "of G itself"}, False),
+    "class accuracy": ({"class_accuracy": "class accuracy"}, False),
+    "precision and recall": ({"precision": "precision", "recall": "recall"}, False),
+    "density and coverage": ({"density": "density", "coverage": "coverage"}, False),
+    "classes missing": ({"classes_missing": "classes"}, False),
+    "modes found": ({"modes": "modes"}, False),
+    "KL of the modes": ({"modes_kl": "KL"}, True),
+    "seconds a step": ({"seconds_per_step": "seconds"}, False),
+}
+SCORES = {
+    "IS": ("inception_score", 2),
+    "FID": ("fid", 2),
+    "KID": ("kid", 4),
+    "precision": ("precision", 2),
+    "recall": ("recall", 2),
+    "density": ("density", 2),
+    "coverage": ("coverage", 2),
+    "modes": ("modes", 0),
+    "KL of modes": ("modes_kl", 3),
+}
+NEIGHBOURS_BYTES = 400_000
+# What to do about a warning, by words of it (evaluation/scores/diagnostics.py).
+ADVICE = {
+    "has collapsed": "Take an earlier checkpoint, or train with --d_norm spectral, smaller --lr_D and --lr_G, or "
+    "another --seed",
+    "drops modes": "Train longer, or with a larger --batch_size",
+    "may copy": "Take an earlier checkpoint, or train on more images",
+    "modes are missing": "Look at the samples; where they look real, train longer or with a larger --batch_size",
+}
+
+
+def charts(stats: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """A panel for each kind of statistic that there is."""
+    known = {name for series, _ in PANELS.values() for name in series} | {"step", "protocol"}
+    rest = dict.fromkeys(name for line in stats for name in line if name not in known)
+    panels = PANELS | {name: ({name: name}, False) for name in rest}
+    found = []
+    for title, (series, log) in panels.items():
+        points = {
+            short: [
+                (line["step"], line[name])
+                for line in stats
+                if isinstance(line.get(name), (int, float)) and not isinstance(line[name], bool)
+            ]
+            for name, short in series.items()
+        }
+        if drawn := chart(title, points, log):
+            found.append(drawn)
+    return found
+
+
+def _number(value: Any, digits: int) -> str | tuple[str, str]:
+    """A score as a cell, with its spread where it has one."""
+    if isinstance(value, dict):
+        return f"{value['mean']:z.{digits}f}", f"± {value['std']:.{digits}f}"
+    return "-" if value is None else f"{value:z.{digits}f}"
+
+
+def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
+    """The table of all scores, the newest step first, each with its protocol; real images beneath it."""
+    if not results:
+        return None
+    results = [result | modes.numbers(result) for result in results]
+    shown = {title: entry for title, entry in SCORES.items() if any(entry[0] in result for result in results)}
+    rows = []
+    for result in sorted(results, key=lambda result: -(kept.step_of(result) or 0)):
+        protocol, step = result["protocol"], kept.step_of(result)
+        name = protocol["name"] + ("" if protocol.get("ema") is not False else ", G itself")
+        cells = [_number(result.get(key), digits) for key, digits in shown.values()]
+        nearer = result.get("memorisation", {}).get("nearer")
+        rows.append([f"{step:,}" if step is not None else "-", name, *cells, _number(nearer, 2)])
+    top = kept.headline(results)
+    lines = [f"{label(top['protocol'])}."]
+    lines += [f"Short of the full protocol: {'; '.join(top['protocol']['departures'])}."] * bool(
+        top["protocol"].get("departures")
+    )
+    lines += [f"{line[:1].upper()}{line[1:]}." for line in conditional.lines(top)]
+    if held_out := top.get("held_out"):
+        lines.append(f"For comparison, {real_images(held_out)}.")
+    return {"table": (["step", "protocol", *shown, "nearer"], rows), "lines": lines}
+
+
+def classes(results: Sequence[kept.Result]) -> tuple[list[str], list[list[str]]] | None:
+    """The table of the classes' shares, where the last scoring has them."""
+    result = kept.headline(results) if results else {}
+    if not result.get("class_share"):
+        return None
+    real = result.get("class_share_real", {})
+    shares = result["class_share"].items()
+    rows = [[name, f"{share:.1%}", f"{real[name]:.1%}" if name in real else "-"] for name, share in shares]
+    return ["class", "samples", "real images"], rows
+
+
+def pictures(run_dir: Path, results: Sequence[kept.Result]) -> list[dict[str, str]]:
+    """The picture of the last scoring: nearest neighbours."""
+    memory = kept.headline(results).get("memorisation") if results else None
+    said = "Samples beside the training images nearest to them in feature space."
+    if memory:
+        said += (
+            f" A sample is nearer to one than {memory['unseen']} are in {memory['nearer']:.0%} of comparisons: half is "
+            "alike, nearly all would be copies."
+        )
+    path = run_dir / "plots" / "evaluation_neighbours.png"
+    if not path.exists():
+        return []
+    return [{"title": "Nearest neighbours", "caption": said, "src": rendering.embedded(path, NEIGHBOURS_BYTES)}]
+
+
+def audit(run_dir: Path) -> dict[str, Any] | None:
+    """The last audit of D: its table, and what it says."""
+    during = sorted((run_dir / "audits").glob("step_*.json"), key=lambda path: (len(path.name), path.name))
+    paths = [path for path in [run_dir / "audit.json", *during[-1:]] if path.exists()]
+    if not paths:
+        return None
+    path = max(paths, key=lambda path: path.stat().st_mtime)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    step = found.get("step", int(path.stem[5:]) if path.stem.startswith("step_") else 0)
+    header, *rows = lipschitz.table(found)
+    bound = f"D's slope has no bound that is known ({found.get('no_bound')})"
+    if found["upper_bound"] is not None:
+        bound = f"D's slope is at most {found['upper_bound']:.4g}, the product of its layers' true norms"
+    text = f"At step {step:,} {bound}, and the steepest gradient seen is {found['lower_bound']:.4g}."
+    return {"table": (header, rows), "text": text}
+
+
+def warnings(results: Sequence[kept.Result]) -> Iterator[str]:
+    """What is wrong by the last scores, and what to do about it."""
+    result = kept.headline(results) if results else {}
+    told = [result["protocol"].get("features_warning")] if result else []
+    for text in filter(None, [*told, *result.get("warnings", [])]):
+        advice = [what for words, what in ADVICE.items() if words in text]
+        yield ". ".join([f"At the last scoring: {text}", *advice]) + "."

@@ -1,0 +1,121 @@
+"""What a run shows of itself while it trains: its page, curves and animation, for little of its time.
+
+Under torchrun rank 0 alone draws. What fails here ends no run.
+"""
+
+import contextlib
+import time
+import webbrowser
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from utils.console import announced
+from utils.distributed import rank
+
+from . import page, plots
+from .logger import read_stats
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+# What may be spent: seconds at once, and a share of the run's time. Together under 1 % of 40 seconds, and under 0.1 %
+# of 7 minutes and of all that is longer; at the end of a run all is drawn once more.
+PAGE, PICTURES = (0.3, 1 / 4000), (0.0, 1 / 1600)
+FIRST_PICTURES = 1.5  # seconds that matplotlib and the first drawing take
+
+
+class Budget:
+    """Whether there is time for something again, by what it took so far and the time that has passed."""
+
+    def __init__(self, at_once: float, share: float, expected: float = 0.0, clock: Callable[[], float] | None = None):
+        self.at_once, self.share, self.last, self.spent = at_once, share, expected, 0.0
+        self.clock = clock or time.perf_counter
+        self.began = self.clock()
+
+    def allows(self) -> bool:
+        passed = self.clock() - self.began
+        return self.spent + self.last <= self.at_once + self.share * passed
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        began = self.clock()
+        try:
+            yield
+        finally:
+            self.last = self.clock() - began
+            self.spent += self.last
+
+
+class Show:
+    """Draws what a run shows: whenever there are new samples or scores and it costs little, and at its end."""
+
+    def __init__(self, run: "Run") -> None:
+        self.run, self.first, self.began = run, run.state.step, time.perf_counter()
+        self.page, self.pictures = Budget(*PAGE), Budget(*PICTURES, FIRST_PICTURES)
+        self.begun = self.told = False
+
+    def begin(self) -> None:
+        """The page before the first step; in the browser where that is asked for."""
+        if rank() > 0 or self.begun:
+            return
+        self.begun = True
+        self._write_page()
+        if self.run.config.open:
+            open_page(self.run)
+
+    def update(self) -> None:
+        """After new samples or scores."""
+        if not self.begun:
+            return
+        if self.pictures.allows():
+            self._draw()
+        if self.page.allows():
+            self._write_page()
+        self.run.start_clock()  # it is no part of a step's time
+
+    def end(self, ended: str) -> None:
+        """All of it, once more, with how the run ended."""
+        if rank() > 0:
+            return
+        self._draw()
+        self._write_page(ended)
+
+    def _write_page(self, ended: str | None = None) -> None:
+        with self._failing_quietly(), self.page.spending():
+            page.write(self.run.run_dir, page.Now(self.run.state.step, self._left(), ended))
+
+    def _left(self) -> float | None:
+        done, left = self.run.state.step - self.first, self.run.config.total_steps - self.run.state.step
+        return (time.perf_counter() - self.began) / done * left if done > 0 else None
+
+    def _draw(self) -> None:
+        """The curves and the animation of what was trained so far."""
+        config, run_dir = self.run.config, self.run.run_dir
+        title = f"{config.dataset}, {config.model}, {config.loss}, D: {' + '.join(config.d_norm)}"
+        drawing = announced("drawing the curves and the animation")
+        with self._failing_quietly(), self.pictures.spending(), drawing:
+            plots.plot_curves(run_dir, read_stats(run_dir), title)
+            plots.animate(run_dir)
+
+    @contextlib.contextmanager
+    def _failing_quietly(self) -> Iterator[None]:
+        """A picture that fails must not end a run, nor hide how it ended. It is told of once."""
+        try:
+            yield
+        except Exception as error:  # whatever matplotlib, Pillow and Jinja make of files that somebody else changed
+            if not self.told:
+                self.told = True
+                with contextlib.suppress(OSError):  # where the disk is full, log.txt cannot be written either
+                    self.run.logger.say(f"warning     the pictures in {self.run.run_dir} could not be made: {error}")
+
+
+def open_page(run: "Run") -> None:
+    """Open a run's page in the browser. One in the terminal would take that away from the run, so it is passed over."""
+    address = (run.run_dir / page.NAME).resolve().as_uri()
+    try:
+        browser = webbrowser.get()
+        opened = type(browser) is not webbrowser.GenericBrowser and browser.open(address)
+    except webbrowser.Error:
+        opened = False
+    if not opened:
+        run.logger.say(f"page        no browser could be opened; open {run.run_dir / page.NAME}")
