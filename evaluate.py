@@ -20,7 +20,8 @@ import generate
 from datasets import Images, load_split, trained_on
 from datasets.image_files import check_npz, load_samples, save_samples
 from datasets.scan import is_archive
-from evaluation import Evaluator, depends
+from evaluation import depends
+from evaluation.evaluator import Evaluator
 from evaluation.inputs import features
 from evaluation.inputs.sampling import Generated, Given, images_at
 from evaluation.results import kept, report, table

@@ -14,7 +14,7 @@ def main() -> None:
     # Only now what needs torch, so that --help and a mistyped flag answer at once.
     import evaluate
     from datasets import load_split
-    from evaluation import Evaluator
+    from evaluation.evaluator import Evaluator
     from evaluation.inputs.features import missing_weights, settled
     from train import train
     from training import prepare

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from datasets import Images, to_float
-from evaluation import Evaluator
+from evaluation.evaluator import Evaluator
 from losses import accuracy
 from models.spectral_norm import iteration
 from settings.command_line import parse_args

@@ -210,7 +210,7 @@ def limited(arguments, folder):
 
     import train
     from datasets import load_split
-    from evaluation import Evaluator
+    from evaluation.evaluator import Evaluator
     from evaluation.inputs import features
     from evaluation.inputs.sampling import Generated
     from settings.layers import resolve

@@ -21,6 +21,7 @@ from .inputs.features import Say
 from .inputs.reference import Reference, load_reference
 from .inputs.sampling import Given, Source, extract, images_at
 from .scores import certainty, conditional, diagnostics, held_out, manifold, metrics, modes
+from .scores.registry import SCORES
 
 
 class Evaluator:
@@ -213,6 +214,7 @@ class Evaluator:
             "what": what,
             "num": len(chosen),
             "data_sha256": self.sha256(other),
+            "scores": [name for name, score in SCORES.items() if score.by],
             "kid_subsets": metrics.KID_SUBSETS,
             "density_coverage_neighbours": manifold.FARTHEST,
         }
@@ -254,9 +256,7 @@ def scores(
 
     radii: gives what manifold.radii() does for the first N samples; without it, what manifold gives is left out.
     """
-    found: dict[str, Any] = {"fid": metrics.fid(samples, reference)}
-    if kid:
-        found["kid"] = metrics.kid(samples, reference)
+    found = metrics.against(samples, reference, left_out=() if kid else ("kid",))
     if radii:
         found |= metrics.neighbour_scores(samples, reference, radii(len(samples)))
     if bootstrap and kid:

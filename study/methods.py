@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from evaluation.scores.registry import scores_of
+
 
 class Method(NamedTuple):
     """What constrains D: its name in words, and the settings that it consists of, which go before a study's own."""
@@ -58,42 +60,4 @@ SETTINGS = {  # table 1 of the paper
 }
 
 
-class Metric(NamedTuple):
-    """A score: its name in words, whether more is better, and whether it is drawn by its logarithm.
-
-    Of those that are, the mean over seeds is the geometric one. best: the value that is best, where neither the most
-    nor the least is.
-    """
-
-    label: str
-    more_is_better: bool
-    logarithmic: bool = False
-    best: float | None = None
-
-    def badness(self, value: float) -> float:
-        """What orders values: the least is best."""
-        if self.best is not None:
-            return abs(value - self.best)
-        return -value if self.more_is_better else value
-
-    @property
-    def better(self) -> str:
-        """Which values are better, in words."""
-        if self.best is not None:
-            return f"{self.best:g} is best"
-        return "more is better" if self.more_is_better else "less is better"
-
-
-METRICS = {
-    "inception_score": Metric("Inception Score", True),
-    "fid": Metric("FID", False, True),
-    "kid": Metric("KID", False),
-    "precision": Metric("precision", True),
-    "recall": Metric("recall", True),
-    "density": Metric("density", True),
-    "coverage": Metric("coverage", True),
-    "classes_missing": Metric("classes missing", False),
-    "nearer": Metric("nearer to a training image than an unseen one is", False, best=0.5),
-    "modes": Metric("modes found", True),
-    "modes_kl": Metric("KL of the modes", False, True),
-}
+METRICS = scores_of("images", "diagnosis", "modes")  # what a study may show, in the order of its columns

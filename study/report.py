@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.discriminator.lipschitz import table
-from training.monitor import OWN
+from evaluation.scores.registry import OWN
 from training.reporting.rendering import embedded, render
 from utils.files import write_text
 
@@ -119,7 +119,7 @@ def _summary(study: Study, results: Sequence[Result]) -> dict[str, Any]:
         rows.append([METHODS[method].label, *cells, number(worst[method]) if method in worst else "-", rest or "-"])
     header = ["method", *(f"setting {setting}" for setting in study.settings), "worst mean", "not finished"]
     heroes = [place for place, method in enumerate(order) if method == HERO]
-    words = METRICS[metric].label
+    words = METRICS[metric].heading
     means_of = "mean over seeds and interval" if len(study.seeds) > 1 else "one seed"
     text = f"{words} at the last step: {means_of}, ordered by the worst of each method's means."
     return {"table": (header, rows, heroes), "text": text}

@@ -167,9 +167,7 @@ def by(results: Iterable[Result], *names: str) -> dict[tuple[Any, ...], list[Res
 def means(results: Iterable[Result], metric: str) -> dict[tuple[Any, ...], Interval]:
     """{(setting, method): Interval} of the last scores of the finished runs; geometric where METRICS says so."""
     groups = by([r for r in results if r.finished and r.last.get(metric) is not None], "setting", "method")
-    found = {
-        key: interval([r.last[metric] for r in group], METRICS[metric].logarithmic) for key, group in groups.items()
-    }
+    found = {key: interval([r.last[metric] for r in group], METRICS[metric].log) for key, group in groups.items()}
     return {key: spread for key, spread in found.items() if spread}
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from evaluation.scores.registry import OWN
 from settings.config import to_flag
-from training.monitor import OWN
 from utils.plots import pyplot
 
 from .drawing import (
@@ -34,7 +34,7 @@ TITLE = {2: 40, 3: 25}  # characters of a panel's title in a line, by the number
 
 def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
     """The last step's score of every run: a panel a setting, a row a method; dots are seeds, bars 95 % intervals."""
-    words, logarithmic = METRICS[metric].label, METRICS[metric].logarithmic
+    words, logarithmic = METRICS[metric].heading, METRICS[metric].log
     scored = [result for result in results if result.last.get(metric) is not None]
     found = means(results, metric)
     columns = 3 if len(study.settings) == 3 else 2
@@ -52,7 +52,7 @@ def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
         axis.set_title(textwrap.fill(_setting_title(study, setting), TITLE[columns]), fontsize=10)
     _scale(axes, [result.last[metric] for result in scored], found.values(), logarithmic)
     name_rows(axes[0], study.methods)
-    figure.supxlabel(f"{words} at the last step ({METRICS[metric].better})", fontsize=10)
+    figure.supxlabel(f"{words} at the last step ({METRICS[metric].direction})", fontsize=10)
     return Figure(f"{metric}_by_setting", f"{words} by setting and method", figure, _on_scores(study, results, metric))
 
 
@@ -92,7 +92,7 @@ def _setting_title(study: Study, setting: str) -> str:
 def _on_scores(study: Study, results: Sequence[Result], metric: str) -> str:
     """Who is best where, in how many settings surely so, and who has the best worst setting."""
     found = means(results, metric)
-    words, badness = METRICS[metric].label, METRICS[metric].badness
+    words, badness = METRICS[metric].heading, METRICS[metric].badness
     winners: dict[str, list[str]] = {}
     sure = 0
     for setting in study.settings:
@@ -137,7 +137,7 @@ def curves(study: Study, results: Sequence[Result], metric: str, own: bool = Fal
 
     own: of G itself, where the moving average of its weights is scored too.
     """
-    words, logarithmic = METRICS[metric].label, METRICS[metric].logarithmic
+    words, logarithmic = METRICS[metric].heading, METRICS[metric].log
     name, words = (metric + OWN, f"{words} of G itself") if own else (metric, words)
     groups = by(results, "method", "setting")
     figure, axes = panels(len(study.methods), 3, 1.6, over_training=True, sharex=True, sharey=True)
@@ -158,7 +158,7 @@ def curves(study: Study, results: Sequence[Result], metric: str, own: bool = Fal
 
 def _on_curves(study: Study, results: Sequence[Result], metric: str, name: str, words: str) -> str:
     """How much of the best step's score is lost at the last one: a factor of FID and the like, else a difference."""
-    badness, logarithmic = METRICS[metric].badness, METRICS[metric].logarithmic
+    badness, logarithmic = METRICS[metric].badness, METRICS[metric].log
     lost = {}
     for method in study.methods:
         found = [result for result in results if result.run.method == method and result.finished]

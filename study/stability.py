@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from training.monitor import OWN
+from evaluation.scores.registry import OWN
 from utils.plots import pyplot
 
 from .drawing import COLOURS, HERO, WIDTH, Figure, extremes, name_of, name_rows, number, panels, shown_setting

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.results.report import csv_text
-from evaluation.scores.manifold import SCORES as NEIGHBOURHOODS
-from training.monitor import OWN
+from evaluation.scores.registry import OWN, scores_of
 from utils.errors import UserError
 from utils.files import write_text
 
@@ -25,8 +24,8 @@ TEXT = {"run", "method", "setting", "outcome", "message", "protocol", "departure
 RECORDED = ("device", "threads", "commit")
 COLUMNS = [
     *("run", "method", "setting", "seed", "outcome", "message", "reached"),
-    *("last_step", "inception_score", "inception_score_std", "fid", "kid", *NEIGHBOURHOODS, "modes", "modes_kl"),
-    *("classes_missing", "nearer"),
+    *("last_step", "inception_score", "inception_score_std"),
+    *(name for name in scores_of("images", "modes", "diagnosis") if name != "inception_score"),
     *("best_step", *(f"{name}_at_best" for name in METRICS), "protocol", "departures"),
     *("largest_sigma", "upper_bound", "lower_bound", "rank_used", "seconds", "seconds_per_step", "device", "threads"),
     *("commit", "warnings"),

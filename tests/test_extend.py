@@ -1,6 +1,8 @@
 """docs/extend.md: its example is run as it stands there, and what it says of the code is so."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from training.checkpoints import checkpoint
 
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))  # {file: what is to be written into it}
+
+NEW_FILE = "evaluation/scores/means.py"
 
 
 @pytest.fixture
@@ -52,8 +56,40 @@ def test_without_its_second_block_the_flag_refuses_the_loss(capsys):
     assert "invalid choice: 'pearson'" in capsys.readouterr().err
 
 
+def test_the_pages_score_is_computed_and_shown_wherever_scores_are():
+    """In a process of its own, since what shows scores asks the registry when it is imported."""
+    code = f"""
+import sys, types, torch
+from evaluation.scores import registry
+from evaluation.scores.registry import Score
+new, = {BLOCKS["evaluation/scores/registry.py"]}
+registry.SCORES[new.name] = new
+means = sys.modules["evaluation.scores.means"] = types.ModuleType("means")
+means.__package__ = "evaluation.scores"
+exec({BLOCKS[NEW_FILE]!r}, vars(means))
+sys.path.append("tests")
+from evaluation_results import result
+from evaluation.inputs.reference import Reference, fid_statistics
+from evaluation.results import plots, report, table
+from evaluation.scores.metrics import against
+from study import tables
+from study.grid import GRID
+from training.reporting import sections
+real = torch.rand(20, 4)
+found = result(400, 3.0) | against(real + 2, Reference(real, fid_statistics(real)), left_out=["fid", "kid"])
+assert abs(found["mean_distance"] - 4) < 1e-5
+assert "distance of means 4.00" in report.summary([found])
+assert "distance of means 4.00" in report.real_images(found)
+assert {{"mean_distance", "held_out_mean_distance"}} < set(report.COLUMNS)
+assert "mean_distance" in report.flat(found) and "mean_distance" in table.COLUMNS and new in plots.DRAWN
+assert "4.00" in sections.scores([found])["table"][1][0] and "distance of means" in sections.PANELS
+assert "mean_distance" in GRID["metrics"] and "mean_distance_at_best" in tables.COLUMNS
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_every_file_that_the_page_names_is_there():
-    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_0-9]+\.py)`", PAGE)) | {*BLOCKS}
+    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_0-9]+\.py)`", PAGE)) | {*BLOCKS} - {NEW_FILE}
     assert len(named) > 10 and all((ROOT / name).is_file() for name in named)
     for name in set(re.findall(r"`([A-Z]{4,}(?:_[A-Z]+)*)`", PAGE)):
         assert any(f"\n{name}" in path.read_text(encoding="utf-8") for path in ROOT.glob("[a-z]*/**/*.py")), name

@@ -16,6 +16,7 @@ from evaluation.inputs.features import is_labelled
 from evaluation.inputs.sampling import Generated
 from evaluation.results import report
 from evaluation.scores.diagnostics import spaced
+from evaluation.scores.registry import OWN
 from models.conditional import given
 from settings.config import Config
 from settings.rules import PENALTIES, warnings
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 PREVIEW = 100  # samples in a grid
 SHOWN = 20  # classes in the line of their counts
 ROWS = COLUMNS = 10  # of a conditional run's grid: classes at most, and samples of each
-OWN = "_of_G"  # behind the names of the scores of G itself, where those of its moving average stand beside them
 PROBED = 64  # real images, and samples, at which each line of the log measures D's gradient
 PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
 

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from datasets import Images, load_split, steps_of, trained_on
-from evaluation import Evaluator
+from evaluation.evaluator import Evaluator
 from settings.config import Config, default_run_dir
 from settings.layers import CONFIGS_DIR
 from utils.console import command, progress

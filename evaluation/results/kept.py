@@ -18,8 +18,8 @@ from utils.errors import UserError
 from utils.files import file_sha256, write_text
 
 from ..inputs.features import INCEPTION_SHA256, Say, extractor_name
-from ..scores import manifold
 from ..scores.metrics import PROTOCOLS, sample_counts
+from ..scores.registry import scores_of
 
 try:
     import fcntl
@@ -196,10 +196,11 @@ def _entries(path: Path) -> tuple[list[Result], str | None]:
 def _whole(entry: Any) -> bool:
     """Whether this is a result that can be shown: its scores are numbers, and its protocol says what they are of."""
     try:
-        protocol, pairs = entry["protocol"], [entry["inception_score"], *([entry["kid"]] if "kid" in entry else [])]
-        numbers = [entry["fid"], *(entry[name] for name in manifold.SCORES if name in entry)]
+        protocol = entry["protocol"]
+        numbers = [entry["fid"], entry["inception_score"]["mean"], entry["inception_score"]["std"]]
+        columns = [column for score in scores_of("images").values() for column in score.columns(entry).values()]
+        numbers += [column for column in columns if column is not None]
         numbers += [entry["modes"][name] for name in ("found", "of", "kl", "num_samples") if "modes" in entry]
-        numbers += [pair[name] for pair in pairs for name in ("mean", "std")]
         counts = [protocol["num_samples"], protocol["num_real"]]
         steps = [protocol["step"]] if protocol.get("step") is not None else []
         return (

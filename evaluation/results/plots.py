@@ -1,6 +1,7 @@
 """Pictures of scores: over the steps of a run, and samples beside the training images nearest to them."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,11 @@ from torch import Tensor
 
 from utils.plots import GAP, grid, pyplot
 
+from ..scores.registry import SCORES, scores_of
+
 BESIDE: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8}
-PANELS: dict[str, tuple[str, ...]] = {
-    "Inception Score": ("inception_score", "mean"),
-    "FID": ("fid",),
-    "KID": ("kid", "mean"),
-    "precision": ("precision",),
-    "recall": ("recall",),
-    "density": ("density",),
-    "coverage": ("coverage",),
-    "modes found": ("modes", "found"),
-    "KL of the modes": ("modes", "kl"),
-    "samples nearer to training images\nthan unseen images are": ("memorisation", "nearer"),
-}
-BARS: dict[str, list[tuple[str, ...]]] = {  # the first that there is
-    "Inception Score": [("inception_score", "std")],
-    "FID": [("fid_interval", "std")],
-    "KID": [("kid_interval", "std"), ("kid", "std")],
-}
+DRAWN = [*scores_of("images", "modes").values(), SCORES["nearer"]]
+TITLE = 32  # characters of an axis' label in a line
 
 
 def plot_scores(target: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) -> Path:
@@ -37,35 +25,38 @@ def plot_scores(target: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) ->
     known. results as in evaluation.json; what one lacks is left out. Returns target's path.
     """
     plt = pyplot()
-    every = [scores for results in groups.values() for result in results for scores in (result, result.get("held_out"))]
-    shown = {title: keys for title, keys in PANELS.items() if any(_value(scores, keys) is not None for scores in every)}
+    every = [result for results in groups.values() for result in results]
+    every += [result.get("held_out", {}) for result in every]
+    shown = [score for score in DRAWN if any(score.value(scores) is not None for scores in every)]
     columns = math.ceil(len(shown) / 2)
     size = 4.2 * columns, 7 + 0.22 * len(groups)
     figure, axes = plt.subplots(2, columns, figsize=size, layout="constrained", squeeze=False)
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     handles: dict[str, Any] = {}
-    for axis, (title, value) in zip(axes.flat, shown.items()):
+    for axis, score in zip(axes.flat, shown):
         drawn = []  # what no protocol changes is drawn once
         for i, (legend, results) in enumerate(groups.items()):
             colour = colours[i % len(colours)]
-            points = [(r["protocol"]["step"], _value(r, value), _bar(r, title)) for r in results]
+            points = [(r["protocol"]["step"], score.value(r), score.bar(r)) for r in results]
             points = [point for point in points if point[1] is not None]
             if points and points not in drawn:
                 drawn.append(points)
                 line = axis.errorbar(*zip(*points), marker="o", ms=3, capsize=2, color=colour)
                 handles.setdefault(legend, line)
             held_out = results[-1].get("held_out", {})
-            real = _value(held_out, value)
-            if real is not None and (title != "FID" or real > 0):  # that axis is logarithmic
+            real = score.value(held_out)
+            if real is not None and (not score.log or real > 0):
                 what = f"real {held_out.get('what', 'test images')}"
                 dashed = axis.axhline(real, color=colour, linestyle="--", linewidth=1)
                 if i == 0:
                     axis.annotate(what, (0.02, real), (0, 2), **BESIDE, color=colour)
                 handles.setdefault(f"{what} under that protocol", dashed)
-        axis.set(xlabel="step (updates of G)", ylabel=title)
+        axis.set(xlabel="step (updates of G)", ylabel=textwrap.fill(score.heading, TITLE))
         axis.grid(alpha=0.3)
-        if value == ("memorisation", "nearer"):
-            axis.axhline(0.5, color="grey", linestyle=":")
+        if score.log:
+            axis.set_yscale("log")
+        if isinstance(score.better, float):
+            axis.axhline(score.better, color="grey", linestyle=":")
             axis.set_ylim(0, 1)
     for axis in axes.flat[len(shown) :]:
         axis.remove()
@@ -77,17 +68,6 @@ def plot_scores(target: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) ->
     return target
 
 
-def _value(scores: Any, keys: Sequence[str]) -> float | None:
-    """scores[key][key]..., or None where there is none."""
-    for key in keys:
-        scores = scores.get(key) if isinstance(scores, dict) else None
-    return scores
-
-
-def _bar(result: dict[str, Any], title: str) -> float:
-    return next(filter(None, (_value(result, keys) for keys in BARS.get(title, ()))), 0.0)
-
-
 def _mark_best(axis: Any, results: Sequence[dict[str, Any]]) -> None:
     """Mark the lowest FID of one protocol's results."""
     best = min(results, key=lambda result: result["fid"])
@@ -95,7 +75,6 @@ def _mark_best(axis: Any, results: Sequence[dict[str, Any]]) -> None:
     axis.plot(*at, marker="*", ms=14, color=axis.containers[0].lines[0].get_color())
     axis.annotate(f"{best['fid']:.3g}", at, (-8, 8), textcoords="offset points", ha="right")
     axis.margins(y=0.15)
-    axis.set_yscale("log")
 
 
 def plot_neighbours(target: Path, samples: Tensor, training: Tensor, distances: Tensor) -> Path:

@@ -16,19 +16,20 @@ from utils.errors import UserError
 from utils.files import write_text
 
 from ..scores import conditional, modes
-from ..scores.manifold import SCORES as NEIGHBOURHOODS
+from ..scores.registry import SCORES, Score, entry, scores_of
 from . import kept, plots
 from .kept import COMPARED, Result, step_of
 
 REAL = "held_out_"  # in front of the names of real images' scores, in the CSV
-CONDITIONAL = ("class_accuracy", "intra_fid")  # scores of conditional generators alone
+LISTED = [score for name, score in SCORES.items() if name != "classes_missing"]  # of which the warnings tell
+OF_REAL = [*scores_of("images", "modes").values()]
 COLUMNS = [
     *("checkpoint", "step", "ema", "protocol", "departures", "dataset", "split", "num_real", "num_samples"),
-    *("inception_score_samples", "features", "features_sha256", "seed", "inception_score", "inception_score_std"),
-    *("fid", "fid_low", "fid_high", "fid_infinity", "kid", "kid_std", "kid_low", "kid_high"),
-    *(*NEIGHBOURHOODS, "modes", "modes_kl", "nearer", *CONDITIONAL, "worst_class", "conditional", "warnings"),
-    *(REAL + name for name in ("num", "inception_score", "inception_score_std", "fid", "kid", "kid_std")),
-    *(REAL + name for name in (*NEIGHBOURHOODS, "modes", "modes_kl", "reason")),
+    *("inception_score_samples", "features", "features_sha256", "seed"),
+    *(column for score in LISTED for column in score.columns({})),
+    *("worst_class", "conditional", "warnings", REAL + "num"),
+    *(REAL + column for score in OF_REAL for column in score.columns({}, ["std"])),
+    REAL + "reason",
 ]
 MEANINGS = """what the scores mean:
   IS         Inception Score, more is better: how surely single samples are of one class, and how evenly the classes
@@ -74,14 +75,8 @@ def labels(groups: Iterable[Sequence[Result]]) -> list[str]:
 
 def flat(result: Result) -> dict[str, Any]:
     """A result's scores as a line of stats.jsonl has them, under the protocol's label."""
-    found: dict[str, Any] = {name: result[name] for name in ("fid", *NEIGHBOURHOODS) if name in result}
-    found |= modes.numbers(result)
-    means = {name: result[name]["mean"] for name in ("inception_score", "kid", *CONDITIONAL) if name in result}
-    found |= {name: mean for name, mean in means.items() if mean is not None}
-    if "memorisation" in result:
-        found["nearer"] = result["memorisation"]["nearer"]
-    if "classes_missing" in result:
-        found["classes_missing"] = len(result["classes_missing"])
+    values = {name: score.value(result) for name, score in SCORES.items()}
+    found = {name: value for name, value in values.items() if value is not None}
     return found | {"protocol": label(result["protocol"])}
 
 
@@ -104,17 +99,11 @@ def summary(results: Sequence[Result]) -> str:
 
 def _scores(result: Result) -> Iterator[str]:
     """The lines of one protocol."""
-    score, protocol = result["inception_score"], result["protocol"]
-    parts = [f"IS {score['mean']:z.2f} +- {score['std']:z.2f}", f"FID {result['fid']:z.2f}{_interval(result, 'fid')}"]
-    if "fid_infinity" in result:
-        parts.append(f"FID infinity {result['fid_infinity']['value']:z.2f} +- {result['fid_infinity']['std']:z.2f}")
-    if "kid" in result:
-        parts.append(f"KID {result['kid']['mean']:z.4f} +- {result['kid']['std']:z.4f}{_interval(result, 'kid')}")
-    parts += [f"{name} {result[name]:z.2f}" for name in NEIGHBOURHOODS if name in result] + modes.words(result)
-    drawn = "as given"
+    parts = [part for score in scores_of("images").values() for part in _words(score, result)]
+    protocol, drawn = result["protocol"], "as given"
     if protocol["step"] is not None:
         drawn = f"drawn from {'the EMA of G' if protocol['ema'] else 'G'} at step {protocol['step']:,}"
-    yield ", ".join(parts)
+    yield ", ".join(parts + modes.words(result))
     yield from conditional.lines(result)
     yield f"  {label(protocol)}; samples {drawn}"
     if held_out := result.get("held_out"):
@@ -123,9 +112,21 @@ def _scores(result: Result) -> Iterator[str]:
         yield f"  short of the full protocol {protocol['name']}: {'; '.join(protocol['departures'])}"
 
 
-def _interval(result: Result, name: str) -> str:
-    interval, digits = result.get(f"{name}_interval"), {"fid": 2, "kid": 4}[name]
-    return f" ({interval['low']:z.{digits}f} to {interval['high']:z.{digits}f})" if interval else ""
+def _words(score: Score, result: Result) -> Iterator[str]:
+    """A score in words, with its spread and its interval; behind it FID infinity, where that was asked for."""
+
+    def number(value: float) -> str:
+        return f"{value:z.{score.digits}f}"
+
+    if (value := score.value(result)) is not None:
+        text = f"{score.label} {number(value)}"
+        if (std := score.std(result)) is not None:
+            text += f" +- {number(std)}"
+        if interval := result.get(f"{score.name}_interval"):
+            text += f" ({number(interval['low'])} to {number(interval['high'])})"
+        yield text
+    if infinity := result.get(f"{score.name}_infinity"):
+        yield f"{score.label} infinity {number(infinity['value'])} +- {number(infinity['std'])}"
 
 
 def real_images(held_out: Mapping[str, Any]) -> str:
@@ -133,9 +134,9 @@ def real_images(held_out: Mapping[str, Any]) -> str:
     what = f"real {held_out.get('what', 'test images')}"
     if "fid" not in held_out:
         return f"{what}: no scores, since {held_out.get('reason', 'they were not taken')}"
-    parts = [f"IS {held_out['inception_score']['mean']:z.2f}", f"FID {held_out['fid']:z.2f}"]
-    parts += [f"KID {held_out['kid']['mean']:z.4f}"] if "kid" in held_out else []
-    parts += [f"{name} {held_out[name]:z.2f}" for name in NEIGHBOURHOODS if name in held_out] + modes.words(held_out)
+    values = [(score, score.value(held_out)) for score in scores_of("images").values()]
+    parts = [f"{score.label} {value:z.{score.digits}f}" for score, value in values if value is not None]
+    parts += modes.words(held_out)
     return f"{what}: {', '.join(parts)}" + (f" ({held_out['num']:,} of them)" if "num" in held_out else "")
 
 
@@ -172,31 +173,21 @@ def write(stem: Path, new: Iterable[Result]) -> tuple[list[Path], list[Result]]:
 def _row(result: Result) -> dict[str, Any]:
     """A result as a line of the CSV."""
     protocol = result["protocol"]
-    row = {name: protocol[name] for name in COLUMNS if name in protocol} | _numbers(result)
+    row = {name: protocol[name] for name in COLUMNS if name in protocol}
+    for score in LISTED:
+        row |= score.columns(result)
     row |= {
         "checkpoint": result.get("checkpoint"),
         "protocol": protocol["name"],
         "departures": "; ".join(protocol["departures"]),
-        "fid_infinity": result.get("fid_infinity", {}).get("value"),
-        "nearer": result.get("memorisation", {}).get("nearer"),
-        "worst_class": ((result.get("intra_fid") or {}).get("worst") or {}).get("class"),
-        **{name: (result.get(name) or {}).get("mean") for name in CONDITIONAL},
+        "worst_class": entry(result, "intra_fid", "worst", "class"),
         "warnings": " ".join(result.get("warnings", [])),
     }
-    for name in ("fid", "kid"):
-        row |= {f"{name}_{end}": result.get(f"{name}_interval", {}).get(end) for end in ("low", "high")}
     held_out = result.get("held_out", {})
-    row |= {REAL + name: value for name, value in _numbers(held_out).items()}
-    return row | {REAL + name: held_out.get(name) for name in ("num", "reason")}
-
-
-def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
-    """Scores of samples or of real images, as columns: those that there are."""
-    found = {name: scores[name] for name in ("fid", *NEIGHBOURHOODS) if name in scores} | modes.numbers(scores)
-    for name in ("inception_score", "kid"):
-        if name in scores:
-            found |= {name: scores[name]["mean"], f"{name}_std": scores[name]["std"]}
-    return found
+    real = {name: held_out.get(name) for name in ("num", "reason")}
+    for score in OF_REAL:
+        real |= score.columns(held_out, ["std"])
+    return row | {REAL + name: value for name, value in real.items()}
 
 
 def draw(stem: Path, results: Sequence[Result], pictures: Mapping[str, tuple[Tensor, ...] | None]) -> list[Path]:

@@ -14,19 +14,14 @@ from settings.config import FIELDS, Config, to_flag
 from utils.errors import UserError, refuse_if
 from utils.files import check_target, write_text
 
-from ..scores import modes
-from ..scores.manifold import SCORES as NEIGHBOURHOODS
+from ..scores.registry import Score, scores_of
 from .kept import Result, comparable, step_of
-from .report import CONDITIONAL, csv_text, labels
+from .report import csv_text, labels
 
 # What --resume may change is how and where a run goes on, and not what it is.
 VARIED = [name for name, f in FIELDS.items() if name != "seed" and not f.metadata["resumable"] and f.metadata["stored"]]
 NAMED = 4  # differing settings, at most, that stand in a row's name
-SCORES = {"inception_score": ("IS", 2, "more"), "fid": ("FID", 2, "less"), "kid": ("KID", 4, "less")}
-SCORES |= {name: (name, 2, "more") for name in NEIGHBOURHOODS}
-SCORES |= {"modes": ("modes", 0, "more"), "modes_kl": ("KL of modes", 3, "less")}
-SCORES |= {"class_accuracy": ("class accuracy", 3, "more"), "intra_fid": ("intra-FID", 2, "less")}
-LATER = {*CONDITIONAL, "density", "coverage", "modes", "modes_kl"}  # which not every result has
+SCORES = scores_of("images", "modes", "classes")
 COLUMNS = ["configuration", "step", "n", *(name + end for name in SCORES for end in ("", "_std")), "protocol", "runs"]
 STARTS = {".csv": "configuration,", ".md": "<!-- scores, by evaluate.py", ".tex": "% scores, by evaluate.py"}
 
@@ -103,9 +98,7 @@ def rows(scored: Sequence[Scored]) -> list[Row]:
         of_G = len({ema for _, _, ema in groups}) > 1
         for (kind, step, ema), group in groups.items():
             name = names[kind] + (", G itself" if of_G and not ema else "")
-            values = {name: [v for one in group if (v := _score(one.result, name)) is not None] for name in SCORES}
-            scores = {name: _spread(v) for name, v in values.items() if len(v) == len(group)}
-            found.append(Row(name, step, len(group), scores, label, " ".join(one.name for one in group)))
+            found.append(Row(name, step, len(group), _scores(group), label, " ".join(one.name for one in group)))
         found += _real(part, label)
     return found
 
@@ -116,18 +109,19 @@ def _real(part: Sequence[Scored], label: str) -> list[Row]:
         held_out = one.result.get("held_out", {})
         if "fid" in held_out:
             scores: dict[str, tuple[float, float | None]]
-            scores = {name: (v, None) for name in SCORES if (v := _score(held_out, name)) is not None}
+            scores = {name: (v, None) for name, score in SCORES.items() if (v := score.value(held_out)) is not None}
             return [Row(f"real {held_out.get('what', 'test images')}", None, None, scores, label, "")]
     return []
 
 
-def _score(scores: dict[str, Any], name: str) -> float | None:
-    value = (scores | modes.numbers(scores)).get(name)
-    return value["mean"] if isinstance(value, dict) else value
-
-
-def _spread(values: Sequence[float]) -> tuple[float, float | None]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+def _scores(group: Sequence[Scored]) -> dict[str, tuple[float, float | None]]:
+    """The mean and the standard deviation of each score that all of a group have."""
+    found = {}
+    for name, score in SCORES.items():
+        values = [value for one in group if (value := score.value(one.result)) is not None]
+        if len(values) == len(group):
+            found[name] = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+    return found
 
 
 def row_names(scored: Sequence[Scored]) -> dict[tuple[Any, ...], str]:
@@ -214,23 +208,23 @@ def _cells(found: Sequence[Row], escape: Callable[[str], str], plus_minus: str) 
     for row in found:
         line = [escape(row.name)] + [_letter(several.index(row.label))] * (len(several) > 1)
         line += ["" if row.step is None else f"{row.step:,}"] * steps + [str(row.n or "")]
-        for name, (_, digits, _) in shown.items():
+        for name, score in shown.items():
             mean, std = row.scores.get(name, (None, None))
-            text = "" if mean is None else f"{mean:z.{digits}f}"
-            line.append(text + ("" if std is None else f" {plus_minus} {std:z.{digits}f}"))
+            text = "" if mean is None else f"{mean:z.{score.digits}f}"
+            line.append(text + ("" if std is None else f" {plus_minus} {std:z.{score.digits}f}"))
         lines.append(line)
     return ["configuration"] + ["scored as"] * (len(several) > 1) + ["step"] * steps + ["n"], lines
 
 
-def _shown(found: Sequence[Row]) -> dict[str, tuple[str, int, str]]:
-    """The entries of SCORES that stand in a table of these rows."""
+def _shown(found: Sequence[Row]) -> dict[str, Score]:
+    """The SCORES that stand in a table of these rows."""
     some = {name for row in found for name in row.scores}
-    return {name: entry for name, entry in SCORES.items() if name not in LATER or name in some}
+    return {name: score for name, score in SCORES.items() if score.always or name in some}
 
 
 def _as_md(found: Sequence[Row], said: Sequence[str]) -> str:
     head, lines = _cells(found, _escape_md, "±")
-    heads = head + [f"{word} {'↑' if better == 'more' else '↓'}" for word, _, better in _shown(found).values()]
+    heads = head + [f"{score.label} {'↑' if score.better == 'more' else '↓'}" for score in _shown(found).values()]
     rule = ["---"] + ["---:"] * (len(heads) - 1)
     text = "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *lines))
     arrows = "↑: more is better, ↓: less is better."
@@ -254,7 +248,7 @@ def _as_tex(found: Sequence[Row], said: Sequence[str]) -> str:
     """A table environment that needs no package."""
     head, lines = _cells(found, _escape_tex, r"$\pm$")
     arrows = {"more": r"$\uparrow$", "less": r"$\downarrow$"}
-    heads = head + [f"{word} {arrows[better]}" for word, _, better in _shown(found).values()]
+    heads = head + [f"{score.label} {arrows[score.better]}" for score in _shown(found).values()]
     body = [f"{' & '.join(line)} \\\\" for line in lines]
     return "\n".join(
         [

@@ -66,7 +66,6 @@ def scores(features: Tensor, logits: Tensor, reference: Reference) -> dict[str, 
     """All scores of images by their features (N, d) and logits (N, k) against a Reference."""
     return {
         "inception_score": metrics.inception_score(logits),
-        "fid": metrics.fid(features, reference),
-        "kid": metrics.kid(features, reference),
+        **metrics.against(features, reference),
         **metrics.neighbour_scores(features, reference),
     }

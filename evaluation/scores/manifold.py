@@ -23,7 +23,6 @@ from utils.console import progress
 BLOCK = 10_000  # images of either side: torch-fidelity's default
 NEIGHBOURS = 3
 FARTHEST = 5  # neighbour whose distance is kept: that of density and coverage
-SCORES = ("precision", "recall", "density", "coverage")
 
 
 def blockwise(

@@ -4,8 +4,8 @@ Every formula is torch-fidelity's; what is counted against what is decided here.
 are used: together they take two seconds, which no training should wait for.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,7 @@ from utils.console import announced, progress
 
 from ..inputs.reference import Reference, fid_statistics
 from . import manifold
+from .registry import SCORES
 
 FULL = 50_000  # samples of the full protocols
 IS_SPLITS = 10
@@ -89,6 +90,15 @@ def fid(features: Tensor, reference: Reference) -> float:
     with announced("computing the FID"):
         found = metric_fid.fid_statistics_to_metric(statistics, reference.statistics, verbose=False)
     return found[metric_fid.KEY_METRIC_FID]
+
+
+def against(features: Tensor, reference: Reference, left_out: Collection[str] = ()) -> dict[str, Any]:
+    """The scores of features (N, d) against a Reference that functions of the registry give: {name: what it gives}."""
+    return {
+        name: score.function()(features, reference)
+        for name, score in SCORES.items()
+        if score.by and name not in left_out
+    }
 
 
 def neighbour_scores(features: Tensor, reference: Reference, radii: Tensor | None = None) -> dict[str, float]:

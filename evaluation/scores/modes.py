@@ -88,12 +88,6 @@ def facts(known: Tensor | None) -> dict[str, Any]:
     }
 
 
-def numbers(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """{modes, modes_kl} of a result or of real images, as columns; {} where they were not counted."""
-    found = scores.get("modes")
-    return {"modes": found["found"], "modes_kl": found["kl"]} if found else {}
-
-
 def words(scores: Mapping[str, Any]) -> list[str]:
     """What was found, for a line of scores; [] where nothing was counted."""
     found = scores.get("modes")

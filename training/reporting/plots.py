@@ -5,6 +5,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageOps
 
+from evaluation.scores.registry import curves
 from utils.files import write_atomically
 from utils.plots import pyplot, save_gif
 
@@ -57,9 +58,9 @@ def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) ->
         ("gradient norm", {"grad_norm_D": "D", "grad_norm_G": "G", "grad_norm_input": "D's input"}, "log"),
         ("accuracy of D", {"accuracy_D": "D"}, "linear"),
         ("probability of augmentation", {"augment_p": "p"}, "linear"),
-        ("Inception Score", {"inception_score": "IS", "inception_score_of_G": "of G itself"}, "linear"),
-        ("FID", {"fid": "FID", "fid_of_G": "of G itself"}, "log"),
     ]
+    scores = curves("inception_score", "fid")
+    panels += [(score, lines, "log" if log else "linear") for score, (lines, log) in scores.items()]
     panels = [panel for panel in panels if any(name in line for line in stats for name in panel[1])]
     panels += [panel for panel in MOVING if any(len({line.get(name) for line in stats}) > 1 for name in panel[1])]
     if not panels:

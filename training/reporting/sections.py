@@ -8,7 +8,7 @@ from typing import Any
 from evaluation.discriminator import lipschitz
 from evaluation.results import kept
 from evaluation.results.report import label, real_images
-from evaluation.scores import conditional, modes
+from evaluation.scores import conditional, registry
 
 from . import rendering
 from .charts import Chart, chart
@@ -24,27 +24,8 @@ PANELS: dict[str, tuple[dict[str, str], bool]] = {
     "weight of the gradient's penalty": ({"gamma": "gamma"}, False),
     "Adam's beta2": ({"beta2": "beta2"}, False),
     "half-life of the moving average": ({"ema_half_life": "images"}, False),
-    "Inception Score": ({"inception_score": "IS", "inception_score_of_G": "of G itself"}, False),
-    "FID": ({"fid": "FID", "fid_of_G": "of G itself"}, True),
-    "KID": ({"kid": "KID", "kid_of_G": "of G itself"}, False),
-    "class accuracy": ({"class_accuracy": "class accuracy"}, False),
-    "precision and recall": ({"precision": "precision", "recall": "recall"}, False),
-    "density and coverage": ({"density": "density", "coverage": "coverage"}, False),
-    "classes missing": ({"classes_missing": "classes"}, False),
-    "modes found": ({"modes": "modes"}, False),
-    "KL of the modes": ({"modes_kl": "KL"}, True),
+    **registry.curves(*registry.SCORES),
     "seconds a step": ({"seconds_per_step": "seconds"}, False),
-}
-SCORES = {
-    "IS": ("inception_score", 2),
-    "FID": ("fid", 2),
-    "KID": ("kid", 4),
-    "precision": ("precision", 2),
-    "recall": ("recall", 2),
-    "density": ("density", 2),
-    "coverage": ("coverage", 2),
-    "modes": ("modes", 0),
-    "KL of modes": ("modes_kl", 3),
 }
 NEIGHBOURS_BYTES = 400_000
 # What to do about a warning, by words of it (evaluation/scores/diagnostics.py).
@@ -77,26 +58,25 @@ def charts(stats: Sequence[Mapping[str, Any]]) -> list[Chart]:
     return found
 
 
-def _number(value: Any, digits: int) -> str | tuple[str, str]:
+def _cell(score: registry.Score, result: kept.Result) -> str | tuple[str, str]:
     """A score as a cell, with its spread where it has one."""
-    if isinstance(value, dict):
-        return f"{value['mean']:z.{digits}f}", f"± {value['std']:.{digits}f}"
-    return "-" if value is None else f"{value:z.{digits}f}"
+    value, std = score.value(result), score.std(result)
+    text = "-" if value is None else f"{value:z.{score.digits}f}"
+    return text if std is None else (text, f"± {std:.{score.digits}f}")
 
 
 def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
     """The table of all scores, the newest step first, each with its protocol; real images beneath it."""
     if not results:
         return None
-    results = [result | modes.numbers(result) for result in results]
-    shown = {title: entry for title, entry in SCORES.items() if any(entry[0] in result for result in results)}
+    listed = registry.scores_of("images", "modes").values()
+    shown = [score for score in listed if any(score.value(result) is not None for result in results)]
+    shown.append(registry.SCORES["nearer"])
     rows = []
     for result in sorted(results, key=lambda result: -(kept.step_of(result) or 0)):
         protocol, step = result["protocol"], kept.step_of(result)
         name = protocol["name"] + ("" if protocol.get("ema") is not False else ", G itself")
-        cells = [_number(result.get(key), digits) for key, digits in shown.values()]
-        nearer = result.get("memorisation", {}).get("nearer")
-        rows.append([f"{step:,}" if step is not None else "-", name, *cells, _number(nearer, 2)])
+        rows.append([f"{step:,}" if step is not None else "-", name, *(_cell(score, result) for score in shown)])
     top = kept.headline(results)
     lines = [f"{label(top['protocol'])}."]
     lines += [f"Short of the full protocol: {'; '.join(top['protocol']['departures'])}."] * bool(
@@ -105,7 +85,7 @@ def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
     lines += [f"{line[:1].upper()}{line[1:]}." for line in conditional.lines(top)]
     if held_out := top.get("held_out"):
         lines.append(f"For comparison, {real_images(held_out)}.")
-    return {"table": (["step", "protocol", *shown, "nearer"], rows), "lines": lines}
+    return {"table": (["step", "protocol", *(score.label for score in shown)], rows), "lines": lines}
 
 
 def classes(results: Sequence[kept.Result]) -> tuple[list[str], list[list[str]]] | None:
