@@ -9,7 +9,7 @@ import evaluate
 import train
 from datasets import Images, first_of, load_split, trained_on
 from datasets.images import Origin
-from evaluation import Evaluator
+from evaluation.evaluator import Evaluator
 from evaluation.inputs.sampling import Given
 from evaluation.results import kept
 from settings.config import Config
