@@ -247,7 +247,7 @@ def _escape_tex(text: str) -> str:
 def _as_tex(found: Sequence[Row], said: Sequence[str]) -> str:
     """A table environment that needs no package."""
     head, lines = _cells(found, _escape_tex, r"$\pm$")
-    arrows = {"more": r"$\uparrow$", "less": r"$\downarrow$"}
+    arrows: dict[Any, str] = {"more": r"$\uparrow$", "less": r"$\downarrow$"}
     heads = head + [f"{score.label} {arrows[score.better]}" for score in _shown(found).values()]
     body = [f"{' & '.join(line)} \\\\" for line in lines]
     return "\n".join(
