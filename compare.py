@@ -12,13 +12,15 @@ import functools
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from settings.command_line import Parser, a_path, add_settings, given_settings
 from study.grid import GRID, Run, Study, claim, load_study, seeds_of
 from utils.errors import Stopped, UserError, run_as_script
+from utils.files import make_folder
+from utils.signals import handled
 
 CONFIG = "configs/studies/digits.yaml"
 OVERRIDES = (
@@ -65,10 +67,7 @@ def run_all(study: Study, runs: Sequence[Run], jobs: int, done: int = 0) -> None
     from utils.console import progress
 
     console = study.folder / "console"
-    try:
-        console.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write into {study.folder}: {error.strerror}") from error
+    make_folder(console)
     by_name, paths = {run.name: run for run in runs}, {run.name: console / f"{run.name}.txt" for run in runs}
     printed: dict[str, int] = {}  # how long each run's file was before its start
 
@@ -83,7 +82,7 @@ def run_all(study: Study, runs: Sequence[Run], jobs: int, done: int = 0) -> None
     calls = [(run.name, functools.partial(give, run), paths[run.name]) for run in runs]
     with (
         progress(total=done + len(runs), initial=done, label=study.name, unit="run", delay=0) as bar,
-        interruptible(),
+        handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), interrupt)),  # also where a shell had it ignore SIGINT
         contextlib.closing(side_by_side(calls, jobs)) as ended,  # closed, it waits till what runs has saved itself
     ):
         for name, code in ended:
@@ -98,19 +97,9 @@ def run_all(study: Study, runs: Sequence[Run], jobs: int, done: int = 0) -> None
                     failure_path(by_name[name]).write_text(message + "\n", encoding="utf-8")
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Within it SIGINT and SIGTERM raise Stopped, also where a shell had this process ignore the first."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise Stopped("stopped; what was running has saved itself. The same command goes on", number)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def interrupt(number: int, frame: Any) -> None:
+    """Answer a signal: end this process, and before that, as they unwind, its runs."""
+    raise Stopped("stopped; what was running has saved itself. The same command goes on", number)
 
 
 def _reason(console: Path, start: int, code: int) -> str:
@@ -132,14 +121,6 @@ def print_commands(runs: Iterable[Run]) -> None:
     for run in runs:
         if outcome(run).state not in DONE:
             print(shlex.join(["python", "compare.py", *typed, "--run", run.name]))
-
-
-def make_folder(folder: Path) -> None:
-    """Make a study's folder. UserError where it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror}") from error
 
 
 def report(

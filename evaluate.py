@@ -9,7 +9,6 @@ import utils  # noqa: F401, first, since it says which package is missing
 import argparse
 import dataclasses
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from training.reporting.logger import append
 from utils.console import progress
 from utils.distributed import broadcast, on_rank_zero, processes, rank, rank_zero_first, say_once, select_device
 from utils.errors import refuse_if, run_as_script
-from utils.files import check_target
+from utils.files import check_target, check_writable
 from utils.precision import keep_memory
 
 OVERRIDES = ("data_dir", "cache_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
@@ -120,7 +119,7 @@ def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid
     ranks other than 0 nothing is written.
     """
     stem = stem_of(paths[-1])
-    on_rank_zero(check_folder, stem.parent)
+    on_rank_zero(check_writable, stem.parent, "the scores")
     for path in paths:
         loaded = load_trained(path, ema, settings, evaluator.device)
         config = loaded.config
@@ -161,7 +160,7 @@ def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None
     config, _ = resolve(settings)
     stem = Path(path).absolute().with_name(f"{Path(path).absolute().name.removesuffix('.npz')}_evaluation")
     images = load_samples(path, config.image_size, config.channels)
-    on_rank_zero(check_folder, stem.parent)
+    on_rank_zero(check_writable, stem.parent, "the scores")
     evaluator = make_evaluator(config, select_device(config.device), reference)
     source = Given(images)
     facts = {"samples": str(path), "samples_sha256": Images(images, torch.empty(0), ()).sha256()}
@@ -175,11 +174,6 @@ def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None
     doubted = ["the samples are JPEG files: what that loses changes the scores, so save them as PNG"] * lossy
     written, results = report.write(stem, say_results(path, found, doubted))
     return written + report.draw(stem, results, {stem.name: neighbours})
-
-
-def check_folder(folder):
-    """Raise UserError where nothing can be written into a folder, before hours of scoring."""
-    refuse_if(not os.access(folder, os.W_OK), f"cannot write the scores into {folder}: it cannot be written to")
 
 
 def doubts(evaluator, loaded):

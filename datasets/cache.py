@@ -22,14 +22,10 @@ import torch
 from settings.config import Config
 from utils.errors import UserError, memory_ran_out
 from utils.files import file_sha256, write_text
+from utils.locks import locked
 
 from .images import Images, Origin
 from .scan import is_archive
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: two processes that start at once both decode there
-    fcntl = None  # type: ignore[assignment]
 
 FORMAT = "sngan-images-1"
 FOLDER = ".cache"  # hidden, so that a folder of images does not take it for a class
@@ -69,9 +65,10 @@ def kept_or_made(
     path = folder / f"{name}_{config.image_size}px_{config.channels}ch.images"
     found = _kept(path, key, shape)
     if found is None:
+        waiting = f"another process decodes images into {folder}; this one waits for it"
         with _explaining(folder, config):
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder, say):
+            with locked(folder / ".lock", lambda _: say(waiting)):
                 found = _kept(path, key, shape) or _made(path, key, shape, count, make)
     assert found is not None
     return found
@@ -136,20 +133,6 @@ def _explaining(folder: Path, config: Config) -> Iterator[None]:
             f"decoded images cannot be kept in {folder.absolute()}: {error.strerror or error}. Name a folder with room "
             f"for them with --cache_dir{smaller}"
         ) from error
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, say: Say) -> Iterator[None]:
-    """Keep other processes from decoding into this folder meanwhile. The system drops the lock with the process."""
-    with open(folder / ".lock", "ab") as file:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # a network file system without locks
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    say(f"another process decodes images into {folder}; this one waits for it")
-                    fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def digest_of(*facts: object) -> str:

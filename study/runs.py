@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 
 DONE = ("finished", "diverged")
 # All that a run that ended before its first checkpoint can have left.
-LEFT = ("config.yaml", "log.txt", "stats.jsonl", "samples", "checkpoints", "plots", "audits", ".lock")
+LEFT = ("config.yaml", "log.txt", "stats.jsonl", "samples", "checkpoints", "plots", "audits", ".lock", ".lock.holder")
 
 
 def outcome(run: Run) -> Outcome:

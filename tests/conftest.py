@@ -1,6 +1,5 @@
 """What several tests share: scripts and forks to start, whole runs, one digits classifier, and pictures on disk."""
 
-import fcntl
 import importlib
 import os
 import shutil
@@ -25,6 +24,7 @@ from evaluation.inputs.features import load_classifier
 from settings.config import Config
 from training import monitor
 from utils.errors import run_as_script
+from utils.locks import locked
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +35,7 @@ def data_dir(tmp_path_factory):
     if workers:
         shared = shared.parent  # theirs
     config = Config(image_size=8, channels=1, data_dir=str(shared / "classifier"))
-    with open(shared / "classifier.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(shared / "classifier.lock"):
         load_classifier(config, load_split(config), torch.device("cpu"), print)
     shutil.copytree(config.data_dir, folder, dirs_exist_ok=True)
     return str(folder)

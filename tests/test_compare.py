@@ -22,6 +22,7 @@ from PIL import Image
 import compare
 from study import jobs
 from training.checkpoints.run_dir import checkpoints, locked
+from utils.locks import holder
 
 BASE = {"dataset": "digits", "model": "mlp", "loss": "bce", "total_steps": 6, "log_every": 1, "sample_every": 6}
 BASE |= {"eval_every": 3, "audit_every": 3, "save_every": 2, "keep": 1, **SMALL}
@@ -261,8 +262,7 @@ def test_when_compare_is_killed_its_runs_save_themselves_and_end(tmp_path, data_
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not any(step > 0 for step, _ in checkpoints(folder / "none_C_seed0")):
             time.sleep(0.05)
-        holder = (folder / "none_C_seed0" / ".lock").read_text(encoding="utf-8")
-        ended = os.pidfd_open(int(holder.removeprefix("process ").split()[0]))
+        ended = os.pidfd_open(int(holder(folder / "none_C_seed0" / ".lock").removeprefix("process ").split()[0]))
         process.kill()
         said = process.communicate()[1]
     assert process.returncode == -signal.SIGKILL and "The same command goes on" not in said

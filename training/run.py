@@ -183,7 +183,7 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         logger = on_rank_zero(Logger, run_dir, config.tensorboard, state.step) or Quiet()
         stack.enter_context(contextlib.closing(logger))
         run = Run(config, run_dir, state, evaluator, logger)
-        stack.enter_context(run.signals)
+        stack.enter_context(run.signals.noted())
         if images.origin and images.origin.skipped:
             run.record.now["skipped_images"] = dict(images.origin.skipped)
         monitor.announce(run, images, [*changes, *run.record.changes()], taken)

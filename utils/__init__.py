@@ -8,7 +8,10 @@ import importlib.util
 import os
 import sys
 
-NEEDED = ("torch", "torchvision", "numpy", "scipy", "matplotlib", "tqdm", "yaml", "torch_fidelity", "sklearn")
+NEEDED = (
+    *("torch", "torchvision", "numpy", "scipy", "matplotlib", "tqdm", "yaml", "torch_fidelity", "sklearn"),
+    "safetensors",
+)
 
 if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
     print(f"error: not installed: {', '.join(missing)}. Run: pip install -r requirements.txt", file=sys.stderr)

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .errors import UserError
 from .launcher import VARIABLES, launched, number, several
+from .signals import handled
 
 T = TypeVar("T")
 # The argument's name since torch 2.14, and before.
@@ -99,15 +100,14 @@ def _join() -> None:
     timer = threading.Timer(JOINING, lambda: print(waiting + advice, file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # the wait is not Python's, and would not see Ctrl-C
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        with handled({signal.SIGINT: signal.SIG_DFL}):  # the wait is not Python's, and would not see Ctrl-C
+            dist.init_process_group(backend, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise UserError(f"{size} processes cannot meet at {place} ({reason}): {advice}") from error
     finally:
         timer.cancel()
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

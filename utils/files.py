@@ -8,7 +8,7 @@ import hashlib
 import os
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,33 @@ def write_text(path: str | Path, text: str, durable: bool = True) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace"), durable)
 
 
+def check_writable(folder: str | Path, what: object) -> None:
+    """Raise UserError where something cannot be put into a folder, since that is none or must not be written to."""
+    if not (Path(folder).is_dir() and os.access(folder, os.W_OK)):
+        raise UserError(f"{what} cannot be written: {folder} is not a folder that can be written to")
+
+
 def check_target(path: str | Path | None) -> None:
-    """Raise UserError where no file can be put there, since its folder is none."""
-    if path and not Path(path).absolute().parent.is_dir():
-        raise UserError(f"{path} cannot be written: {Path(path).parent} is not a folder")
+    """Raise UserError where a file that was asked for cannot be put there."""
+    if path:
+        check_writable(Path(path).parent, path)
+
+
+def make_folder(folder: str | Path, name: str | None = None) -> None:
+    """Make a folder and those above it, where they are not there. UserError, under this name, where they cannot be."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{name or folder} cannot be made: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def writing_into(folder: str | Path) -> Iterator[None]:
+    """Within it, an OSError becomes a UserError that names the folder which cannot be written into."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror or error}") from error
 
 
 def _sync_folder(folder: Path) -> None:

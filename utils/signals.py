@@ -1,26 +1,42 @@
-"""Signals to a run: to stop, and to save."""
+"""Signals: handlers for a while, and what a run notes of them, to stop and to save."""
 
+import contextlib
 import signal
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
+from typing import Any
 
 from .launcher import launched
 
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+@contextlib.contextmanager
+def handled(handlers: Mapping[int, Handler]) -> Iterator[None]:
+    """Within it these handlers answer their signals, and afterwards those of before."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 class Signals:
-    """Within it, signals are noted for the loop: SIGINT, SIGTERM and SIGHUP to stop, SIGUSR1 to save.
+    """Signals that are noted for the loop: SIGINT, SIGTERM and SIGHUP to stop, SIGUSR1 to save.
 
     A second SIGINT ends the process, but not under torchrun, which sends one of its own. nohup's SIGHUP stays ignored.
     """
 
+    NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has two of them
     stop = save = 0
 
-    def __enter__(self) -> "Signals":
-        names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has two of them
-        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    def noted(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which they are."""
+        numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
         if "SIGHUP" in dir(signal) and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
             numbers.remove(signal.SIGHUP)
-        self._before = {number: signal.signal(number, self._note) for number in numbers}
-        return self
+        return handled(dict.fromkeys(numbers, self._note))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if signal.Signals(number).name == "SIGUSR1":
@@ -29,7 +45,3 @@ class Signals:
         if self.stop and number == signal.SIGINT and not launched():
             raise KeyboardInterrupt
         self.stop = number
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

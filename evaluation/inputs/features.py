@@ -25,6 +25,7 @@ from utils.console import progress
 from utils.distributed import rank, world_size
 from utils.errors import Stopped, UserError
 from utils.files import file_sha256, load_tensors, save
+from utils.signals import handled
 from utils.threads import all_cores
 
 INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
@@ -192,18 +193,13 @@ def at_once(left: str) -> Iterator[None]:
         came.append(number)
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    taken = {number: handler for number, handler in before.items() if callable(handler)}  # not what ends the process
-    for number in taken:
-        signal.signal(number, stop)
+    noted = [number for number in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(number))]
     try:
-        yield
+        with handled(dict.fromkeys(noted, stop)):  # and not those that end the process anyway
+            yield
     except KeyboardInterrupt:
         raised = signal.Signals((came or [signal.SIGINT])[0])
         raise Stopped(f"{raised.name}: {left}", raised) from None
-    finally:
-        for number, handler in taken.items():
-            signal.signal(number, handler)
 
 
 def load_classifier(config: Config, train: Images | None, device: torch.device, say: Say) -> Classifier:

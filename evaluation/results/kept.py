@@ -3,28 +3,22 @@
 A score is replaced by scoring the same thing again, and by nothing else.
 """
 
-import contextlib
 import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from settings.config import Config
-from utils.errors import UserError
-from utils.files import file_sha256, write_text
+from utils.files import file_sha256, write_text, writing_into
+from utils.locks import locked
 
 from ..inputs.features import INCEPTION_SHA256, Say, extractor_name
 from ..scores.metrics import PROTOCOLS, sample_counts
 from ..scores.registry import scores_of
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: see locked()
-    fcntl = None  # type: ignore[assignment]
 
 Result = dict[str, Any]  # of a generator under a protocol, as evaluation.json has it
 
@@ -155,7 +149,7 @@ def write(stem: Path, new: Iterable[Result], say: Say = print) -> list[Result]:
     under another name, and said. UserError where nothing can be written.
     """
     path = stem.with_name(stem.name + ".json")
-    with locked(path.parent):
+    with writing_into(path.parent), locked(path.with_name(f".{stem.name}.lock")):
         results, trouble = merged(read(stem), new), _entries(path)[1]
         if trouble:
             say(f"{path} {trouble}; what it was is kept as {_set_aside(path).name}")
@@ -218,21 +212,4 @@ def _set_aside(path: Path) -> Path:
     """Rename a file, so that it is neither taken for scores nor overwritten. Returns its new path."""
     ends = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
     names = (path.with_name(f"{path.name}.damaged{end}") for end in ends)
-    try:
-        return path.rename(next(name for name in names if not os.path.lexists(name)))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from merging scores in a folder meanwhile, where the system has locks of folders.
-
-    Elsewhere (Windows, some network file systems) two that write in the same moment may lose one's scores.
-    """
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, AttributeError):
-            number = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, number)
-            fcntl.flock(number, fcntl.LOCK_EX)
-        yield
+    return path.rename(next(name for name in names if not os.path.lexists(name)))

@@ -46,7 +46,7 @@ def get(tmp_path, make, facts=None, say=print, **settings):
 
 
 def files(tmp_path):
-    return sorted(path.name for path in (tmp_path / ".cache").iterdir() if path.name != ".lock")
+    return sorted(path.name for path in (tmp_path / ".cache").iterdir() if not path.name.startswith(".lock"))
 
 
 def test_what_was_made_is_kept_and_mapped(tmp_path):
@@ -131,7 +131,7 @@ def test_a_cache_that_cannot_be_made_is_said(tmp_path):
 
 def test_a_cache_that_is_there_needs_no_writing(tmp_path, monkeypatch):
     get(tmp_path, Maker())
-    monkeypatch.setattr(cache, "_locked", None)
+    monkeypatch.setattr(cache, "locked", None)
     assert torch.equal(get(tmp_path, Maker(error=OSError(errno.EROFS, "read-only"))).images, IMAGES)
 
 

@@ -25,7 +25,7 @@ def test_a_run_directory_holds_what_the_design_says(tmp_path):
     grids = {f"samples/step_{step:06d}.png" for step in (0, 4, 8, 12)}
     grids |= {"samples/real.png"}
     plots = {f"plots/{name}" for name in ("curves.png", "samples.gif")}
-    assert names == {"config.yaml", "log.txt", "stats.jsonl", "report.html"} | plots | grids
+    assert names == {"config.yaml", "log.txt", "stats.jsonl", "report.html", ".lock"} | plots | grids
     assert logged(where) == [2, 4, 6, 8, 10, 12]
     for line in read_stats(where):
         assert line["lr_G"] == 5e-4 and line["grad_norm_D"] > 0 and line["grad_norm_G"] > 0

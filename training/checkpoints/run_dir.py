@@ -1,29 +1,22 @@
 """A run's directory: where things lie in it, when it is refused, what it needs of the disk, and who trains in it."""
 
 import contextlib
-import errno
 import itertools
-import os
 import re
 import shutil
-import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
 
 from settings.config import Config, default_run_dir
+from utils import locks
 from utils.console import command
-from utils.distributed import rank
 from utils.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: two processes on one run directory are not found out there
-    fcntl = None  # type: ignore[assignment]
+from utils.files import check_writable, make_folder, writing_into
 
 # Files that a run which ended before its first checkpoint can have left.
-LEFT = r"((config\.yaml|log\.txt|stats\.jsonl|report\.html)(\.tmp)?|\.lock|"
+LEFT = r"((config\.yaml|log\.txt|stats\.jsonl|report\.html)(\.tmp)?|\.lock(\.holder)?|"
 LEFT += r"(samples|audits)/(step_0+|real)\.(png|json)|plots/.*|checkpoints/.*\.tmp)"
+LOCK = ".lock"  # of who trains in it
 DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
 
 
@@ -107,9 +100,7 @@ def refuse_existing(run_dir: str | Path) -> None:
         raise UserError(
             f"{run_dir} exists, and a run never overwrites another. {resume} another --run_dir or --seed, or delete it"
         )
-    parent = existing_parent(path)
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise UserError(f"{run_dir} cannot be made: {parent} is not a folder that can be written to")
+    check_writable(existing_parent(path), run_dir)
 
 
 def is_free(path: Path) -> bool:
@@ -157,14 +148,10 @@ def check_disk(run_dir: Path, checkpoint_bytes: int) -> None:
 
 
 def make_folders(run_dir: Path) -> None:
-    """Make a run's directory, where it does not exist. UserError where it cannot be."""
-    try:
-        for name in ("samples", "checkpoints", "plots"):
-            (run_dir / name).mkdir(parents=True, exist_ok=True)
-        if not os.access(run_dir, os.W_OK):
-            raise PermissionError(errno.EACCES, "it cannot be written to")
-    except OSError as error:
-        raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
+    """Make a run's directory, where it does not exist. UserError where it cannot be, or cannot be written to."""
+    for name in ("samples", "checkpoints", "plots"):
+        make_folder(run_dir / name)
+    check_writable(run_dir, run_dir)
 
 
 # ---- The lock ------------------------------------------------------------------------------------------------------
@@ -172,43 +159,17 @@ def make_folders(run_dir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(run_dir: str | Path) -> Iterator[None]:
-    """Keep other processes from training in a run directory, which has to exist. UserError names who is there.
+    """Keep other processes from training in a run directory, which has to exist. UserError names who is there."""
 
-    The system drops the lock with the process, however that ends; the file that stays behind then locks nothing.
-    """
-    if fcntl is None or rank() > 0:
+    def refuse(holder: str) -> None:
+        raise UserError(f"{run_dir} is being trained by {holder or 'another process'}")
+
+    with contextlib.ExitStack() as stack:
+        with writing_into(run_dir):
+            stack.enter_context(locks.locked(Path(run_dir) / LOCK, refuse))
         yield
-        return
-    path = Path(run_dir) / ".lock"
-    try:
-        file = _open_and_lock(path)
-    except BlockingIOError:
-        holder = path.read_text(encoding="utf-8")[:200] if path.exists() else ""
-        raise UserError(f"{run_dir} is being trained by {holder or 'another process'}") from None
-    except PermissionError as error:
-        raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
-    except OSError:  # a network file system without locks
-        yield
-        return
-    with file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
-def _open_and_lock(path: Path) -> TextIO:
-    """The locked file of this name: another one than was opened, where its holder removed that in between."""
-    while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
+def is_trained(run_dir: str | Path) -> bool:
+    """Whether a process trains in a run directory now, or was killed there since anybody else did."""
+    return bool(locks.holder(Path(run_dir) / LOCK))

@@ -13,6 +13,7 @@ from settings.layers import check_settings, load_yaml, resolve
 from utils.console import command
 from utils.files import write_text
 
+from ..checkpoints.run_dir import is_trained
 from . import rendering, sections
 from .logger import read_stats
 from .plots import grids_of
@@ -49,7 +50,7 @@ def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
     log = _log(run_dir)
     grids = grids_of(run_dir)
     reached = [line["step"] for line in stats[-1:]] + [step for step, _ in grids[-1:]] + [0]
-    now = now or Now(max(reached), ended=None if (run_dir / ".lock").exists() else _ended(log))
+    now = now or Now(max(reached), ended=None if is_trained(run_dir) else _ended(log))
     defaults, preset = resolve({"dataset": config.dataset, "model": config.model})
     theirs, ours = (_words(stored(each)) for each in (defaults, config))
     real = run_dir / "samples" / "real.png"
