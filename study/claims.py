@@ -10,7 +10,7 @@ from .drawing import HERO, name_of, number, shown_setting
 from .grid import Study
 from .methods import PAPER, SETTINGS
 from .results import Interval, Result, by, interval
-from .stability import ranks, steadied, unstable
+from .stability import ranks, steadied
 
 FEW_DIRECTIONS = ("weight", "weight_clipping", "none")  # of D, which the paper expects these to use (section 3)
 
@@ -47,11 +47,6 @@ def _less(one: float, other: float) -> bool | None:
     return None if math.isclose(one, other) else one < other
 
 
-def _apart(one: Interval, other: Interval) -> bool:
-    """Whether the intervals of two means over several seeds lie apart."""
-    return (one.high < other.low or other.high < one.low) and min(one.count, other.count) > 1
-
-
 def _told(spread: Interval, show: str = "") -> str:
     """A mean and, of several seeds, its interval."""
     mean, low, high = (f"{value:{show}}" if show else number(value) for value in spread[:3])
@@ -75,7 +70,7 @@ def _robust(study: Study, results: Sequence[Result]) -> Claim | None:
     if other.worst:
         figure += f"; {name_of(other.method)}: {_told(other.worst)}"
         if own.diverged == other.diverged:
-            holds, sure = _less(own.worst.mean, other.worst.mean), _apart(own.worst, other.worst)
+            holds, sure = _less(own.worst.mean, other.worst.mean), own.worst.apart(other.worst)
     later = {rank.method: rank.worst.mean for rank in order if rank.method not in PAPER and rank.worst}
     if later:
         best = min(later, key=lambda method: later[method])
@@ -88,7 +83,7 @@ def _robust(study: Study, results: Sequence[Result]) -> Claim | None:
 def _untuned(study: Study, results: Sequence[Result]) -> Claim | None:
     """By which factor the usual setting is worse than a method's best one, seed by seed."""
     usual, factors = shown_setting(study), {}
-    for (method,), own in by([r for r in results if r.finished and r.last.get("fid")], "method").items():
+    for method, own in by([r for r in results if r.finished and r.last.get("fid")], "method").items():
         seeds = [{r.run.setting: r.last["fid"] for r in group} for group in by(own, "seed").values()]
         found = [fids[usual] / min(fids.values()) for fids in seeds if len(fids) == len(study.settings)]
         if method in PAPER and (spread := interval(found, logarithmic=True)):
@@ -96,7 +91,7 @@ def _untuned(study: Study, results: Sequence[Result]) -> Claim | None:
     if not _of_optimizer(study) or HERO not in factors or len(factors) < 2:
         return None
     other = min((method for method in factors if method != HERO), key=lambda method: factors[method].mean)
-    less, sure = _less(factors[HERO].mean, factors[other].mean), _apart(factors[HERO], factors[other])
+    less, sure = _less(factors[HERO].mean, factors[other].mean), factors[HERO].apart(factors[other])
     figure = f"setting {usual} has {_told(factors[HERO], '.2f')} times the FID of the best setting; the least of the "
     figure += f"paper's other methods: {name_of(other)}, {_told(factors[other], '.2f')}"
     return Claim("It needs no tuning of the settings", "section 1", less, figure, sure)
@@ -117,14 +112,12 @@ def _spread(study: Study, results: Sequence[Result]) -> Claim | None:
 
 def _bounded(study: Study, results: Sequence[Result]) -> Claim | None:
     """The paper's bound is of reshaped weights; a convolution's own norm is another one (docs/study.md)."""
-    audits = {
-        method: [audit for result in group for audit in result.audits.values()]
-        for (method,), group in by(results, "method").items()
-    }
-    bounds = [audit["upper_bound"] for audit in audits.get(HERO, []) if audit["upper_bound"] is not None]
+    groups = by(results, "method")
+    bounds = [bound for result in groups.get(HERO, []) for bound in result.series("upper_bound").values()]
     if not bounds:
         return None
-    steepest = {method: max(audit["lower_bound"] for audit in found) for method, found in audits.items() if found}
+    seen = {method: [g for r in its for g in r.series("lower_bound").values()] for method, its in groups.items()}
+    steepest = {method: max(gradients) for method, gradients in seen.items() if gradients}
     figure = f"the steepest gradient of any run is {number(steepest[HERO])}, "
     figure += f"the layers' true norms allow {number(max(bounds))}"
     if "none" in steepest:
@@ -135,28 +128,21 @@ def _bounded(study: Study, results: Sequence[Result]) -> Claim | None:
 
 def _stable(study: Study, results: Sequence[Result]) -> Claim | None:
     """By the scores that fell back and the runs that were lost: one verdict where they do not contradict each other."""
-    name, shares = steadied(results), {}
-    for (method,), group in by(results, "method").items():
-        if found := [share for result in group if (share := unstable(result, name)) is not None]:
-            shares[method] = statistics.fmean(found)
+    found = {rank.method: rank for rank in ranks(study, results, None)}
+    shares = {method: rank.unstable for method, rank in found.items() if rank.unstable is not None}
     without = [method for method in shares if method in PAPER and method != HERO]
     if HERO not in shares or not without:
         return None
     others = statistics.median(shares[method] for method in without)
-    (lost, count), (lost_without, count_without) = _lost(results, [HERO]), _lost(results, without)
+    lost, count = found[HERO].lost_runs, found[HERO].runs
+    lost_without, count_without = (sum(getattr(found[m], name) for m in without) for name in ("lost_runs", "runs"))
     verdicts = {_less(shares[HERO], others), _less(lost / count, lost_without / count_without)} - {None}
-    of = "the scores of its G itself" if name != "fid" else "its scores"
+    of = "the scores of its G itself" if steadied(results) != "fid" else "its scores"
     figure = f"{shares[HERO]:.0%} of {of} are above twice the best one so far, {others:.0%} under the paper's other "
     figure += f"methods (median); collapsed or diverged: {lost} of {count} runs, {lost_without} of {count_without}"
     return Claim(
         "It stabilizes training", "abstract", verdicts.pop() if len(verdicts) == 1 else None, figure, _many(study)
     )
-
-
-def _lost(results: Sequence[Result], methods: Sequence[str]) -> tuple[int, int]:
-    """How many runs of these methods collapsed or diverged, and of how many."""
-    own = [result for result in results if result.run.method in methods]
-    return sum(result.collapsed or result.outcome.state == "diverged" for result in own), len(own)
 
 
 def _cheap(study: Study, results: Sequence[Result]) -> Claim | None:

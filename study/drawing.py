@@ -1,7 +1,6 @@
-"""What the figures of a study have in common: panels, colours, bands over seeds, and how numbers are written."""
+"""What the figures of a study are made of: panels, lines over training, bars, pictures, tables, colours, numbers."""
 
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from utils.plots import pyplot
 
 from .grid import Study
 from .methods import METHODS, SETTINGS
-from .results import Result
+from .results import Interval, Result, by
 
 WIDTH = 7.4  # inches: so narrow that a telephone, too, shows the text
 HERO = "spectral"
@@ -21,22 +20,33 @@ PALETTE = ("tab:grey", "tab:blue", "tab:cyan", "tab:green", "tab:brown", "tab:pu
 LATER = ("navy", "royalblue", "deepskyblue", "salmon", "indigo", "darkgreen", "sienna")
 COLOURS = dict(zip(METHODS, (*PALETTE, "goldenrod", "crimson", "darkorange", *LATER), strict=True))
 
+Values = Callable[[Result], dict[int, float]]  # of a result, by step
+Cell = str | tuple[str, str | None]  # of a table: its text, and a smaller one below
+
+
+class Table(NamedTuple):
+    """A table of the page: the names of the columns, the rows, and the numbers of the rows in bold."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    heroes: Sequence[int] = ()
+
 
 class Figure(NamedTuple):
-    """A drawn figure: its file's name, its heading, matplotlib's figure, and what to see in it."""
+    """A figure: its kind, which templates/captions.html has a caption for, its heading, matplotlib's figure, a table.
 
-    name: str
+    of: the score that it is of, in front of the kind in its file's name.
+    """
+
+    kind: str
     title: str
     drawn: Any
-    sentence: str
+    table: Table | None = None
+    of: str = ""
 
-
-def save_figure(figure: Figure, folder: str | Path) -> Path:
-    """Save a Figure into a folder as PNG, and close it. Returns the path."""
-    path = Path(folder) / f"{figure.name}.png"
-    figure.drawn.savefig(path, dpi=130)
-    pyplot().close(figure.drawn)
-    return path
+    @property
+    def name(self) -> str:
+        return f"{self.of}_{self.kind}" if self.of else self.kind
 
 
 def shown_setting(study: Study) -> str:
@@ -44,16 +54,16 @@ def shown_setting(study: Study) -> str:
     return "C" if study.table is SETTINGS and "C" in study.settings else study.settings[0]
 
 
-# ---- Words ---------------------------------------------------------------------------------------------------------
+# ---- Words and tables ----------------------------------------------------------------------------------------------
 
 
 def name_of(method: str) -> str:
     return METHODS[method].label
 
 
-def names_of(methods: Sequence[str]) -> str:
-    """One method's name, or how many they are."""
-    return name_of(methods[0]) if len(methods) == 1 else f"{len(methods)} methods alike"
+def weight_of(method: str) -> str:
+    """The weight of a method's name: spectral norm's is bold."""
+    return "bold" if method == HERO else "normal"
 
 
 def number(value: float) -> str:
@@ -61,26 +71,28 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def extremes(values: dict[str, float], most: str, least: str, show: Callable[[float], str] = number) -> str:
-    """Who has the most and the least of {method: value}, and spectral norm where it is between them, in words."""
-    high, low = max(values.values()), min(values.values())
-    if high == low:
-        return f"{show(high)} for " + ("every method" if len(values) > 1 else name_of(next(iter(values))))
-    ends = [[method for method, value in values.items() if value == end] for end in (high, low)]
-    text = f"{most} {names_of(ends[0])} ({show(high)}), {least} {names_of(ends[1])} ({show(low)})"
-    told = [methods[0] for methods in ends if len(methods) == 1]
-    return text + (f"; {name_of(HERO)} {show(values[HERO])}" if HERO in values and HERO not in told else "")
+def cell(spread: Interval | None) -> Cell:
+    """A mean and, of several seeds, its interval."""
+    if spread is None:
+        return "-"
+    return number(spread.mean), f"{number(spread.low)} to {number(spread.high)}" if spread.count > 1 else None
+
+
+def table_of_methods(header: Sequence[str], rows: Mapping[str, Sequence[Cell]]) -> Table:
+    """A table from {method: the cells that follow its name}."""
+    heroes = [place for place, method in enumerate(rows) if method == HERO]
+    return Table(["method", *header], [[name_of(method), *cells] for method, cells in rows.items()], heroes)
 
 
 # ---- Axes ----------------------------------------------------------------------------------------------------------
 
 
 def panels(
-    count: int, columns: int, height: float, over_training: bool = False, methods: Sequence[str] = (), **options: Any
+    count: int, columns: int, height: float, over_training: bool = False, **options: Any
 ) -> tuple[Any, list[Axes]]:
-    """A figure with so many panels, and these; the axes that are not needed are removed.
+    """A figure with so many panels, and these; the axes that are not needed are removed. over_training: x is the step.
 
-    over_training: x is the step. methods: those of the legend, where there is one.
+    options: those of pyplot.subplots().
     """
     rows = -(-max(1, count) // columns)
     size = (WIDTH, height * rows + 0.5)
@@ -93,8 +105,6 @@ def panels(
         axis.set_xlabel("step (updates of G)", fontsize=10)
     for axis in axes.flat[:count]:
         axis.grid(alpha=0.3)
-    if methods:
-        legend(figure, [COLOURS[method] for method in methods], map(name_of, methods))
     return figure, list(axes.flat[:count])
 
 
@@ -103,15 +113,19 @@ def name_rows(axis: Axes, methods: Sequence[str]) -> None:
     axis.set_yticks(range(len(methods)), list(map(name_of, methods)))
     axis.invert_yaxis()
     for label, method in zip(axis.get_yticklabels(), methods):
-        label.set_fontweight("bold" if method == HERO else "normal")
+        label.set_fontweight(weight_of(method))
 
 
-def legend(figure: Any, colours: Iterable[Any], labels: Iterable[str], columns: int = 4) -> None:
+def legend(figure: Any, colours: Iterable[Any], labels: Iterable[str], columns: int) -> None:
     """A legend below the panels."""
     handles = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours]
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=1.5, columnspacing=1.2
     )
+
+
+def legend_of_methods(figure: Any, methods: Sequence[str]) -> None:
+    legend(figure, [COLOURS[method] for method in methods], map(name_of, methods), columns=4)
 
 
 def plain_ticks(axis: Any) -> None:
@@ -126,32 +140,68 @@ def width_of(method: str) -> float:
     return 2.8 if method == HERO else 1.3
 
 
-# ---- Lines over training -------------------------------------------------------------------------------------------
+# ---- Whole figures -------------------------------------------------------------------------------------------------
 
 
-Values = Callable[[Result], dict[int, float]]  # of a result, by step
+def bars(study: Study, found: Mapping[str, Mapping[str, Sequence[float]]], unit: str, **options: Any) -> Any:
+    """A figure of {title of a panel: {method: (value, low, high)}}: a bar a method, and a line from low to high."""
+    figure, axes = panels(len(found), 2, 0.24 * len(study.methods) + 1, sharey=True, **options)
+    for axis, (title, spreads) in zip(axes, found.items()):
+        for method, (value, low, high) in spreads.items():
+            style: dict[str, Any] = {"color": COLOURS[method], "alpha": 0.8, "error_kw": {"elinewidth": 1.2}}
+            axis.barh(study.methods.index(method), value, xerr=[[value - low], [high - value]], **style)
+        axis.set_title(title, fontsize=10)
+    for axis in axes[:1]:
+        name_rows(axis, study.methods)
+    figure.supxlabel(unit, fontsize=10)
+    return figure
 
 
-def series(results: Iterable[Result], values: Values) -> tuple[np.ndarray, np.ndarray]:
-    """The steps that all of these have a value at, and the values (results, steps). values(result): {step: value}."""
-    found = [line for line in map(values, results) if line]
-    steps = sorted(set.intersection(*map(set, found))) if found else []
-    return np.array(steps), np.array([[line[step] for step in steps] for line in found]).reshape(len(found), len(steps))
+def pictures(rows: Sequence[str], columns: Sequence[str]) -> tuple[Any, np.ndarray]:
+    """A figure for small pictures, with the names of its rows and columns, and its axes (rows, columns)."""
+    shape, size = (len(rows), len(columns)), (WIDTH, 0.93 * len(rows) + 0.4)
+    figure, axes = pyplot().subplots(*shape, figsize=size, squeeze=False, layout="constrained")
+    for axis, words in zip(axes[:, 0], rows):
+        axis.set_ylabel(words, rotation=0, ha="right", va="center", fontsize=9)
+    for axis, words in zip(axes[0], columns):
+        axis.set_title(words, fontsize=10)
+    return figure, axes
+
+
+class Panel(NamedTuple):
+    """A panel of lines over training: its title, the values of a result by step, and its scale."""
+
+    title: str
+    values: Values
+    scale: str = "log"
+
+
+def over_training(study: Study, results: Sequence[Result], shown: Sequence[Panel], height: float) -> Any:
+    """A figure of these panels, a line a method, under each a band from the lowest to the highest run."""
+    figure, axes = panels(len(shown), 2, height, over_training=True, sharex=True)
+    groups = by(results, "method")
+    for axis, panel in zip(axes, shown):
+        for method, group in groups.items():
+            band(axis, group, panel.values, COLOURS[method], width_of(method))
+        axis.set_title(panel.title, fontsize=10)
+        axis.set_yscale(panel.scale, **({"linthresh": 1} if panel.scale == "symlog" else {}))
+    legend_of_methods(figure, study.methods)
+    return figure
 
 
 def band(
     axis: Axes, results: Sequence[Result], values: Values, colour: Any, width: float = 1.5, geometric: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+) -> None:
     """Draw the mean over the finished runs and a band from the lowest to the highest; the others as dotted lines.
 
-    geometric: the geometric mean, of values above 0. Returns the series() of the finished ones.
+    The steps are those at which all finished runs have a value. geometric: the geometric mean, of values above 0.
     """
-    steps, found = series([result for result in results if result.finished], values)
-    if len(steps):
+    lines = [line for result in results if result.finished and (line := values(result))]
+    if steps := sorted(set.intersection(*map(set, lines))) if lines else []:
+        found = np.array([[line[step] for step in steps] for line in lines])
         mean = np.exp(np.log(np.maximum(found, 1e-12)).mean(axis=0)) if geometric else found.mean(axis=0)
         axis.plot(steps, mean, color=colour, linewidth=width)
         axis.fill_between(steps, found.min(axis=0), found.max(axis=0), color=colour, alpha=0.18, linewidth=0)
     for result in results:
         if not result.finished and (line := values(result)):
             axis.plot(*zip(*sorted(line.items())), color=colour, linewidth=1, linestyle=":")
-    return steps, found

@@ -4,20 +4,21 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from settings.config import FIELDS, Config, default_run_dir
-from settings.layers import check_settings, load_yaml, resolve
-from utils.errors import UserError
+from settings.layers import check_settings, load_yaml, resolve, short
+from utils.errors import UserError, refuse_if
 
 from .methods import METHODS, METRICS, SETTINGS
 
 GRID: dict[str, Mapping[str, Any]] = {"methods": METHODS, "settings": SETTINGS, "metrics": METRICS}
-KEYS = ("base", "methods", "settings", "seeds", "metrics", "weights", "quick", "question", "target_fid")
+SIDES = (*GRID, "seeds")
+KEYS = ("base", *SIDES, "weights", "quick", "question", "target_fid")
 # What base cannot set: it differs between runs, or follows from something else in the study's file.
 RESERVED = ("run_dir", "seed", "d_norm", "regularizer", "lecam_start", "eval_kid", "num_epochs")
 QUESTION = "does spectral normalization help?"
@@ -90,11 +91,15 @@ class Study(NamedTuple):
 
     def only(self, runs: Sequence[Run]) -> "Study":
         """This study without the methods, settings and seeds that none of these runs has."""
+        methods, settings, seeds = ({getattr(run, side) for run in runs} for side in ("method", "setting", "seed"))
         return self._replace(
-            methods=tuple(name for name in self.methods if any(run.method == name for run in runs)),
-            settings=tuple(name for name in self.settings if any(run.setting == name for run in runs)),
-            seeds=tuple(seed for seed in self.seeds if any(run.seed == seed for run in runs)),
+            methods=tuple(name for name in self.methods if name in methods),
+            settings=tuple(name for name in self.settings if name in settings),
+            seeds=tuple(seed for seed in self.seeds if seed in seeds),
         )
+
+
+# ---- Its file ------------------------------------------------------------------------------------------------------
 
 
 def load_study(
@@ -110,105 +115,91 @@ def load_study(
     overrides: settings of all runs, before the file's. chosen: methods, settings, seeds or metrics in the place of the
     file's, where not None.
     """
-    content = load_yaml(path)
+    content, name = load_yaml(path), Path(path).stem
     try:
-        if not isinstance(content, dict):
-            raise ValueError("a study has the keys " + ", ".join(KEYS))
-        for key in content:
-            _one_of(key, KEYS, "key")
-        grid: dict[str, Any] = {key: content.get(key) for key in ("methods", "settings", "seeds", "metrics")}
-        table = _settings_of(grid["settings"])
-        grid["settings"] = grid["settings"] if table is SETTINGS else list(table)
+        refuse_if(not isinstance(content, dict), "a study has the keys " + ", ".join(KEYS))
+        _check_names(content, KEYS, "key")
+        own, target = content.get("settings"), content.get("target_fid")
+        table = _own_settings(own) if isinstance(own, dict) else SETTINGS
+        sides = {key: content.get(key) for key in SIDES} | ({} if table is SETTINGS else {"settings": [*table]})
         if quick:
-            part = content.get("quick")
-            if not isinstance(part, dict):
-                raise ValueError("it has no part named quick")
-            for key in part:
-                _one_of(key, grid, "key of quick")
-            grid |= part
-        grid |= {key: value for key, value in chosen.items() if value is not None}
-        choices = GRID | {"settings": table}
-        grid = {key: _checked(key, values, choices.get(key, ())) for key, values in grid.items()}
-        base = check_settings(content.get("base") or {}) | (overrides or {})
-        weights = _weights_of(content.get("weights") or {})
-        target = _target_of(content.get("target_fid"))
-    except ValueError as error:
+            refuse_if(not isinstance(content.get("quick"), dict), "it has no part named quick")
+            _check_names(content["quick"], SIDES, "key of quick")
+            sides |= content["quick"]
+        sides |= {key: values for key, values in chosen.items() if values is not None}
+        above_0 = type(target) in (int, float) and 0 < target < math.inf
+        refuse_if(target is not None and not above_0, f"target_fid must be a number above 0, not {short(target)}")
+        return Study(
+            name=name,
+            folder=Path(folder or Path("runs") / "studies" / name),
+            base=_base(check_settings(content.get("base") or {}) | (overrides or {}), table),
+            **{key: _side(key, sides[key], table) for key in SIDES},
+            table=table,
+            question=str(content.get("question", QUESTION)),
+            weights=_weights(content.get("weights") or {}),
+            target_fid=target,
+        )
+    except (ValueError, UserError) as error:
         raise UserError(f"{path}: {error}") from error
-    reserved = (*RESERVED, *SETTINGS["A"]) if table is SETTINGS else RESERVED  # settings of its own go before base
-    if taken := [key for key in base if key in reserved]:
-        raise UserError(f"{path}: base cannot set {taken[0]}, which the study itself decides")
-    if empty := [key for key, value in base.items() if value is None]:
-        raise UserError(f"{path}: base has no value for {empty[0]}; leave it out")
-    if not base.get("eval_every") or not base.get("audit_every"):
-        raise UserError(f"{path}: base needs eval_every and audit_every: the report draws what is measured in training")
-    name = Path(path).stem
-    question = str(content.get("question", QUESTION))
-    return Study(
-        name,
-        Path(folder or Path("runs") / "studies" / name),
-        base,
-        **grid,
-        table=table,
-        question=question,
-        weights=weights,
-        target_fid=target,
-    )
 
 
-def _settings_of(own: Any) -> Mapping[str, dict[str, Any]]:
-    """What the settings of a study's file are: those of the paper's table 1, or its own, {name: settings of a run}."""
-    if not isinstance(own, dict):
-        return SETTINGS
-    for name, settings in own.items():
-        if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9-]+", name)):
-            raise ValueError(f"a setting is named in letters, digits and hyphens, not {str(name)[:100]!r}")
-        if taken := [key for key in check_settings(settings or {}) if key in RESERVED]:
-            raise ValueError(f"setting {name} cannot set {taken[0]}, which the study itself decides")
-    return {name: check_settings(settings or {}) for name, settings in own.items()}
+def _check_names(names: Iterable[Any], choices: Iterable[str], what: str) -> None:
+    known = [*choices]
+    for name in names:
+        close = difflib.get_close_matches(str(name)[:100], known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"choices: {', '.join(known)}"
+        refuse_if(name not in known, f"unknown {what} {short(name)}; {hint}")
 
 
-def _weights_of(weights: Any) -> dict[str, float]:
-    """The weights of the methods' regularizers in a study's file, checked."""
-    if not isinstance(weights, dict):
-        raise ValueError("weights are `regularizer: number` lines")
+def _refuse_reserved(what: str, settings: Iterable[str], reserved: Sequence[str]) -> None:
+    for key in settings:
+        refuse_if(key in reserved, f"{what} cannot set {key}, which the study itself decides")
+
+
+def _own_settings(own: dict[Any, Any]) -> dict[str, dict[str, Any]]:
+    """Settings of a study's own, in the place of the paper's: {name: settings of a run}."""
+    table = {name: check_settings(settings or {}) for name, settings in own.items()}
+    for name, settings in table.items():
+        named = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9-]+", name)
+        refuse_if(not named, f"a setting is named in letters, digits and hyphens, not {short(name)}")
+        _refuse_reserved(f"setting {name}", settings, RESERVED)
+    return table
+
+
+def _side(key: str, values: Any, table: Mapping[str, Any]) -> tuple[Any, ...]:
+    """One side of the grid, which must be a list of different values. table: the settings that there are."""
+    refuse_if(not isinstance(values, (list, tuple)) or not values, f"{key} must be a list of one or more")
+    if key == "seeds":
+        for seed in values:
+            check_settings({"seed": seed})
+    else:
+        _check_names(values, (GRID | {"settings": table})[key], key.removesuffix("s"))
+    refuse_if(len({*values}) < len(values), f"{key} names one twice")
+    return tuple(values)
+
+
+def _base(base: dict[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """What all runs share. Settings of a study's own go before it; those of the paper it cannot set itself."""
+    _refuse_reserved("base", base, (*RESERVED, *SETTINGS["A"]) if table is SETTINGS else RESERVED)
+    for key, value in base.items():
+        refuse_if(value is None, f"base has no value for {key}; leave it out")
+    measured = base.get("eval_every") and base.get("audit_every")
+    refuse_if(not measured, "base needs eval_every and audit_every: the report draws what is measured in training")
+    return base
+
+
+def _weights(weights: Any) -> dict[str, float]:
+    """The weights of the methods' regularizers, where not the literature's."""
+    refuse_if(not isinstance(weights, dict), "weights are `regularizer: number` lines")
     used = sorted({name for method in METHODS.values() for name in method.settings.get("regularizer", ())})
-    for regularizer, weight in weights.items():
-        _one_of(regularizer, used, "regularizer of a method")
-        if type(weight) not in (int, float):
-            raise ValueError(f"the weight of {regularizer} must be a number, not {str(weight)[:100]}")
+    _check_names(weights, used, "regularizer of a method")
+    for name, weight in weights.items():
+        refuse_if(type(weight) not in (int, float), f"the weight of {name} must be a number, not {short(weight)}")
         check_settings({"regularizer_weight": weight})
     return weights
 
 
-def _target_of(value: Any) -> float | None:
-    """The FID to which a study's file has the seconds counted, checked."""
-    if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
-        raise ValueError(f"target_fid must be a number above 0, not {str(value)[:100]}")
-    return value
-
-
-def _one_of(value: Any, choices: Collection[str], what: str) -> None:
-    if value not in choices:
-        close = difflib.get_close_matches(str(value)[:100], map(str, choices), 1)
-        hint = f"did you mean {close[0]}?" if close else "choices: " + ", ".join(map(str, choices))
-        raise ValueError(f"unknown {what} {str(value)[:100]!r}; {hint}")
-
-
-def _checked(key: str, values: Any, choices: Collection[str]) -> tuple[Any, ...]:
-    """The values of one side of the grid as a tuple, checked; choices: the names that they are of."""
-    if not isinstance(values, (list, tuple)) or not values:
-        raise ValueError(f"{key} must be a list of one or more")
-    for value in values:
-        if key == "seeds":
-            if type(value) is not int or not 0 <= value < 2**32:
-                raise ValueError(f"seeds are whole numbers from 0, not {str(value)[:100]}")
-        elif not isinstance(value, str):
-            raise ValueError(f"{key} are names, not {str(value)[:100]}")
-        else:
-            _one_of(value, choices, key.removesuffix("s"))
-    if len(set(values)) != len(values):
-        raise ValueError(f"{key} names one twice")
-    return tuple(values)
+# ---- Its folder ----------------------------------------------------------------------------------------------------
 
 
 def claim(study: Study, write: bool = True) -> None:
@@ -234,11 +225,9 @@ def claim(study: Study, write: bool = True) -> None:
 def refuse_other(folder: Path, changes: dict[str, tuple[Any, Any]]) -> None:
     """Raise UserError where {setting: (its value there, its value here)} make a folder another study's."""
     for name, (there, here) in changes.items():
-        if name in COMPARED or not FIELDS[name].metadata["resumable"]:
-            raise UserError(
-                f"{folder} belongs to another study: its {name} is {there}, and this one's {here}. Choose another "
-                "folder with --out"
-            )
+        told = f"{folder} belongs to another study: its {name} is {there}, and this one's {here}"
+        other = name in COMPARED or not FIELDS[name].metadata["resumable"]
+        refuse_if(other, f"{told}. Choose another folder with --out")
 
 
 def seeds_of(folder: Path) -> tuple[int, ...]:

@@ -1,111 +1,133 @@
-"""Calls of main.py, several side by side, each in a process of its own that starts without importing torch again."""
+"""The runs of a study as processes of main.py, several side by side: a thread starts each and waits for its end."""
 
-import multiprocessing
+import contextlib
 import os
 import signal
+import subprocess
 import sys
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from utils.console import progress
+from utils.errors import Stopped, UserError
+from utils.files import make_folder
+from utils.signals import handled
 from utils.threads import cores
 
-# Imported once, in the process that all others are forked from: together they take seconds.
-PRELOADED = [
-    *("main", "train", "evaluate", "scipy.stats", "matplotlib.pyplot"),
-    *(f"torch_fidelity.metric_{name}" for name in ("isc", "fid", "kid", "prc")),
-]
+from .grid import Run, Study
+from .runs import DONE, begin, failure_path, outcome, typed
+
+ROOT = Path(__file__).resolve().parent.parent
+MAIN, FETCH = [str(ROOT / "main.py")], ["-c", "from study.jobs import fetch; fetch()"]
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a run that was told to stop, and saved itself
 
 
-def side_by_side(
-    calls: Sequence[tuple[str, Callable[[], list[str] | None], Path]], jobs: int
-) -> Generator[tuple[str, int | None], None, None]:
-    """Run main.py with each of the arguments, at most `jobs` at once; yields (key, exit code) as they end.
+class Processes:
+    """Processes of Python that threads wait for, each with its share of the cores. stop() ends them all."""
 
-    calls: [(key, function that gives the arguments when it is time, or None to pass over it, path of the file for what
-    it prints)]. The exit code is negative after a signal, and None of what was passed over. When the generator is
-    closed, or Ctrl-C comes, those that run are told to stop, and save themselves; so they are, too, when this process
-    is killed (on Windows they are ended at once, and go on from their last checkpoint).
-    """
-    methods = multiprocessing.get_all_start_methods()
-    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(PRELOADED)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // max(1, min(jobs, len(calls))))))
-    running: dict[Any, tuple[str, BaseProcess]] = {}  # by what says that it has ended
-    waiting, fetched = list(reversed(calls)), False
+    def __init__(self, count: int) -> None:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        share = str(max(1, cores() // count))
+        self.environment = {"OMP_NUM_THREADS": share, **os.environ, "PYTHONPATH": path}
+        self.begun: list[subprocess.Popen[bytes]] = []
+        self.stopped = False
 
-    def start(target: Callable[[list[str]], None], key: str, arguments: list[str], console: Path) -> None:
-        process = context.Process(target=_as_script, args=(target, arguments, str(console)))
-        process.start()
-        running[process.sentinel] = key, process
+    def run(self, words: Sequence[str], console: Path) -> int | None:
+        """Run `python WORDS` to its end, printing to the end of a file.
 
-    def ended() -> Iterator[tuple[str, int | None]]:
-        for sentinel in wait(list(running)):
-            key, process = running.pop(sentinel)
-            process.join()
-            yield key, process.exitcode
-
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                key, give, console = waiting.pop()
-                arguments = give()
-                if arguments is None:
-                    yield key, None
-                    continue
-                if not fetched:  # by itself: runs that begin together would each download the data
-                    start(_fetch, key, arguments, console)
-                    list(ended())
-                    fetched = True
-                start(_run, key, arguments, console)
-            if running:
-                yield from ended()
-    finally:
-        for _, process in running.values():
+        Returns its exit code, which is negative after a signal; None after stop().
+        """
+        if self.stopped:
+            return None
+        # In a group of its own, which a terminal's Ctrl-C does not reach: stop() sends the one signal that it gets.
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": self.environment, "process_group": 0}
+        with open(console, "ab") as file:
+            process = subprocess.Popen([sys.executable, *words], stdout=file, stderr=file, **options)
+        self.begun.append(process)
+        if self.stopped:  # since it was looked at above
             process.terminate()
-        for _, process in running.values():
-            process.join()
+        code = process.wait()
+        return None if self.stopped else code
+
+    def stop(self) -> None:
+        """Let nothing more begin, and tell what runs to save itself and end (on Windows it ends at once)."""
+        self.stopped = True
+        for process in list(self.begun):
+            process.terminate()  # does nothing to one that has ended
 
 
-def _as_script(target: Callable[[list[str]], None], arguments: list[str], console: str) -> None:
-    """In a new process: call target(arguments) as a script is called, printing to a file."""
-    threading.Thread(target=_stop_without, args=(multiprocessing.parent_process(),), daemon=True).start()
-    with open(console, "a", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    from utils.errors import run_as_script
+def run_all(study: Study, runs: Sequence[Run], jobs: int, done: int = 0) -> None:
+    """Run these to their ends, so many side by side, and keep why one failed. done: how many were before.
 
-    run_as_script(lambda: target(arguments))
+    SIGINT and SIGTERM raise Stopped, after all that ran has saved itself. When this process is killed, those that run
+    go on to their ends by themselves.
+    """
+    console, processes = study.folder / "console", Processes(min(jobs, len(runs)))
+    make_folder(console)
+    with (
+        handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), interrupt)),  # also where a shell had it ignore SIGINT
+        progress(total=done + len(runs), initial=done, label=study.name, unit="run", delay=0) as bar,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        try:
+            if jobs > 1 and len(runs) > 1:
+                pool.submit(processes.run, [*FETCH, *typed(runs[0].flags)], console / "fetch.txt").result()
+            for future in as_completed([pool.submit(run_one, run, processes, console, bar.write) for run in runs]):
+                future.result()
+                bar.update()
+        finally:
+            processes.stop()
+            pool.shutdown(cancel_futures=True)
 
 
-def _run(arguments: list[str]) -> None:
-    """Be `python main.py ARGUMENTS`."""
-    import main
+def run_one(run: Run, processes: Processes, console: Path, say: Callable[[str], object]) -> None:
+    """Start a run, or go on with it, to its end; say, and keep in a file, why it failed."""
+    try:
+        words = begin(run)
+    except UserError as error:
+        say(f"{run.name} is left alone: {error}")
+        return
+    path = console / f"{run.name}.txt"
+    printed = path.stat().st_size if path.exists() else 0  # at earlier starts
+    code = processes.run([*MAIN, *words], path)
+    found = outcome(run)
+    if found.state == "diverged":
+        say(f"{run.name} diverged: {found.message}")
+    elif code and code not in STOPPED and found.state not in DONE:
+        message = _reason(path, printed, code)
+        say(f"{run.name} failed: {message}")
+        with contextlib.suppress(OSError):  # a full disk is no reason to stop the others
+            failure_path(run).write_text(message + "\n", encoding="utf-8")
 
-    sys.argv = ["main.py", *arguments]
-    main.main()
 
+def fetch() -> None:
+    """Be `python -c FETCH FLAGS`: download the data, train the classifier, take the features of the real images.
 
-def _fetch(arguments: list[str]) -> None:
-    """Have the data set, the extractor and the real images' features at hand, as the runs will want them."""
-    from datasets.sources import load_split
+    Runs that begin together would each do it.
+    """
+    from datasets import load_split
     from evaluation.evaluator import Evaluator
     from evaluation.scores.metrics import PROTOCOLS
     from settings.command_line import parse_args
-    from training.checkpoints.resume import prepare
+    from settings.layers import resolve
     from utils.distributed import select_device
 
-    config = prepare(parse_args("", arguments)[0])
+    config, _ = resolve(parse_args(None)[0])
     evaluator = Evaluator(config, load_split(config), select_device(config.device))
     for name in config.protocol:
         evaluator.reference(PROTOCOLS[name].split)
 
 
-def _stop_without(parent: Any) -> None:
-    """Stop this process, as by a signal, when the one that started it is gone: nobody would wait for it."""
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+def _reason(console: Path, start: int, code: int) -> str:
+    """Why a run ended with this exit code: a signal's number, or the last line that it printed, from `start` on."""
+    if code < 0:
+        return f"killed by signal {-code}" + (" (is there enough memory?)" if code == -9 else "")
+    lines = console.read_bytes()[start:].decode("utf-8", errors="replace").splitlines()
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), f"exit code {code}")
+
+
+def interrupt(number: int, frame: Any) -> None:
+    """Answer a signal: end this process, and before that, as they unwind, its runs."""
+    raise Stopped("stopped; what was running has saved itself. The same command goes on", number)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import operator
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +18,7 @@ from .runs import Outcome, outcome
 
 COLLAPSED = "the generator has collapsed"  # as diagnostics.warnings() says it
 LEVEL = 0.95  # of an interval
-AUDITED = {"layers", "upper_bound", "lower_bound"}  # what an audit has to hold, and each layer in it
 SUMMED = ("upper_bound", "lower_bound", "largest_sigma", "rank_used")  # an audit in numbers, for tables
-AUDITED_LAYER = {"name", "kind", "weight", "sigma_power_iteration", "sigma_svd", "operator_norm", "singular_values"}
 
 
 class Result(NamedTuple):
@@ -68,17 +67,21 @@ class Result(NamedTuple):
         """The audit at the end of training; None before that."""
         return self.audits.get(self.run.config.total_steps)
 
-    def values(self, name: str) -> list[tuple[int, float]]:
-        """[(step, value)] of a statistic, where it has one; of a score, the last one too, whenever that was."""
-        found = {line["step"]: line[name] for line in self.stats if line.get(name) is not None}
+    def series(self, name: str) -> dict[int, float]:
+        """{step: value} of a statistic, a score or a number of the audits, where it has one, in the steps' order.
+
+        Of a score, the last one too, whenever that was.
+        """
+        lines = self.audits.items() if name in SUMMED else [(line["step"], line) for line in self.stats]
+        found = {step: line[name] for step, line in lines if line.get(name) is not None}
         if name in METRICS and self.last.get(name) is not None:
             found[self.last["step"]] = self.last[name]
-        return sorted(found.items())
+        return dict(sorted(found.items()))
 
     @property
     def seconds_per_step(self) -> float | None:
         """The median over the log's intervals, which leave out scoring and audits."""
-        found = [seconds for _, seconds in self.values("seconds_per_step")]
+        found = self.series("seconds_per_step").values()
         return statistics.median(found) if found else None
 
 
@@ -91,11 +94,9 @@ def read(run: Run, found: Outcome) -> Result:
         damage.append(str(error))
     for path in sorted((run.run_dir / "audits").glob("step_*.json")):
         try:
-            audit = json.loads(path.read_text(encoding="utf-8"))
-            if not (set(audit) >= AUDITED and all(set(layer) >= AUDITED_LAYER for layer in audit["layers"])):
-                raise ValueError("no audit")
-            audits[int(path.stem.removeprefix("step_"))] = summed(audit)
-        except (OSError, ValueError, TypeError) as error:
+            audit = summed(json.loads(path.read_text(encoding="utf-8")))
+            audits[int(path.stem.removeprefix("step_"))] = {name: audit[name] for name in ("layers", *SUMMED)}
+        except (OSError, ValueError, TypeError, LookupError) as error:
             damage.append(f"{path} is damaged: {error}")
     if damage:
         found = found._replace(state="failed", message="; ".join(damage))
@@ -115,7 +116,7 @@ def summed(audit: dict[str, Any]) -> dict[str, Any]:
     spectra = [values for layer in audit["layers"] if len(values := layer["singular_values"]) > 1]
     used = [stable_rank(values) / len(values) for values in spectra if values[0] > 0]
     largest = max((layer["sigma_svd"] for layer in audit["layers"]), default=None)
-    return audit | {"largest_sigma": largest, "rank_used": statistics.fmean(used) if used else None}
+    return audit | {"largest_sigma": largest, "rank_used": mean(used)}
 
 
 def collect(runs: Iterable[Run], known: Mapping[str, Outcome]) -> list[Result]:
@@ -140,6 +141,13 @@ class Interval(NamedTuple):
     high: float
     count: int  # type: ignore[assignment]  # hides tuple.count()
 
+    def apart(self, other: "Interval") -> bool:
+        """Whether this interval and another one, both of several seeds, have nothing in common."""
+        return min(self.count, other.count) > 1 and (self.high < other.low or other.high < self.low)
+
+
+Means = dict[tuple[str, str], Interval]  # by setting and method
+
 
 def interval(values: Iterable[float], logarithmic: bool = False) -> Interval | None:
     """Student's t interval of the mean of values, or of their geometric mean; None without values."""
@@ -148,39 +156,38 @@ def interval(values: Iterable[float], logarithmic: bool = False) -> Interval | N
     values = [math.log(max(value, 1e-12)) for value in values] if logarithmic else list(values)
     if not values:
         return None
-    mean = statistics.fmean(values)
-    low = high = mean
+    middle = low = high = statistics.fmean(values)
     if len(values) > 1 and (spread := stats.sem(values)) > 0:
-        low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=spread)
-    mean, low, high = (math.exp(x) if logarithmic else float(x) for x in (mean, low, high))
-    return Interval(mean, low, high, len(values))
+        low, high = stats.t.interval(LEVEL, len(values) - 1, loc=middle, scale=spread)
+    middle, low, high = (math.exp(x) if logarithmic else float(x) for x in (middle, low, high))
+    return Interval(middle, low, high, len(values))
 
 
-def by(results: Iterable[Result], *names: str) -> dict[tuple[Any, ...], list[Result]]:
-    """Results in groups: {(value of each name): [results]}, names being those of a Run."""
-    groups: dict[tuple[Any, ...], list[Result]] = {}
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those values that there are; None without any."""
+    found = [value for value in values if value is not None]
+    return statistics.fmean(found) if found else None
+
+
+def by(results: Iterable[Result], *names: str) -> dict[Any, list[Result]]:
+    """Results in groups of runs that agree in these fields of a Run: {value, or values of several: [results]}."""
+    groups: dict[Any, list[Result]] = {}
     for result in results:
-        groups.setdefault(tuple(getattr(result.run, name) for name in names), []).append(result)
+        groups.setdefault(operator.attrgetter(*names)(result.run), []).append(result)
     return groups
 
 
-def means(results: Iterable[Result], metric: str) -> dict[tuple[Any, ...], Interval]:
+def means(results: Iterable[Result], metric: str) -> Means:
     """{(setting, method): Interval} of the last scores of the finished runs; geometric where METRICS says so."""
     groups = by([r for r in results if r.finished and r.last.get(metric) is not None], "setting", "method")
-    found = {key: interval([r.last[metric] for r in group], METRICS[metric].log) for key, group in groups.items()}
+    found = {key: interval([r.last[metric] for r in its], METRICS[metric].log) for key, its in groups.items()}
     return {key: spread for key, spread in found.items() if spread}
 
 
-def worst_cases(study: Study, found: dict[tuple[Any, ...], Interval], metric: str) -> dict[str, float]:
-    """The worst mean over the settings of each method that has one in all of them: {method: mean}, best first.
-
-    found: what means() gave.
-    """
+def worst_cases(study: Study, found: Means, metric: str) -> dict[str, float]:
+    """The worst mean over the settings of each method that has one in all of them: {method: mean}, best first."""
     badness = METRICS[metric].badness
     settings = {setting for setting, _ in found}
-    worst = {}
-    for method in study.methods:
-        own = [found[setting, method].mean for setting in settings if (setting, method) in found]
-        if own and len(own) == len(settings):
-            worst[method] = max(own, key=badness)
+    whole = [method for method in study.methods if settings and all((s, method) in found for s in settings)]
+    worst = {method: max((found[s, method].mean for s in settings), key=badness) for method in whole}
     return dict(sorted(worst.items(), key=lambda item: badness(item[1])))

@@ -12,7 +12,7 @@ from evaluation.results import kept
 from settings.config import FIELDS, Config, differences
 from settings.layers import check_settings, load_yaml
 from training.checkpoints.run_dir import checkpoints, locked
-from utils.errors import UserError
+from utils.errors import UserError, refuse_if
 
 from .grid import Run, refuse_other
 
@@ -74,23 +74,29 @@ def _evaluation(run: Run, config: Config) -> dict[str, Any] | None:
 # ---- Starting it ---------------------------------------------------------------------------------------------------
 
 
-def begin(run: Run) -> tuple[list[str] | None, str | None]:
-    """Make a run ready to be started, or to go on. Returns (the arguments of main.py, None), or (None, why not)."""
-    if (state := outcome(run).state) in DONE:
-        return None, f"it is {state} meanwhile"
-    if sentence := in_use(run):
-        return None, sentence
+def begin(run: Run) -> list[str]:
+    """Make a run ready to be started, or to go on. Returns the arguments of main.py for it.
+
+    UserError where it is done meanwhile, or another process trains it.
+    """
+    refuse_if((state := outcome(run).state) in DONE, f"it is {state} meanwhile")
+    if run.run_dir.is_dir():
+        with locked(run.run_dir):  # refuses where another holds it
+            pass
     failure_path(run).unlink(missing_ok=True)
     clear(run)
-    return arguments(run), None
+    return arguments(run)
 
 
 def arguments(run: Run) -> list[str]:
     """The arguments of main.py that start a run or, where it was cut off, go on with it."""
-    flags = run.flags
-    if checkpoints(run.run_dir):
-        flags = {"resume": run.flags["run_dir"]}
-        flags |= {name: value for name, value in run.flags.items() if FIELDS[name].metadata["resumable"]}
+    if not checkpoints(run.run_dir):
+        return typed(run.flags)
+    resumable = {name: value for name, value in run.flags.items() if FIELDS[name].metadata["resumable"]}
+    return typed({"resume": run.flags["run_dir"]} | resumable)
+
+
+def typed(flags: dict[str, Any]) -> list[str]:
     words = []
     for name, value in flags.items():
         if isinstance(value, bool):
@@ -98,17 +104,6 @@ def arguments(run: Run) -> list[str]:
         else:
             words += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return words
-
-
-def in_use(run: Run) -> str | None:
-    """Who trains in a run's directory now, as a sentence; None where nobody does."""
-    if not run.run_dir.is_dir():
-        return None
-    try:
-        with locked(run.run_dir):
-            return None
-    except UserError as error:
-        return str(error)
 
 
 def clear(run: Run) -> None:

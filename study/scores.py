@@ -1,84 +1,59 @@
-"""The figures of a study's scores, with a computed sentence to each (after Miyato et al. 2018, figures 1 and 2)."""
+"""The figures of a study's scores: by setting and method, and over training (Miyato et al. 2018, figures 1 and 2)."""
 
-import statistics
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from operator import methodcaller
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from evaluation.scores.registry import OWN
 from settings.config import to_flag
 from utils.plots import pyplot
 
-from .drawing import (
-    COLOURS,
-    HERO,
-    Figure,
-    band,
-    extremes,
-    legend,
-    name_of,
-    name_rows,
-    names_of,
-    number,
-    panels,
-    plain_ticks,
-)
+from .drawing import COLOURS, Figure, Table, band, cell, legend, name_of, name_rows, panels, plain_ticks, weight_of
 from .grid import Study
 from .methods import METRICS, SETTINGS
-from .results import Interval, Result, by, means, worst_cases
+from .results import Means, Result, by, means
 
 TITLE = {2: 40, 3: 25}  # characters of a panel's title in a line, by the number of columns
+ROOM = 0.175  # beyond the outermost dots, as a share of what they span
+HOLLOW: dict[str, Any] = {"marker": "o", "ms": 4, "alpha": 0.6, "mfc": "none"}  # a run that is not finished
+DOTS: dict[str, dict[str, Any]] = {"finished": HOLLOW | {"mfc": None, "mew": 0}, "diverged": {"marker": "x", "ms": 6}}
 
 
 def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
     """The last step's score of every run: a panel a setting, a row a method; dots are seeds, bars 95 % intervals."""
     words, logarithmic = METRICS[metric].heading, METRICS[metric].log
-    scored = [result for result in results if result.last.get(metric) is not None]
-    found = means(results, metric)
     columns = 3 if len(study.settings) == 3 else 2
     height = 0.24 * len(study.methods) + 0.75
     figure, axes = panels(len(study.settings), columns, height, sharex=True, sharey=True)
+    found = means(results, metric)
+    groups = by([result for result in results if result.last.get(metric) is not None], "setting")
     for axis, setting in zip(axes, study.settings):
-        for result in scored:
-            if result.run.setting == setting:
-                row, colour = study.methods.index(result.run.method), COLOURS[result.run.method]
-                _dot(axis, result.last[metric], row, colour, result.outcome.state)
-        for row, method in enumerate(study.methods):
-            if spread := found.get((setting, method)):
-                axis.plot([spread.low, spread.high], [row, row], color=COLOURS[method], linewidth=1.5)
-                axis.plot([spread.mean], [row], "|", ms=11, mew=2.5, color=COLOURS[method])
+        for result in groups.get(setting, []):
+            row, colour = study.methods.index(result.run.method), COLOURS[result.run.method]
+            axis.plot([result.last[metric]], [row], color=colour, **DOTS.get(result.outcome.state, HOLLOW))
         axis.set_title(textwrap.fill(_setting_title(study, setting), TITLE[columns]), fontsize=10)
-    _scale(axes, [result.last[metric] for result in scored], found.values(), logarithmic)
+    for (setting, method), spread in found.items():
+        axis, row, colour = axes[study.settings.index(setting)], study.methods.index(method), COLOURS[method]
+        axis.plot([spread.low, spread.high], [row, row], color=colour, linewidth=1.5)
+        axis.plot([spread.mean], [row], "|", ms=11, mew=2.5, color=colour)
+    axes[0].set_xlim(*_limits([r.last[metric] for its in groups.values() for r in its], logarithmic))
+    for axis in axes if logarithmic else ():
+        axis.set_xscale("log")
+        plain_ticks(axis.xaxis)
     name_rows(axes[0], study.methods)
     figure.supxlabel(f"{words} at the last step ({METRICS[metric].direction})", fontsize=10)
-    return Figure(f"{metric}_by_setting", f"{words} by setting and method", figure, _on_scores(study, results, metric))
+    return Figure("by_setting", f"{words} by setting and method", figure, _best(study, found, metric), of=metric)
 
 
-def _dot(axis: Axes, value: float, row: int, colour: str, state: str) -> None:
-    """One run: a dot; hollow, where it is not finished, and a cross, where it diverged."""
-    if state == "diverged":
-        axis.plot([value], [row], "x", ms=6, color=colour)
-    else:
-        filled = {"mew": 0} if state == "finished" else {"mfc": "none"}
-        axis.plot([value], [row], "o", ms=4, alpha=0.6, color=colour, **filled)
-
-
-def _scale(axes: list[Axes], values: Sequence[float], spreads: Iterable[Interval], logarithmic: bool) -> None:
-    """Limits that show every value, and the intervals as far as those do not make them a quarter wider."""
-    points = np.array(values or [float(logarithmic)])  # 0 on the axis, where there are none
-    ends = np.array([end for spread in spreads for end in (spread.low, spread.high)])
-    if logarithmic:
-        points, ends = np.log(np.maximum(points, 1e-3)), np.log(np.maximum(ends, 1e-3))
-    room = max(np.ptp(points), 0.1)
-    low = max(min([*points, *ends]), points.min() - room / 8) - 0.05 * room
-    high = min(max([*points, *ends]), points.max() + room / 8) + 0.05 * room
-    axes[0].set_xlim(*(np.exp([low, high]) if logarithmic else (low, high)))
-    if logarithmic:
-        axes[0].set_xscale("log")
-        for axis in axes:
-            plain_ticks(axis.xaxis)
+def _limits(values: Sequence[float], logarithmic: bool) -> np.ndarray:
+    """The ends of an axis a little beyond these values; an interval that is longer is cut off."""
+    points = np.log(np.maximum(values or [1.0], 1e-3)) if logarithmic else np.array(values or [0.0])
+    room = ROOM * max(np.ptp(points), 0.1)
+    ends = np.array([points.min() - room, points.max() + room])
+    return np.exp(ends) if logarithmic else ends
 
 
 def _setting_title(study: Study, setting: str) -> str:
@@ -89,47 +64,18 @@ def _setting_title(study: Study, setting: str) -> str:
     return f"{setting}: lr {found['lr_G']:g}, betas {beta1:g}, {beta2:g}, n_dis {found['n_dis']}"
 
 
-def _on_scores(study: Study, results: Sequence[Result], metric: str) -> str:
-    """Who is best where, in how many settings surely so, and who has the best worst setting."""
-    found = means(results, metric)
-    words, badness = METRICS[metric].heading, METRICS[metric].badness
-    winners: dict[str, list[str]] = {}
-    sure = 0
+def _best(study: Study, found: Means, metric: str) -> Table:
+    """A row a setting: its best method, or all that are as good, and whether its interval is apart from all others."""
+    badness, rows = METRICS[metric].badness, []
     for setting in study.settings:
         own = {method: spread for (where, method), spread in found.items() if where == setting}
         if own:
             least = min(badness(spread.mean) for spread in own.values())
-            winners[setting] = [method for method, spread in own.items() if badness(spread.mean) == least]
-            sure += len(own) > 1 and _apart(own, winners[setting][0])
-    if not winners:
-        return f"No finished run has its {words} yet."
-    each = ", ".join(f"{setting} {names_of(m)} ({number(found[setting, m[0]].mean)})" for setting, m in winners.items())
-    text = f"Best mean {words} by setting: {each}."
-    if len(study.methods) > 1 and all(spread.count > 1 for spread in found.values()):
-        text += f" In {sure} of {len(winners)} settings the best one's interval lies apart from all others'"
-        text += f" ({len(study.seeds)} seeds make wide intervals)." if len(study.seeds) < 5 else "."
-    worst = worst_cases(study, found, metric)
-    if len(winners) > 1 and len(worst) > 1:
-        best = next(iter(worst.values()))
-        first = [method for method, value in worst.items() if badness(value) == badness(best)]
-        text += (
-            f" Over all {len(winners)} settings {names_of(first)} {'has' if len(first) == 1 else 'have'} the best worst"
-        )
-        text += f" case ({number(best)})"
-        if HERO in worst:
-            place = 1 + sum(badness(value) < badness(worst[HERO]) for value in worst.values())
-            wins = sum(HERO in methods for methods in winners.values())
-            text += f"; {name_of(HERO)} is number {place} of {len(worst)} by that" if first != [HERO] else ""
-            text += f", and {'is ' if first == [HERO] else ''}best in {wins} of {len(winners)} settings"
-        text += "."
-    left_out = sum(not result.finished for result in results)
-    return text + (f" Left out of the means: {left_out} of {len(results)} runs, not finished." if left_out else "")
-
-
-def _apart(own: dict[str, Interval], best: str) -> bool:
-    """Whether the best method's interval lies apart from those of all others."""
-    low, high = own[best].low, own[best].high
-    return all(spread.high < low or spread.low > high for method, spread in own.items() if method != best)
+            best = [method for method, spread in own.items() if badness(spread.mean) == least]
+            others = [spread for method, spread in own.items() if method != best[0]]
+            apart = bool(others) and all(own[best[0]].apart(spread) for spread in others)
+            rows.append([setting, ", ".join(map(name_of, best)), cell(own[best[0]]), "yes" if apart else "no"])
+    return Table(["setting", "best method", METRICS[metric].heading, "apart from all others"], rows)
 
 
 def curves(study: Study, results: Sequence[Result], metric: str, own: bool = False) -> Figure:
@@ -144,35 +90,12 @@ def curves(study: Study, results: Sequence[Result], metric: str, own: bool = Fal
     colours = dict(zip(study.settings, pyplot().get_cmap("viridis")(np.linspace(0, 0.92, len(study.settings)))))
     for axis, method in zip(axes, study.methods):
         for setting in study.settings:
-            runs, values = groups.get((method, setting), []), lambda r: dict(r.values(name))
+            runs, values = groups.get((method, setting), []), methodcaller("series", name)
             band(axis, runs, values, colours[setting], geometric=logarithmic)
-        axis.set_title(name_of(method), fontsize=10, fontweight="bold" if method == HERO else "normal")
+        axis.set_title(name_of(method), fontsize=10, fontweight=weight_of(method))
         if logarithmic:
             axis.set_yscale("log")
             plain_ticks(axis.yaxis)
     legend(figure, colours.values(), [f"setting {setting}" for setting in study.settings], 6)
     figure.supylabel(words, fontsize=10)
-    text = _on_curves(study, results, metric, name, words)
-    return Figure(f"{name}_curves", f"{words} over training", figure, text)
-
-
-def _on_curves(study: Study, results: Sequence[Result], metric: str, name: str, words: str) -> str:
-    """How much of the best step's score is lost at the last one: a factor of FID and the like, else a difference."""
-    badness, logarithmic = METRICS[metric].badness, METRICS[metric].log
-    lost = {}
-    for method in study.methods:
-        found = [result for result in results if result.run.method == method and result.finished]
-        lines = [[value for _, value in result.values(name)] for result in found]
-        pairs = [(values[-1], min(values, key=badness)) for values in lines if len(values) > 1]
-        if logarithmic:
-            pairs = [(last, best) for last, best in pairs if best > 0]
-        losses = [last / best if logarithmic else badness(last) - badness(best) for last, best in pairs]
-        if losses:
-            lost[method] = statistics.median(losses)
-    if not lost:
-        return "No finished run has been scored during training."
-    told = extremes(lost, "most for", "least for", lambda value: f"{value:.2f}" if logarithmic else number(value))
-    by = "By which factor" if logarithmic else "By how much"
-    return (
-        f"{by} the last {words} is worse than the best one of the run, as the median over settings and seeds: {told}."
-    )
+    return Figure("curves", f"{words} over training", figure, of=name)

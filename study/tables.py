@@ -5,13 +5,13 @@ They are small enough to be kept with a text, and the report can be made of them
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.results.report import csv_text
 from evaluation.scores.registry import OWN, scores_of
-from utils.errors import UserError
+from utils.errors import UserError, refuse_if
 from utils.files import write_text
 
 from .grid import Run, Study
@@ -19,64 +19,75 @@ from .methods import METRICS
 from .results import SUMMED, Result
 from .runs import Outcome
 
-RESULTS, TRAINING = "results.csv", "training.csv"
-TEXT = {"run", "method", "setting", "outcome", "message", "protocol", "departures", "device", "commit", "warnings"}
-RECORDED = ("device", "threads", "commit")
-COLUMNS = [
-    *("run", "method", "setting", "seed", "outcome", "message", "reached"),
-    *("last_step", "inception_score", "inception_score_std"),
-    *(name for name in scores_of("images", "modes", "diagnosis") if name != "inception_score"),
-    *("best_step", *(f"{name}_at_best" for name in METRICS), "protocol", "departures"),
-    *("largest_sigma", "upper_bound", "lower_bound", "rank_used", "seconds", "seconds_per_step", "device", "threads"),
-    *("commit", "warnings"),
-]
-OF_LAST = ("inception_score_std", *METRICS, "protocol", "departures", "warnings")
+Columns = dict[str, type]  # of a table, in their order, each with the type of its values
+Row = dict[str, Any]
+
+
+def _columns(*groups: tuple[Any, ...]) -> Columns:
+    """Columns from groups of (type, names)."""
+    return {name: kind for kind, *names in groups for name in names}
+
+
+SCORES = {name: int if score.digits == 0 else float for name, score in METRICS.items()}
+RESULTS = _columns(
+    (str, "run", "method", "setting"),
+    (int, "seed"),
+    (str, "outcome", "message"),
+    (int, "reached", "last_step"),
+    (float, "inception_score", "inception_score_std"),
+    *((SCORES[name], name) for name in scores_of("images", "modes", "diagnosis") if name != "inception_score"),
+    (int, "best_step"),
+    *((kind, f"{name}_at_best") for name, kind in SCORES.items()),
+    (str, "protocol", "departures"),
+    (float, "largest_sigma", "upper_bound", "lower_bound", "rank_used", "seconds", "seconds_per_step"),
+    (str, "device"),
+    (int, "threads"),
+    (str, "commit", "warnings"),
+)
 MEASURED = ("loss_D", "loss_G", "real_logits", "fake_logits", "accuracy_D", "grad_norm_G", "grad_norm_input")
-OF_STEP = ("seconds_per_step", *MEASURED, *METRICS, "fid" + OWN)
-NEEDED = ("run", "outcome", "reached")  # in each line of results.csv, and of a finished run
-FINISHED = {"last_step", "fid", "protocol"}
+OF_STEP = _columns((float, "seconds_per_step", *MEASURED)) | SCORES | _columns((float, "fid" + OWN))
+TRAINING = _columns((str, "run"), (int, "step")) | OF_STEP | _columns((float, *SUMMED))
+OF_LAST = ("inception_score_std", *SCORES, "protocol", "departures", "warnings")  # of the last score
+RECORDED = ("device", "threads", "commit")  # of the last start
 DIGITS = 6  # of a number in training.csv, but for the seconds, of which results.csv has the median
 
 
-def write_tables(folder: Path, results: Iterable[Result]) -> list[Path]:
+def write_tables(folder: Path, results: Sequence[Result]) -> list[Path]:
     """Write both tables where they say something else than is there. Returns their paths."""
-    results = list(results)
     texts = {
-        RESULTS: csv_text(COLUMNS, map(_row, results)),
-        TRAINING: csv_text(["run", "step", *OF_STEP, *SUMMED], (line for r in results for line in _lines(r))),
+        folder / "results.csv": csv_text([*RESULTS], map(_row, results)),
+        folder / "training.csv": csv_text([*TRAINING], (line for result in results for line in _lines(result))),
     }
-    for name, text in texts.items():
-        path = folder / name
+    for path, text in texts.items():
         if not (path.is_file() and path.read_bytes() == text.encode()):
             write_text(path, text)
-    return [folder / name for name in texts]
+    return [*texts]
 
 
-def _row(result: Result) -> dict[str, Any]:
+def _row(result: Result) -> Row:
     """What was not measured stays empty. The last step is the last that was scored; the best is that of the FID."""
     run, found, last, best = result.run, result.outcome, result.last, result.best
-    row: dict[str, Any] = {"run": run.name, "method": run.method, "setting": run.setting, "seed": run.seed}
+    row: Row = {"run": run.name, "method": run.method, "setting": run.setting, "seed": run.seed}
     row |= {"outcome": found.state, "message": found.message, "reached": found.step, "last_step": last.get("step")}
     row |= {name: last.get(name) for name in OF_LAST}
-    row |= {"best_step": best.get("step")} | {f"{name}_at_best": best.get(name) for name in METRICS}
+    row |= {"best_step": best.get("step")} | {f"{name}_at_best": best.get(name) for name in SCORES}
     row |= {name: (result.final_audit or {}).get(name) for name in SUMMED}
     if found.record:
-        row["seconds"] = round(sum(entry.get("wall_seconds", 0) for entry in found.record), 3)
+        row["seconds"] = round(math.fsum(entry.get("wall_seconds", 0) for entry in found.record), 3)
         row |= {name: found.record[-1].get(name) for name in RECORDED}
     return row | {"seconds_per_step": result.seconds_per_step}
 
 
-def _lines(result: Result) -> Iterator[dict[str, Any]]:
+def _lines(result: Result) -> Iterator[Row]:
     """The statistics, scores and audits of each step."""
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, Row] = {}
     for line in (*result.stats, *filter(None, [result.last])):
         found.setdefault(line["step"], {}).update({name: line[name] for name in OF_STEP if name in line})
     for step, audit in result.audits.items():
         found.setdefault(step, {}).update({name: audit[name] for name in SUMMED})
     for step, line in sorted(found.items()):
-        rounded = {k: v for k, v in line.items() if type(v) is float and k != "seconds_per_step"}
-        numbers = line | {k: float(f"{v:.{DIGITS}g}") for k, v in rounded.items()}
-        yield {"run": result.run.name, "step": step, **numbers}
+        rounded = {k: float(f"{v:.{DIGITS}g}") for k, v in line.items() if type(v) is float and k != "seconds_per_step"}
+        yield {"run": result.run.name, "step": step, **line, **rounded}
 
 
 # ---- Read again ----------------------------------------------------------------------------------------------------
@@ -87,54 +98,49 @@ def read_tables(study: Study, folder: Path) -> list[Result]:
 
     UserError where one is absent or damaged, or of a run that the study does not have.
     """
-    rows = _read(folder / RESULTS, NEEDED)
-    lines: dict[str, list[dict[str, Any]]] = {}
-    for line in _read(folder / TRAINING, ("run", "step")):
-        lines.setdefault(line.pop("run"), []).append(line)
-    runs = {run.name: run for run in study.runs()}
-    if unknown := [row["run"] for row in rows if row["run"] not in runs]:
-        raise UserError(f"{folder / RESULTS} has {unknown[0]}, which is no run of {study.name}")
+    path, runs = folder / "results.csv", {run.name: run for run in study.runs()}
+    rows = _read(path, RESULTS, "run", "outcome", "reached")
+    lines: dict[str, list[Row]] = {}
+    for line in _read(folder / "training.csv", TRAINING, "run", "step"):
+        lines.setdefault(line["run"], []).append(line)
     for row in rows:
-        config = runs[row["run"]].config
-        if row["outcome"] != "finished":
-            continue
-        if not {*row} >= FINISHED:
-            raise UserError(f"{folder / RESULTS} is damaged: {row['run']} is finished and has no score")
-        if row["reached"] != config.total_steps or f"images of {config.dataset}," not in row["protocol"]:
-            raise UserError(f"{folder / RESULTS} is of other steps or images than {study.name}: {row['run']} differs")
+        name = row["run"]
+        refuse_if(name not in runs, f"{path} has {name}, which is no run of {study.name}")
+        if row["outcome"] == "finished":
+            config, scored = runs[name].config, row.keys() >= {"last_step", "fid", "protocol"}
+            refuse_if(not scored, f"{path} is damaged: {name} is finished and has no score")
+            alike = row["reached"] == config.total_steps and f"images of {config.dataset}," in row["protocol"]
+            refuse_if(not alike, f"{path} is of other steps or images than {study.name}: {name} differs")
     return [_result(runs[row["run"]], row, lines.get(row["run"], [])) for row in rows]
 
 
-def _read(path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
-    """The lines of a table, each with what is needed: numbers as numbers; what is empty is left out."""
+def _read(path: Path, columns: Columns, *needed: str) -> list[Row]:
+    """The lines of a table, each with what is needed and each value of its column's type; what is empty is left out."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            columns, rows = reader.fieldnames or (), list(reader)
-        if lacking := [name for name in needed if name not in columns]:
-            raise UserError(f"{path} is no table of a study: it has no {lacking[0]}")
+            names, rows = reader.fieldnames or (), list(reader)
+        for name in needed:
+            refuse_if(name not in names, f"{path} is no table of a study: it has no {name}")
         for i, row in enumerate(rows, 2):
-            if None in row or not all(row[name] for name in needed):
-                raise UserError(f"{path} is damaged: line {i} lacks something, or has too much")
-        return [{k: v if k in TEXT else _number(v) for k, v in row.items() if v} for row in rows]
+            whole = None not in row and all(row[name] for name in needed)
+            refuse_if(not whole, f"{path} is damaged: line {i} lacks something, or has too much")
+        return [{name: _value(kind, row[name]) for name, kind in columns.items() if row.get(name)} for row in rows]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
-def _number(text: str) -> int | float:
-    value = int(text) if text.lstrip("-").isdecimal() else float(text)
-    if not math.isfinite(value):
+def _value(kind: type, text: str) -> Any:
+    value = kind(text)
+    if kind is float and not math.isfinite(value):
         raise ValueError(f"{text} is no number of a study")
     return value
 
 
-def _result(run: Run, row: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> Result:
+def _result(run: Run, row: Row, lines: Sequence[Row]) -> Result:
     """A run as its lines of the tables tell of it; what its row says goes before what training.csv says."""
-    stats, audits = {}, {}
-    for line in lines:
-        stats[line["step"]] = {name: value for name, value in line.items() if name not in SUMMED}
-        if "lower_bound" in line:
-            audits[line["step"]] = line
+    stats = {line["step"]: {name: line[name] for name in ("step", *OF_STEP) if name in line} for line in lines}
+    audits = {line["step"]: line for line in lines if "lower_bound" in line}
     for step, suffix in (("best_step", "_at_best"), ("last_step", "")):
         if step in row:
             scores = {name: row[name + suffix] for name in OF_LAST if name + suffix in row}

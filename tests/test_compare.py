@@ -5,28 +5,26 @@ import csv
 import html.parser
 import io
 import os
-import select
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
-import time
+import threading
 
 import pytest
 import yaml
 from browser import SIZES
-from helpers import ROOT, SMALL
+from helpers import SMALL
 from PIL import Image
 
 import compare
 from study import jobs
-from training.checkpoints.run_dir import checkpoints, locked
-from utils.locks import holder
+from training.checkpoints.run_dir import locked
 
 BASE = {"dataset": "digits", "model": "mlp", "loss": "bce", "total_steps": 6, "log_every": 1, "sample_every": 6}
 BASE |= {"eval_every": 3, "audit_every": 3, "save_every": 2, "keep": 1, **SMALL}
 LONG = {"total_steps": 5000, "log_every": 5000, "eval_every": 5000, "audit_every": 5000}
+PROCESS_OF_ITS_OWN = jobs.Processes.run
 GRID = {"methods": ["none", "spectral"], "settings": ["C"], "seeds": [0], "metrics": ["inception_score", "fid"]}
 
 
@@ -36,10 +34,13 @@ def write_study(path, **changes):
     return path
 
 
-# Imported where the runs are forked from, so that they all have it: after step 3 a run does what a file says.
-HOOK = """
-import multiprocessing, os, signal, train
+# main.py, which after step 3 of a run without a normalization does what a file beside the study's folder says.
+HOOKED = """
+import os, signal, train
 from pathlib import Path
+
+import main
+from utils.errors import run_as_script
 
 step = train.step
 
@@ -50,19 +51,34 @@ def hooked(state, config):
         exec(action.read_text())
 
 train.step = hooked
+run_as_script(main.main)
 """
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_source(tmp_path_factory):
-    """All studies fork their runs from one process, which this one starts, with HOOK in it."""
-    folder = tmp_path_factory.mktemp("hook")
-    (folder / "hook.py").write_text(HOOK, encoding="utf-8")
+def forked(forks):
+    """Runs are forks of a process that has imported torch, which spares each the seconds of that; one at a time."""
+    one = threading.Lock()
+
+    def run(self, words, console):
+        what, arguments = (
+            (HOOKED, words[1:]) if words[0] != "-m" else (f"import {words[1]} as it; it.main()", words[2:])
+        )
+        with one:
+            ended = forks.run(what, *arguments)
+        with open(console, "a", encoding="utf-8") as file:
+            file.write(ended.stdout + ended.stderr)
+        return ended.returncode
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{folder}")
-        patch.setattr(jobs, "PRELOADED", [*jobs.PRELOADED, "hook"])
-        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(jobs.Processes, "run", run)
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """The figures take longest, and are drawn in other tests."""
+    monkeypatch.setattr("study.report.make_report", lambda study, results: (study.folder / "report.html").touch())
 
 
 def after_step_3(folder, action):
@@ -125,7 +141,7 @@ class Page(html.parser.HTMLParser):
             self.captions.append(data)
 
 
-def test_the_report_is_one_file_with_a_sentence_under_each_picture(finished):
+def test_the_report_is_one_file_with_a_caption_under_each_picture(finished):
     _, folder = finished
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert all(address.startswith("data:") for address in page.addresses)
@@ -160,7 +176,7 @@ def test_a_second_start_runs_nothing_and_mends_results_that_were_cut_off(finishe
     assert (folder / "report.html").stat().st_mtime_ns == report  # nothing new, so it is not drawn again
 
 
-def test_a_command_is_printed_for_each_run_that_is_not_finished_and_does_that_run(finished, call, tmp_path, data_dir):
+def test_a_command_is_printed_for_each_run_that_is_not_finished_and_does_that_run(finished, call, tmp_path, undrawn):
     config, folder = finished
     assert call("compare.py", "--config", config, "--out", folder, "--print_commands").stdout == ""
     other = tmp_path / "a folder"
@@ -188,14 +204,18 @@ def test_a_part_of_the_grid_takes_nothing_from_the_report(finished, call):
 
 def test_the_report_is_made_of_tables_where_the_runs_are_gone(finished, call, tmp_path):
     config, folder = finished
+    done = call("compare.py", "--config", config, "--out", tmp_path / "gone", "--report", "--results", folder)
+    assert done.returncode == 0 and (tmp_path / "gone" / "figures" / "fid_curves.png").exists()
+    assert not (tmp_path / "gone" / "figures" / "film.png").exists()
+
+
+def test_tables_fill_in_the_runs_that_are_not_there_and_replace_none_of_more_runs(finished, call, tmp_path, undrawn):
+    config, folder = finished
     shutil.copytree(folder / "spectral_C_seed0", tmp_path / "part" / "spectral_C_seed0")
     done = call("compare.py", "--config", config, "--out", tmp_path / "part", "--report", "--results", folder)
     assert done.returncode == 0 and "small: 2 finished of 2 runs" in done.stdout
     assert (tmp_path / "part" / "results.csv").read_bytes() == (folder / "results.csv").read_bytes()
     assert (tmp_path / "part" / "training.csv").read_bytes() == (folder / "training.csv").read_bytes()
-    done = call("compare.py", "--config", config, "--out", tmp_path / "gone", "--report", "--results", folder)
-    assert done.returncode == 0 and (tmp_path / "gone" / "figures" / "fid_curves.png").exists()
-    assert not (tmp_path / "gone" / "figures" / "film.png").exists()
     flags = ["--config", config, "--report", "--results", folder, "--methods", "none"]
     done = call("compare.py", *flags, "--out", tmp_path / "one")
     assert done.returncode == 0 and list(rows(tmp_path / "one")) == ["none_C_seed0"]
@@ -222,9 +242,8 @@ def test_a_damaged_run_does_not_keep_the_others_from_the_report(finished, call, 
 
 
 def test_a_killed_run_is_recorded_and_the_others_finish_and_the_next_start_goes_on_with_it(
-    call, tmp_path, data_dir, monkeypatch
+    call, tmp_path, data_dir, undrawn
 ):
-    monkeypatch.setattr("study.report.make_report", lambda study, results: None)  # takes longest, and is tested above
     config, folder = write_study(tmp_path / "small.yaml", data_dir=data_dir), tmp_path / "runs"
     after_step_3(folder, "os.kill(os.getpid(), signal.SIGKILL)")
     done = call("compare.py", "--config", config, "--out", folder, "--jobs", 2)
@@ -243,9 +262,12 @@ def test_a_killed_run_is_recorded_and_the_others_finish_and_the_next_start_goes_
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_when_compare_is_stopped_its_runs_save_themselves_and_end(call, tmp_path, data_dir):
+def test_when_compare_is_stopped_its_runs_save_themselves_and_end(call, tmp_path, data_dir, monkeypatch):
+    monkeypatch.setattr(jobs.Processes, "run", PROCESS_OF_ITS_OWN)
+    (tmp_path / "hooked.py").write_text(HOOKED, encoding="utf-8")
+    monkeypatch.setattr(jobs, "MAIN", [str(tmp_path / "hooked.py")])
     config, folder = write_study(tmp_path / "long.yaml", data_dir=data_dir, **LONG), tmp_path / "runs"
-    after_step_3(folder, "os.kill(multiprocessing.parent_process().pid, signal.SIGTERM)")
+    after_step_3(folder, "os.kill(os.getppid(), signal.SIGTERM)")
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # an exception, should compare.py not be there
     try:
         done = call("compare.py", "--config", config, "--out", folder, "--methods", "none")
@@ -254,22 +276,7 @@ def test_when_compare_is_stopped_its_runs_save_themselves_and_end(call, tmp_path
     assert done.returncode == 128 + signal.SIGTERM and "The same command goes on" in done.stderr
     console = (folder / "console" / "none_C_seed0.txt").read_text(encoding="utf-8")
     assert "SIGTERM: stopped after step" in console and "Traceback" not in console
-
-
-def test_when_compare_is_killed_its_runs_save_themselves_and_end(tmp_path, data_dir):
-    config, folder = write_study(tmp_path / "long.yaml", data_dir=data_dir, **LONG), tmp_path / "runs"
-    command = [sys.executable, "compare.py", "--config", config, "--out", folder, "--methods", "none"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not any(step > 0 for step, _ in checkpoints(folder / "none_C_seed0")):
-            time.sleep(0.05)
-        ended = os.pidfd_open(int(holder(folder / "none_C_seed0" / ".lock").removeprefix("process ").split()[0]))
-        process.kill()
-        said = process.communicate()[1]
-    assert process.returncode == -signal.SIGKILL and "The same command goes on" not in said
-    assert select.select([ended], [], [], 100)[0]
-    os.close(ended)
-    console = (folder / "console" / "none_C_seed0.txt").read_text(encoding="utf-8")
-    assert "SIGTERM: stopped after step" in console and "Traceback" not in console
+    assert not list((folder / "console").glob("*.failed"))
 
 
 def test_a_run_that_another_process_trains_is_left_alone_and_has_not_failed(call, tmp_path, data_dir):

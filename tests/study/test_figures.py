@@ -1,4 +1,4 @@
-"""The sentences under a study's figures, on results whose story is known; every figure from little or no data."""
+"""The tables with a study's figures, on results whose story is known; every figure from little or no data."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,16 @@ from matplotlib import pyplot as plt
 from study_results import make_audit, make_results, make_study
 
 from settings.config import Config
-from study.discriminator import lipschitz, stable_rank
-from study.drawing import extremes, number
+from study.discriminator import dynamics, lipschitz
+from study.drawing import number
 from study.grid import Run
-from study.report import figures
-from study.results import Result
+from study.report import figures, summary
+from study.results import Result, stable_rank
 from study.runs import Outcome
-from study.samples import images_of, seconds
+from study.samples import images_of
 from study.scores import curves, scores
+from study.stability import seconds
+from training.reporting import rendering
 from utils import plots
 
 
@@ -24,42 +26,48 @@ def closed():
     plt.close("all")
 
 
-def sentences(study, results):
+def tables(study, results):
+    """{name of a figure: its table}"""
     found = {}
     for figure in figures(study, results):
-        found[figure.name] = figure.sentence
+        found[figure.name] = figure.table
         plt.close(figure.drawn)
     return found
+
+
+def row_of(table, name):
+    """The cells of the row with this name, without it; of a cell with a smaller text, the larger one."""
+    (row,) = [row for row in table.rows if row[0] == name]
+    return [cell if isinstance(cell, str) else cell[0] for cell in row[1:]]
 
 
 def test_the_best_method_of_each_setting_and_the_best_worst_case_are_named(tmp_path):
     study = make_study(tmp_path)
     fids = {("none", "A"): 10, ("none", "C"): 90, ("spectral", "A"): 20, ("spectral", "C"): 30, ("wgan_gp", "C"): 20}
     results = make_results(study, lambda method, setting: fids.get((method, setting), 50))
-    text = scores(study, results, "fid").sentence
-    assert "A nothing (10.1), C WGAN-GP (20.2)" in text
-    assert "In 2 of 2 settings the best one's interval lies apart from all others'" in text
-    assert "Over all 2 settings spectral norm has the best worst case (30.3), and is best in 0 of 2 settings" in text
-    assert "A nothing (9.9" in scores(study, results, "inception_score").sentence
+    table = scores(study, results, "fid").table
+    assert table.header == ["setting", "best method", "FID", "apart from all others"]
+    assert table.rows[0] == ["A", "nothing", ("10.1", "9.85 to 10.4"), "yes"]
+    assert row_of(table, "C") == ["WGAN-GP", "20.2", "yes"]
+    assert row_of(scores(study, results, "inception_score").table, "A")[0] == "nothing"
+    found = summary(study._replace(metrics=("fid",)), results)
+    assert [row[0] for row in found.rows] == ["spectral norm", "spectral + batch norm", "WGAN-GP", "nothing"]
+    assert found.heroes == [0] and row_of(found, "spectral norm") == ["20.2", "30.3", "30.3", "-"]
 
 
 def test_spectral_norm_is_not_praised_where_it_loses(tmp_path):
     study = make_study(tmp_path)
     results = make_results(study, lambda method, setting: 99 if method == "spectral" else 10)
-    text = scores(study, results, "fid").sentence
-    assert "spectral norm is number 4 of 4 by that, and best in 0 of 2 settings" in text
+    assert summary(study._replace(metrics=("fid",)), results).heroes == [3]
+    assert "spectral norm" not in {row[1] for row in scores(study, results, "fid").table.rows}
 
 
-def test_intervals_that_overlap_are_not_called_apart(tmp_path):
+def test_intervals_that_overlap_or_are_of_one_seed_are_not_called_apart(tmp_path):
     study = make_study(tmp_path)
     results = make_results(study, lambda method, setting: 10 + (method == "spectral") / 100)
-    assert "In 0 of 2 settings" in scores(study, results, "fid").sentence
-
-
-def test_what_is_lost_after_the_best_step(tmp_path):
-    study = make_study(tmp_path)
-    text = curves(study, make_results(study, lambda method, setting: 10), "fid").sentence
-    assert text.endswith("2.00 for every method.")
+    assert {row[-1] for row in scores(study, results, "fid").table.rows} == {"no"}
+    one = [result for result in make_results(study, lambda m, s: 10 + 90 * (m == "spectral")) if result.run.seed == 0]
+    assert {row[-1] for row in scores(study, one, "fid").table.rows} == {"no"}
 
 
 def test_the_line_over_training_is_the_mean_that_the_tables_have(tmp_path):
@@ -75,74 +83,57 @@ def test_the_line_over_training_is_the_mean_that_the_tables_have(tmp_path):
 def test_what_bounds_d_and_that_batch_norm_voids_it(tmp_path):
     study = make_study(tmp_path)
     sigma = {"none": 10.0, "spectral": 1.0, "spectral_batch": 20.0, "wgan_gp": 2.0}
-    found = sentences(study, make_results(study, lambda method, setting: 10, sigma))
-    text = found["lipschitz"]
-    assert "above the steepest gradient in 24 of 24 audits" in text
-    assert "Under spectral norm the bound is 1 and the steepest gradient seen 0.5 (geometric means over runs)" in text
-    assert "Without any normalization the bound is 100" in text
-    assert (
-        "Batch norm beside spectral norm voids it: its gains lift the bound to 400, and gradients of 10 were seen"
-        in text
-    )
-    assert "highest for spectral + batch norm (20)" in found["singular_values_over_training"]
-    assert "all largest ones lie between 1.000 and 1.000" in found["singular_values_over_training"]
-    assert "steepest for spectral + batch norm (20)" in found["dynamics"]
-    assert "Under spectral norm D is right about 75% of images" in found["dynamics"]
+    table = lipschitz(study, make_results(study, lambda method, setting: 10, sigma)).table
+    assert table.header[1:3] == ["bound of D's slope", "steepest gradient seen"]
+    assert row_of(table, "spectral norm") == ["1", "0.5", "1", "0.625", "6 of 6"]  # a stable rank of 1.25, of 2
+    assert row_of(table, "nothing")[:3] == ["100", "5", "10"]
+    assert row_of(table, "spectral + batch norm")[:3] == ["400", "10", "20"]
 
 
 def test_a_gradient_above_the_bound_would_be_told(tmp_path):
     study = make_study(tmp_path, methods=("none",), settings=("C",), seeds=(0,))
     (result,) = make_results(study, lambda method, setting: 10)
     broken = result._replace(audits={3: make_audit(1.0, 1.0, 1.5)})
-    assert "in 0 of 1 audits" in lipschitz(study, [broken]).sentence
+    assert row_of(lipschitz(study, [broken]).table, "nothing")[-1] == "0 of 1"
 
 
-def test_the_time_of_a_step_is_compared_at_the_larger_n_dis(tmp_path):
+def test_where_no_bound_is_known_the_gradients_are_shown_all_the_same(tmp_path):
+    study = make_study(tmp_path, methods=("none",), settings=("C",), seeds=(0,))
+    (result,) = make_results(study, lambda method, setting: 10)
+    attention = result._replace(audits={3: make_audit(1.0, None, 1.5)})
+    assert row_of(lipschitz(study, [attention]).table, "nothing") == ["-", "1.5", "1", "0.625", "0 of 0"]
+
+
+def test_the_time_of_a_step_is_compared_by_n_dis(tmp_path):
     study = make_study(tmp_path)
     times = {"none": 0.01, "spectral": 0.012, "wgan_gp": 0.03}
-    text = seconds(study, make_results(study, lambda method, setting: 10, seconds=times)).sentence
-    assert "With n_dis 5: longest for WGAN-GP (30.0 ms)" in text
-    assert "In units of no normalization: spectral norm 1.20, WGAN-GP 3.00" in text
-    assert "on cpu, made up, 1 thread(s) each" in text
+    table = seconds(study, make_results(study, lambda method, setting: 10, seconds=times)).table
+    assert table.header == ["method", "n_dis 1", "n_dis 5"]
+    assert table.rows[1] == ["spectral norm", ("12.0", "x 1.20"), ("12.0", "x 1.20")]
+    assert row_of(table, "WGAN-GP") == ["30.0", "30.0"]
 
 
-def test_collapsed_and_diverged_runs_are_counted(tmp_path):
+def test_runs_that_are_not_finished_are_counted_and_take_no_part_in_means(tmp_path):
     study = make_study(tmp_path, settings=("C",), seeds=(0,))
     results = make_results(study, lambda method, setting: 10)
-    results[0].outcome.evaluation["warnings"] = ["the generator has collapsed: a sample is as near as 0 to the next"]
     results[1] = results[1]._replace(outcome=Outcome("diverged", 3, "NaN"))
-    found = sentences(study, results)
-    assert found["samples_by_setting"] == (
-        "Of 3 runs that are finished, 1 collapsed to nearly one image: 1 of nothing. Diverged: 1 of spectral norm."
-    )
-    assert "Left out of the means: 1 of 4 runs, not finished." in found["fid_by_setting"]
+    assert row_of(summary(study, results), "spectral norm") == ["-", "-", "1 diverged"]
 
 
 def test_a_run_that_ended_early_takes_nothing_from_the_others(tmp_path):
     study = make_study(tmp_path)
     results = make_results(study, lambda method, setting: 10, {"spectral": 1.5})
-    whole = sentences(study, results)
+    whole = tables(study, results), drawn_lines(dynamics(study, results))
     early = results[0]._replace(run=results[0].run._replace(method="spectral", setting="C", seed=9))
     early = early._replace(stats=early.stats[:1], audits={0: early.audits[0]}, outcome=Outcome("diverged", 1, "NaN"))
-    found = sentences(study, [*results, early])
-    for name in ("dynamics", "singular_values", "singular_values_over_training", "lipschitz", "fid_curves"):
-        assert found[name] == whole[name]
+    assert tables(study, [*results, early]) == whole[0]
+    assert drawn_lines(dynamics(study, [*results, early])) == whole[1]
 
 
-def test_batch_norm_that_lowers_the_bound_is_not_said_to_lift_it(tmp_path):
-    study = make_study(tmp_path)
-    text = lipschitz(study, make_results(study, lambda m, s: 10, {"spectral": 2.0, "spectral_batch": 1.0})).sentence
-    assert "Batch norm beside spectral norm leaves the bound at 1" in text
-
-
-def test_extremes_are_named_and_ties_are_ties():
-    values = {"none": 3.0, "spectral": 2.0, "batch": 1.0}
-    assert extremes(values, "most", "least") == "most nothing (3), least batch norm (1); spectral norm 2"
-    assert extremes({"none": 3.0, "spectral": 2.0}, "most", "least") == "most nothing (3), least spectral norm (2)"
-    assert extremes({"none": 1.0, "batch": 1.0}, "most", "least") == "1 for every method"
-    assert extremes({"none": 1.0}, "most", "least") == "1 for nothing"
-    tied = {"none": 3.0, "spectral": 1.0, "batch": 1.0}
-    assert extremes(tied, "most", "least") == "most nothing (3), least 2 methods alike (1); spectral norm 1"
+def drawn_lines(figure):
+    """The points of the lines of a figure's panels that are not dotted."""
+    lines = [line for axis in figure.drawn.axes for line in axis.lines if line.get_linestyle() != ":"]
+    return [line.get_xydata().tolist() for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -159,9 +150,17 @@ def test_every_figure_is_drawn_of_any_part_of_a_study_and_of_runs_that_have_just
     results = make_results(study, lambda method, setting: 10)
     bare = [result._replace(stats=[], audits={}, outcome=Outcome("unfinished")) for result in results]
     for chosen in (results, results[:1], bare):
-        found = sentences(study, chosen)
+        found = tables(study, chosen)
         assert len(found) in (10 + len(study.metrics), 10 + 2 * len(study.metrics))
-        assert all(text.endswith(".") and "nan" not in text for text in found.values())
+        assert "nan" not in str([table.rows for table in found.values() if table])
+
+
+def test_every_figure_has_a_caption_that_says_what_to_see(tmp_path):
+    study = make_study(tmp_path)
+    captions = rendering.environment().get_template("captions.html").module.CAPTIONS
+    kinds = {figure.kind for figure in figures(study, make_results(study, lambda method, setting: 10))}
+    assert kinds == set(captions)
+    assert all(text.endswith(".") for text in captions.values())
 
 
 def test_the_stable_rank_counts_equal_singular_values():
@@ -220,26 +219,15 @@ def _joined(stats):
     return list(lines.values())
 
 
-def test_methods_that_are_alike_are_counted_and_not_ranked(tmp_path):
+def test_methods_that_are_alike_are_all_named(tmp_path):
     study = make_study(tmp_path, metrics=("classes_missing",))
-    found = scores(study, scored(study, "classes_missing", lambda m, step: 0), "classes_missing").sentence
-    assert found.startswith("Best mean classes missing by setting: A 4 methods alike (0), C 4 methods alike (0).")
-    assert (
-        "4 methods alike have the best worst case (0); spectral norm is number 1 of 4 by that, and best in 2" in found
-    )
-
-
-def test_what_is_lost_down_to_zero_is_not_left_out(tmp_path):
-    study = make_study(tmp_path, metrics=("recall",))
-    results = scored(study, "recall", lambda m, step: 0.5 if m == "spectral" or step < 3 else 0.0)
-    found = curves(study, results, "recall").sentence
-    assert "By how much the last recall is worse" in found
-    assert "most for 3 methods alike (0.5), least for spectral norm (0)" in found
+    table = scores(study, scored(study, "classes_missing", lambda m, step: 0), "classes_missing").table
+    assert row_of(table, "A") == ["nothing, spectral norm, spectral + batch norm, WGAN-GP", "0", "no"]
 
 
 def test_of_nearer_the_middle_is_best(tmp_path):
     study = make_study(tmp_path, metrics=("nearer",))
     near = {"none": 0.1, "wgan_gp": 0.9, "spectral": 0.45, "spectral_batch": 0.6}
     figure = scores(study, scored(study, "nearer", lambda m, step: near[m]), "nearer")
-    assert "A spectral norm (0.45), C spectral norm (0.45)" in figure.sentence
+    assert [row[1] for row in figure.table.rows] == ["spectral norm", "spectral norm"]
     assert "(0.5 is best)" in figure.drawn.get_supxlabel()

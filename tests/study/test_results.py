@@ -25,7 +25,7 @@ def result(method="none", setting="C", seed=0, scores=(), state="finished", **ch
 def test_the_best_score_is_the_lowest_fid_and_the_last_is_the_last():
     found = result(scores=(50.0, 20.0, 30.0))
     assert (found.best["step"], found.best["fid"], found.last["step"]) == (20, 20.0, 30)
-    assert found.values("inception_score") == [(10, 0.2), (20, 0.5), (30, 10 / 30)]
+    assert found.series("inception_score") == {10: 0.2, 20: 0.5, 30: 10 / 30}
     assert result().best == result().last == {}
 
 

@@ -11,7 +11,8 @@ from study.grid import Run
 from study.report import figures
 from study.results import Result
 from study.runs import Outcome
-from study.stability import film, median_best, ranking, ranks, seconds_at, seconds_to, steadiness, unstable
+from study.samples import film
+from study.stability import median_best, ranking, ranks, seconds_at, seconds_to, steadiness, unstable
 from utils import plots
 
 
@@ -48,8 +49,8 @@ def test_the_last_score_counts_at_whatever_step_it_was():
     scored = make_result([8, 2])
     late = scored._replace(outcome=Outcome("finished", 5, "", {"fid": 9.0, "inception_score": {"mean": 1, "std": 0}}))
     late = late._replace(outcome=late.outcome._replace(evaluation=late.outcome.evaluation | {"protocol": PROTOCOL}))
-    assert late.values("fid") == [(1, 8), (2, 2), (5, 9.0)] and unstable(late) == 1 / 2
-    assert scored.values("fid") == [(1, 8), (2, 2)]
+    assert late.series("fid") == {1: 8, 2: 2, 5: 9.0} and unstable(late) == 1 / 2
+    assert scored.series("fid") == {1: 8, 2: 2}
 
 
 def test_spectral_norm_is_not_first_where_its_run_diverged_nor_surely_first_of_one_seed(tmp_path):
@@ -92,7 +93,7 @@ def test_g_itself_is_compared_at_a_step_that_both_were_scored_at(tmp_path):
     study = make_study(tmp_path, methods=("none",), settings=("C",), seeds=(0,))
     (result,) = make_results(study, lambda m, s: 10)  # 20, 5, 10 at steps 1 to 3
     result.stats.extend({"step": step, "fid_of_G": 15.0} for step in (1, 2))
-    assert ranks(study, [result], None)[0].own == 15.0 / 5
+    assert ranks(study, [result], None)[0].own_over_average == 15.0 / 5
 
 
 def test_half_of_the_runs_reach_the_median_of_the_best():
@@ -117,17 +118,13 @@ def test_methods_are_ranked_by_their_worst_setting_and_behind_those_that_never_d
     # So half of their runs never come there, and the median has no end.
     assert [(rank.seconds, rank.reached, rank.runs) for rank in found[:3]] == [(0.02, 6, 6), (None, 3, 6), (None, 3, 6)]
     assert [rank.unstable for rank in found] == [0.0, 0.0, 0.0, 0.0]
-    table = ranking(study, results)
-    header, rows, heroes = table["table"]
+    assert [rank.last_over_best for rank in found] == [2.0, 2.0, 2.0, 2.0]
+    header, rows, heroes = ranking(study, results)
     assert header[:3] == ["method", "worst setting", "median setting"] and "G itself" not in header
     assert rows[0][:2] == ["spectral norm", ("30.3", "29.6 to 31.1")] and heroes == [0]
-    assert "By the worst setting spectral norm is first (30.3); by the median one" in table["text"]
-    assert ", the median of the best ones of all runs, as the median over a method's runs, spectral" in table["text"]
     given = ranking(study._replace(target_fid=20.0), results)
-    assert given["table"][0][3] == "seconds to FID 20" and given["table"][1][0][3] == ("0.02", "6 of 6 runs")
-    assert given["table"][1][1][3] == ("-", "3 of 6 runs")
-    assert "In seconds of training to FID 20, as the median over a method's runs, spectral + batch" in given["text"]
-    assert "; of 2 methods half of the runs or more do not come there." in given["text"]
+    assert given.header[4] == "seconds to FID 20" and given.rows[0][4] == ("0.02", "6 of 6 runs")
+    assert given.rows[1][4] == ("-", "3 of 6 runs")
 
 
 def test_g_itself_stands_beside_its_moving_average(tmp_path):
@@ -135,26 +132,37 @@ def test_g_itself_stands_beside_its_moving_average(tmp_path):
     results = make_results(study, lambda method, setting: 10)
     factors = {"none": 3.0, "spectral": 1.5}
     for result in results:
-        own = {step: value * factors[result.run.method] for step, value in result.values("fid")}
+        own = {step: value * factors[result.run.method] for step, value in result.series("fid").items()}
         own[1] = 1.0  # so that all that follows is unstable
         result.stats.extend({"step": step, "fid_of_G": value} for step, value in own.items())
     found = {rank.method: rank for rank in ranks(study, results, None)}
-    assert {method: rank.own for method, rank in found.items()} == pytest.approx(factors)
+    assert {method: rank.own_over_average for method, rank in found.items()} == pytest.approx(factors)
     assert [rank.unstable for rank in found.values()] == [1.0, 1.0]  # of the average it is 0
-    assert "the share of scores of G itself, after the first, above 2" in ranking(study, results)["text"]
     assert verdicts(study, results)["It stabilizes training"] == (
         None,
         "100% of the scores of its G itself are above twice the best one so far, 100% under the paper's other methods "
         "(median); collapsed or diverged: 0 of 1 runs, 0 of 1",
     )
-    assert "of G itself: 100% for every method" in steadiness(study, results).sentence
-    drawn = {figure.name: figure.sentence for figure in figures(study, results)}
-    assert "By which factor the last FID of G itself is worse than the best one" in drawn["fid_of_G_curves"]
-    assert "most for nothing (30.00), least for spectral norm (15.00)" in drawn["fid_of_G_curves"]
-    assert "G itself" in ranking(study, results)["table"][0]
+    shares = [[bar.get_width() for bar in axis.patches] for axis in steadiness(study, results).drawn.axes]
+    assert shares == [[0, 0], [100, 100]]
+    assert "fid_of_G_curves" in {figure.name for figure in figures(study, results)}
+    assert row_of(ranking(study, results), "nothing", "G itself") == "3.00"
 
 
-def test_a_strip_shows_each_step_and_says_who_was_best_early(tmp_path):
+def row_of(table, name, column):
+    return next(row for row in table.rows if row[0] == name)[table.header.index(column)]
+
+
+def test_collapsed_and_diverged_runs_are_counted(tmp_path):
+    study = make_study(tmp_path, settings=("C",), seeds=(0,))
+    results = make_results(study, lambda method, setting: 10)
+    results[0].outcome.evaluation["warnings"] = ["the generator has collapsed: a sample is as near as 0 to the next"]
+    results[1] = results[1]._replace(outcome=Outcome("diverged", 3, "NaN"))
+    found = {rank.method: (rank.collapsed, rank.diverged) for rank in ranks(study, results, None)}
+    assert found == {"none": (1, 0), "spectral": (0, 1), "spectral_batch": (0, 0), "wgan_gp": (0, 0)}
+
+
+def test_a_film_shows_each_step(tmp_path):
     study = make_study(tmp_path, methods=("none", "spectral"), settings=("C",), seeds=(0,))
     results = make_results(study, lambda method, setting: 10)
     for result in results:
@@ -165,13 +173,9 @@ def test_a_strip_shows_each_step_and_says_who_was_best_early(tmp_path):
     results[1] = results[1]._replace(outcome=Outcome("diverged", 5, "NaN"))
     for step in range(6, 10):
         (results[1].run.run_dir / f"samples/step_{step:06d}.png").unlink()
-    figure = film(study, results)
-    axes = [axis for axis in figure.drawn.axes if axis.images]
+    axes = [axis for axis in film(study, results).drawn.axes if axis.images]
     shown = [int(axis.images[0].get_array().min()) // 20 for axis in axes]
     assert shown == [1, 2, 3, 5, 6, 7, 9, 1, 2, 3, 5]  # what it did not come to is not drawn of what it had
-    assert figure.sentence == (
-        "Of these 1 runs 1 had their best FID before the last fifth of training: nothing (step 2)."
-    )
 
 
 # ---- The paper's claims --------------------------------------------------------------------------------------------
@@ -263,4 +267,4 @@ def test_a_study_without_spectral_norm_or_without_runs_says_nothing_of_it(tmp_pa
     whole = make_study(tmp_path)
     bare = [r._replace(stats=[], audits={}, outcome=Outcome("missing")) for r in make_results(whole, lambda m, s: 10)]
     assert claims(whole, bare) == []
-    assert ranking(whole, bare)["text"] == "No method is finished in all settings yet."
+    assert {row[1] for row in ranking(whole, bare).rows} == {"-"}
