@@ -47,14 +47,6 @@ def test_digits_are_split_into_1498_and_299_different_images_of_all_ten_classes(
         assert split.classes == tuple("0123456789")
 
 
-def test_digits_are_the_same_where_scikit_learn_keeps_its_file_elsewhere(monkeypatch):
-    config = Config(image_size=8, channels=1)
-    expected = load_split(config)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    found = load_split(config)
-    assert torch.equal(found.images, expected.images) and torch.equal(found.labels, expected.labels)
-
-
 def test_digits_are_enlarged_to_the_asked_size_and_colour():
     split = load_split(Config(image_size=16, channels=3), "test")
     assert split.images.shape == (299, 3, 16, 16)
