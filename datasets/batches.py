@@ -4,6 +4,7 @@ import collections
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,20 +64,15 @@ class Batches:
 
     def next(self) -> tuple[Tensor, Tensor | None]:
         """The next batch, on the device: images (batch_size, C, H, W) uint8, and their labels (batch_size,)."""
-        if not self._thread:
+        while len(self._coming) <= (AHEAD if self._thread else 0):
             indices = self._indices()
-            batch = self._cut(indices)
-            self.epoch, self.position = self._cut_epoch, self._cut_position
-            return batch, self._labels_of(indices)
-        while len(self._coming) <= AHEAD:
-            indices = self._indices()
-            cutting = self._thread.submit(self._cut, indices)
-            self._coming.append((self._cut_epoch, self._cut_position, indices, cutting.result))
-        self.epoch, self.position, indices, batch_of = self._coming.popleft()
-        return batch_of().to(self.device, non_blocking=True), self._labels_of(indices)
-
-    def _labels_of(self, indices: Tensor) -> Tensor | None:
-        return None if self.labels is None else self.labels[indices.to(self.device, non_blocking=True)]
+            cut: Callable[[], Tensor] = partial(self._cut, indices)
+            if self._thread:
+                cut = self._thread.submit(cut).result
+            self._coming.append((self._cut_epoch, self._cut_position, indices, cut))
+        self.epoch, self.position, indices, cut = self._coming.popleft()
+        labels = None if self.labels is None else self.labels[indices.to(self.device, non_blocking=True)]
+        return cut().to(self.device, non_blocking=True), labels
 
     def draw_labels(self, count: int, generator: torch.Generator) -> Tensor | None:
         """Labels (count,) for samples, each class as often as among the images; None where there are no labels."""
