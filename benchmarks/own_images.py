@@ -81,16 +81,19 @@ def compare_decoding(pictures, count, turns):
     from utils.threads import cores
 
     names = list_split(pictures, "train").names[:count]
-    target, how = Path(tempfile.mkstemp()[1]), How(64, 3)
+
+    def decode(num_workers):
+        with tempfile.TemporaryFile() as file:
+            decode_all(pictures, names, How(64, 3), file, num_workers)
+
     medians = by_turns(
         {
             "plain loop": lambda: plain_loop([pictures / name for name in names], 64),
-            "all cores": lambda: decode_all(pictures, names, how, target, cores()),
-            "one process": lambda: decode_all(pictures, names, how, target, 1),
+            "all cores": lambda: decode(cores()),
+            "one process": lambda: decode(0),
         },
         turns,
     )
-    target.unlink()
     found = {side: {"ms a picture": round(1000 * value / len(names), 3)} for side, value in medians.items()}
     for side in found:
         found[side]["times as fast"] = round(medians["plain loop"] / medians[side], 2)

@@ -6,7 +6,6 @@ that nothing half is ever used.
 
 import contextlib
 import errno
-import hashlib
 import json
 import math
 import os
@@ -14,7 +13,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,13 +51,13 @@ def cache_folder(config: Config) -> Path:
 
 
 def kept_or_made(
-    config: Config, name: str, facts: dict[str, Any], count: int, make: Callable[[Path], Made], say: Say
+    config: Config, name: str, facts: dict[str, Any], count: int, make: Callable[[IO[bytes]], Made], say: Say
 ) -> Images:
     """Images of config's size and channels from the cache, where the key (facts) is the same, or made now.
 
-    name: of the file; a changed key replaces what it held. count: of images, at most. make(path) writes their pixels
-    into a file that exists. UserError where the cache cannot be written. Of several processes that come at once one
-    makes it, and the others wait.
+    name: of the file; a changed key replaces what it held. count: of images, at most. make(file) writes their pixels.
+    UserError where the cache cannot be written. Of several processes that come at once one makes it, and the others
+    wait.
     """
     folder, shape = cache_folder(config), (config.channels, config.image_size, config.image_size)
     key = {"format": FORMAT, "shape": list(shape), **facts}
@@ -91,7 +90,7 @@ def _kept(path: Path, key: dict[str, Any], shape: tuple[int, ...]) -> Images | N
 
 
 def _made(
-    path: Path, key: dict[str, Any], shape: tuple[int, ...], count: int, make: Callable[[Path], Made]
+    path: Path, key: dict[str, Any], shape: tuple[int, ...], count: int, make: Callable[[IO[bytes]], Made]
 ) -> Images | None:
     for left in path.parent.glob("*.part"):  # of a process that was killed: the lock is this one's
         left.unlink(missing_ok=True)
@@ -100,9 +99,8 @@ def _made(
         raise OSError(errno.ENOSPC, f"{needed / 2**20:,.0f} MiB are needed, and {free / 2**20:,.0f} are free")
     part = path.with_name(path.name + ".part")
     try:
-        part.touch()
-        made = make(part)
-        with open(part, "ab") as file:
+        with open(part, "wb") as file:
+            made = make(file)
             file.write(np.asarray(made.labels, "<i8").tobytes())
             file.flush()
             os.fsync(file.fileno())
@@ -133,8 +131,3 @@ def _explaining(folder: Path, config: Config) -> Iterator[None]:
             f"decoded images cannot be kept in {folder.absolute()}: {error.strerror or error}. Name a folder with room "
             f"for them with --cache_dir{smaller}"
         ) from error
-
-
-def digest_of(*facts: object) -> str:
-    """A short hash of facts, for a name."""
-    return hashlib.sha256(repr([*map(str, facts)]).encode("utf-8", "surrogateescape")).hexdigest()[:12]

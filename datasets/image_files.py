@@ -1,9 +1,7 @@
 """Samples in files that may come from anyone, folders of pictures and .npz files: never resized, nor cut."""
 
 import io
-import tempfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ from utils.distributed import say_once
 from utils.errors import UserError, memory_ran_out, refuse_if
 from utils.files import check_target, write_atomically
 
-from .decode import EXACT, How
+from .decode import EXACT, How, wrong_size
 from .pictures import cannot_read
-from .scan import SUFFIXES, scan_folder
+from .scan import SUFFIXES, scan
 from .workers import decode_all
 
 MAX_NPZ = 2**34  # bytes of an .npz, unpacked
@@ -31,35 +29,15 @@ def read_images(root: Path, image_size: int, channels: int) -> Tensor:
 
     UserError names files that cannot be read or have another size. SHEET is passed over, which is said.
     """
-    names = [name for name, _, _ in scan_folder(root).files]
-    if not names:
-        raise UserError(f"no images below {root.resolve()}; it takes {', '.join(sorted(SUFFIXES))}")
+    names = [name for name, _, _ in scan(root).files]
+    refuse_if(not names, f"no images below {root.resolve()}; it takes {', '.join(sorted(SUFFIXES))}")
     if SHEET in names and len(names) > 1:
         names.remove(SHEET)
         say_once(f"{root / SHEET} is passed over: generate.py writes all images of a folder into that one")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder, "pixels")
-            target.touch()
-            found = decode_all(root, names, How(image_size, channels, crop=EXACT), target)
-            if found.bad:
-                raise UserError(cannot_read(found.bad, root, len(names)))
-            pixels = np.fromfile(target, np.uint8)
-    except OSError as error:
-        if memory_ran_out(error):
-            raise
-        where, reason = tempfile.gettempdir(), error.strerror or error
-        raise UserError(f"images cannot be decoded in {where}: {reason}. Let TMPDIR name a folder with room") from error
-    return torch.from_numpy(pixels).view(-1, channels, image_size, image_size)
-
-
-def check_size(path: str | Path, size: Sequence[int], image_size: int) -> None:
-    """Raise UserError where samples are not of the size at which the real images are scored."""
-    if tuple(size) != (image_size, image_size):
-        raise UserError(
-            f"{path} is {size[0]}x{size[1]}, and the real images are scored at {image_size}x{image_size}: samples are "
-            "never resized, nor cut from a picture of many. Save each at its own size, or give another --image_size"
-        )
+    pixels = io.BytesIO()
+    found = decode_all(root, names, How(image_size, channels, crop=EXACT), pixels)
+    refuse_if(found.bad, cannot_read(found.bad, root, len(names)))
+    return torch.frombuffer(pixels.getbuffer(), dtype=torch.uint8).view(-1, channels, image_size, image_size)
 
 
 def load_samples(path: str | Path, image_size: int, channels: int) -> Tensor:
@@ -94,7 +72,8 @@ def load_samples(path: str | Path, image_size: int, channels: int) -> Tensor:
             f"--samples {path} holds {array.dtype}; scores are taken on uint8 images. Quantise them as they would be "
             "saved: round((x + 1) * 127.5) for x in [-1, 1]"
         )
-    check_size(path, array.shape[2:0:-1], image_size)
+    height, width = array.shape[1:3]
+    refuse_if((width, height) != (image_size, image_size), f"{path}: {wrong_size(width, height, image_size)}")
     if array.shape[3] != channels:
         raise UserError(f"--samples {path} has {array.shape[3]} channels, and the real images have {channels}")
     return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()

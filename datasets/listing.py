@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,21 +12,11 @@ import numpy as np
 
 from utils.errors import UserError, refuse_if
 
-from .scan import (
-    LABELS,
-    SUFFIXES,
-    Found,
-    holds_pictures,
-    is_archive,
-    is_picture,
-    opened,
-    scan_archive,
-    scan_folder,
-    top_of,
-)
+from .scan import LABELS, SUFFIXES, Found, is_archive, names_in, scan, with_pictures
 
 MAX_CLASSES = 100_000
-TRAIN, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # a folder's name -> its split
+SPLITS |= dict.fromkeys(("val", "valid", "validation"), "validation")
 
 
 class Listing(NamedTuple):
@@ -45,21 +35,21 @@ def list_split(data_dir: str | Path, split: str) -> Listing:
     """The pictures of a split of a folder or .zip archive. UserError where there are none, or what they are is open."""
     root = Path(data_dir)
     splits, notes = _splits(root)
-    found = _found(root, splits.get(split, splits.get("train", "")))
+    found = scan(root, splits.get(split, splits.get("train", "")))
     where = found.root / found.prefix if found.prefix else found.root
     if not found.files:
         passed = f" ({_passed_over(found.passed)})" if found.passed else ""
         raise UserError(f"no images below {where.resolve()}; it takes {', '.join(sorted(SUFFIXES))}{passed}")
     classes, labels, more = _classes(found, where)
     if split == "test" and "test" in splits:  # test images have the training classes' numbers
-        known, _, _ = _classes(_found(root, splits["train"]), where)
+        known, _, _ = _classes(scan(root, splits["train"]), where)
         number = {name: i for i, name in enumerate(known)}
         classes, labels = known, [number.get(classes[label], -1) if label >= 0 else -1 for label in labels]
     if found.passed:
         more.append(f"passed over in {where}: {_passed_over(found.passed)}")
-    relative = [name for name, _, _ in found.files]
+    relative, sizes, times = zip(*found.files)
     digest = hashlib.sha256("\0".join((*relative, "", *classes)).encode("utf-8", "surrogateescape"))
-    for numbers in ([size for _, size, _ in found.files], [time for _, _, time in found.files], labels):
+    for numbers in (sizes, times, labels):
         digest.update(np.fromiter(numbers, "<i8").tobytes())
     names = [found.prefix + name for name in relative]
     return Listing(found.root, found.prefix, names, labels, classes, digest.hexdigest(), (*notes, *more))
@@ -76,34 +66,21 @@ def empty_folders(data_dir: str | Path) -> set[str]:
     if is_archive(root):
         return set()
     root = root / _splits(root)[0].get("train", "")
-    return {name for name in top_of(root)[0] if not any(names for *_, names in os.walk(root / name))}
+    return {name for name in names_in(root)[0] if not any(names for *_, names in os.walk(root / name))}
 
 
 # ---- Splits ---------------------------------------------------------------------------------------------------------
 
 
-def _found(root: Path, folder: str) -> Found:
-    """The files of a split's folder, or of all where that is ""."""
-    if is_archive(root):
-        return scan_archive(root, opened(root).top + (f"{folder}/" if folder else ""))
-    return scan_folder(root / folder)
-
-
 def _splits(root: Path) -> tuple[dict[str, str], list[str]]:
     """The folders that hold the splits, {} where every picture is in both; and what is said of that."""
-    if is_archive(root):
-        found = opened(root)
-        inside = [name[len(found.top) :] for name, *_ in found.files]
-        tops = {name.split("/")[0] for name in inside if "/" in name}
-        return choose_splits(sorted(tops), any("/" not in name for name in inside), root)
-    if root.is_file():
-        raise UserError(f"images are read from a folder or a .zip archive, and {root} is neither")
-    if not root.is_dir():
-        raise UserError(f"images are read from a folder or a .zip archive, and {root.resolve()} is not a folder")
-    folders, files = top_of(root)
-    if not any(name.lower() in TRAIN for name in folders):
-        return {}, []
-    return choose_splits([name for name in folders if holds_pictures(root / name)], any(map(is_picture, files)), root)
+    if not is_archive(root):
+        refuse_if(
+            not root.is_dir(), f"images are read from a folder or a .zip archive, and {root.resolve()} is neither"
+        )
+        if "train" not in {SPLITS.get(name.lower()) for name in names_in(root)[0]}:
+            return {}, []  # sooner than with_pictures(), which looks into each folder
+    return choose_splits(*with_pictures(root), root)
 
 
 def choose_splits(folders: Iterable[str], beside: bool, root: Path) -> tuple[dict[str, str], list[str]]:
@@ -112,27 +89,26 @@ def choose_splits(folders: Iterable[str], beside: bool, root: Path) -> tuple[dic
     beside: whether pictures do. Returns ({"train": folder, "test": folder}, notes); {} where the folders are classes.
     UserError where two folders could be the same split.
     """
-    kinds: dict[str, list[str]] = {"train": [], "test": [], "validation": [], "other": []}
+    kinds = defaultdict(list)
     for name in folders:
-        words = {"train": TRAIN, "test": TEST, "validation": VALIDATION}
-        kinds[next((kind for kind in words if name.lower() in words[kind]), "other")].append(name)
+        kinds[SPLITS.get(name.lower(), "other")].append(name)
     if not kinds["train"]:
         return {}, []
     if kinds["other"] or beside:
         others = ", ".join(kinds["other"][:3]) or "pictures"
         return {}, [f"{kinds['train'][0]} in {root} is taken for a class: {others} stand beside it"]
-    for kind in ("train", "test", "validation"):
+    for kind, names in kinds.items():
         refuse_if(
-            len(kinds[kind]) > 1,
-            f"{' and '.join(kinds[kind])} in {root} could both be the {kind} images: rename one, or move it elsewhere",
+            len(names) > 1,
+            f"{' and '.join(names)} in {root} could both be the {kind} images: rename one, or move it elsewhere",
         )
     splits = {"train": kinds["train"][0]}
-    if held_out := kinds["test"] or kinds["validation"]:
-        splits["test"] = held_out[0]
-    unused = kinds["validation"] if kinds["test"] else []
     said = f"of {root}, {splits['train']}/ is trained on"
-    said += f", and {splits['test']}/ are the test images" if "test" in splits else ", and there are no test images"
-    return splits, [said + "".join(f"; {name}/ is not used" for name in unused)]
+    if not (held_out := kinds["test"] + kinds["validation"]):
+        return splits, [f"{said}, and there are no test images"]
+    splits["test"] = held_out[0]
+    unused = "".join(f"; {name}/ is not used" for name in held_out[1:])
+    return splits, [f"{said}, and {splits['test']}/ are the test images{unused}"]
 
 
 # ---- Classes --------------------------------------------------------------------------------------------------------
@@ -153,7 +129,7 @@ def _classes(found: Found, where: Path) -> tuple[tuple[str, ...], list[int], lis
     if len(stray) < len(names):
         notes.append(
             f"the folders in {where} are not taken for classes, since {counted(stray, 'image')} "
-            f"{'lies' if len(stray) == 1 else 'lie'} beside them: {_some(stray)}"
+            f"{'lies' if len(stray) == 1 else 'lie'} beside them: {some(stray)}"
         )
     return (), [-1] * len(names), notes
 
@@ -171,7 +147,7 @@ def _of_json(content: bytes, names: list[str], where: Path) -> tuple[tuple[str, 
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{where / LABELS} is not as StyleGAN's tools write it: {error}") from error
     missing = [name for name in names if name not in number]
-    refuse_if(missing, f"{where / LABELS} has no label of {counted(missing, 'image')}: {_some(missing)}")
+    refuse_if(missing, f"{where / LABELS} has no label of {counted(missing, 'image')}: {some(missing)}")
     labels = [number[name] for name in names]
     count = max(labels) + 1
     return tuple(map(str, range(count))), labels, [f"labels are those of {where / LABELS}: {count} classes"]
@@ -180,17 +156,19 @@ def _of_json(content: bytes, names: list[str], where: Path) -> tuple[tuple[str, 
 # ---- Words ----------------------------------------------------------------------------------------------------------
 
 
-def counted(items: list[str], what: str) -> str:
+def counted(items: Sized, what: str) -> str:
+    """1 image, 2 images."""
     return f"{len(items):,} {what}{'s' * (len(items) != 1)}"
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first of these names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _passed_over(names: list[str]) -> str:
     """12 files (10 .txt, 2 without a suffix), such as notes.txt."""
     kinds = Counter(os.path.splitext(name)[1].lower() or "without a suffix" for name in names)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
-    return f"{counted(names, 'file')} ({counts}): {_some(names)}"
+    return f"{counted(names, 'file')} ({counts}): {some(names)}"

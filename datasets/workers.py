@@ -1,138 +1,119 @@
-"""Pictures decoded by all cores: processes of datasets/decode.py, which start without torch and know no fork."""
+"""Pictures decoded by all cores: dealt in parts to the processes of a DataLoader, and taken back in their order."""
 
-import contextlib
-import json
-import queue
-import subprocess
+import dataclasses
+import functools
+import math
 import sys
+import traceback
+import warnings
 from collections import Counter
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from utils.console import progress
 from utils.distributed import rank
 from utils.errors import UserError, memory_ran_out
 from utils.threads import cores
 
-from . import decode
-from .decode import How
+from .decode import Facts, How, opener, picture, reason_of
 
 PART = 64  # pictures in a part of the work: bounds the memory of a process, and what a bar waits for
 ALONE = 4 * PART  # so few are decoded sooner than processes start
-Answers = Generator[dict[str, Any], None, None]
+START = "fork" if sys.platform == "linux" else None  # a fork has torch already, which others import anew
 
 
-class Decoded(NamedTuple):
-    """What was found of pictures: how many could be read, why the others could not, and what the former were."""
+@dataclasses.dataclass
+class Decoded:
+    """What was found of pictures."""
 
-    num: int
-    bad: dict[str, str]  # name -> reason, in their order
-    sizes: Counter[tuple[int, int]]  # width and height of those that could be read -> how many
-    transparent: int
-    own_range: int
+    seen: Counter[Facts] = dataclasses.field(default_factory=Counter)  # those that could be read
+    bad: dict[str, str] = dataclasses.field(default_factory=dict)  # the others' names -> why not, in their order
+
+    @property
+    def count(self) -> int:
+        """How many could be read."""
+        return self.seen.total()
+
+    def add(self, other: "Decoded") -> None:
+        self.seen.update(other.seen)
+        self.bad |= other.bad
 
 
-def decode_all(root: Path, names: list[str], how: How, target: Path, processes: int | None = None) -> Decoded:
-    """Decode the pictures of these names below root, a folder or .zip archive, into a file of their pixels.
+class Parts(Dataset[tuple[bytes, Decoded]]):
+    """Pictures below root, a folder or .zip archive, PART at a time."""
 
-    target, which has to exist, holds (N, C, S, S) uint8 then, the N that could be read, in their order. processes: as
-    many as there are cores unless given. OSError where the file cannot be written, UserError where a process dies.
+    def __init__(self, root: Path, names: list[str], how: How) -> None:
+        self.root, self.names, self.how = root, names, how
+
+    @functools.cached_property
+    def open_one(self) -> Callable[[str], IO[bytes]]:
+        """Opens a picture by its name. Each process makes its own: an opened archive has one position."""
+        return opener(self.root)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.names) / PART)
+
+    def __getitem__(self, number: int) -> tuple[bytes, Decoded]:
+        return decode(self.open_one, self.names[number * PART : (number + 1) * PART], self.how)
+
+
+def decode(open_one: Callable[[str], IO[bytes]], names: list[str], how: How) -> tuple[bytes, Decoded]:
+    """The pixels of those pictures that can be read, (N, C, S, S) uint8 as bytes, and what was found of all.
+
+    MemoryError where memory runs out.
     """
-    size = how.channels * how.image_size**2
-    parts = [(start, names[start : start + PART]) for start in range(0, len(names), PART)]
-    if processes is None:
-        processes = min(cores(), len(parts)) if len(names) > ALONE else 1
-    answers = _alone(root, parts, how, target) if processes == 1 else _by_many(root, parts, how, target, processes)
-    bad: dict[str, str] = {}
-    sizes: Counter[tuple[int, int]] = Counter()
-    counts: Counter[str] = Counter()
-    holes = []
-    bar = progress(total=len(names), label="decoding images", unit="image", disable=rank() > 0)
-    with bar, contextlib.closing(answers):  # which closes the file
-        for (start, some), report in zip(parts, answers):
-            bad |= {some[number]: reason for number, reason in report["bad"]}
-            sizes.update((width, height) for width, height in report["sizes"])
-            counts.update({name: report[name] for name in ("transparent", "own_range")})
-            holes.append((start, len(report["sizes"])))
-            bar.update(len(some))
-    close_up(target, size, holes)
-    return Decoded(len(names) - len(bad), bad, sizes, counts["transparent"], counts["own_range"])
+    pixels = np.empty((len(names), how.channels, how.image_size, how.image_size), np.uint8)
+    found = Decoded()
+    with warnings.catch_warnings(action="ignore"):
+        for name in names:
+            try:
+                with open_one(name) as file:
+                    one, facts = picture(file, how)
+            except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+                if memory_ran_out(error):
+                    raise MemoryError(str(error)) from error  # of a kind that comes back from another process
+                found.bad[name] = reason_of(error)
+                continue
+            pixels[found.count] = one if how.channels == 1 else one.transpose(2, 0, 1)
+            found.seen[facts] += 1
+    return pixels[: found.count].tobytes(), found
 
 
-def close_up(target: Path, size: int, parts: list[tuple[int, int]]) -> None:
-    """Move together what stands at (start, count) in a file, in items of so many bytes, and cut off the rest."""
-    end = 0
-    with open(target, "r+b") as file:
-        for start, count in parts:
-            if start != end:
-                file.seek(start * size)
-                kept = file.read(count * size)
-                file.seek(end * size)
-                file.write(kept)
-            end += count
-        file.truncate(end * size)
+def decode_all(root: Path, names: list[str], how: How, out: IO[bytes], num_workers: int | None = None) -> Decoded:
+    """Decode the pictures of these names below root, a folder or .zip archive; write their pixels to out.
 
-
-def _alone(root: Path, parts: list[tuple[int, list[str]]], how: How, target: Path) -> Answers:
-    open_one = decode.opener(str(root))
-    with open(target, "r+b") as file:
-        for start, names in parts:
-            pixels, found = decode.decode(open_one, names, how, memory_ran_out)
-            file.seek(start * how.channels * how.image_size**2)
-            file.write(pixels)
-            yield found
-
-
-def _by_many(root: Path, parts: list[tuple[int, list[str]]], how: How, target: Path, processes: int) -> Answers:
-    """What each part gave, in their order."""
-    words = json.dumps([str(root), str(target), how.image_size, how.channels, how.background, how.crop])
-    # -P: the folder of the script, whose files have names of their own, is no place to import from.
-    command = [sys.executable, "-P", decode.__file__, words]
-    size = how.channels * how.image_size**2
-    started: list[subprocess.Popen[str]] = []
-    idle: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
-
-    def ask(part: tuple[int, list[str]]) -> dict[str, Any]:
-        start, names = part
-        process = idle.get()
-        try:
-            answer = _ask(process, {"names": names, "at": start * size})
-        finally:
-            idle.put(process)  # also one that has ended: whoever asks it next is told the same
-        if answer is None:
-            raise UserError(
-                f"a process that decoded images ended (exit code {process.wait()}) at {root / names[0]} or one of the "
-                f"{len(names) - 1} after it. If the system ended it, for its memory, the same command may succeed"
-            )
-        return answer
-
-    threads = ThreadPoolExecutor(processes)
+    Those are (N, C, S, S) uint8, of the N that could be read, in their order. num_workers: processes, by default as
+    many as there are cores; 0: this one alone. UserError where one dies.
+    """
+    parts = Parts(root, names, how)
+    if num_workers is None:
+        num_workers = min(cores(), len(parts)) if cores() > 1 and len(names) > ALONE else 0
+    loader = DataLoader(
+        parts,
+        batch_size=None,
+        num_workers=num_workers,
+        multiprocessing_context=START if num_workers else None,
+        generator=torch.Generator(),  # its workers' seeds would be drawn from torch's own stream
+    )
+    found = Decoded()
     try:
-        for _ in range(processes):
-            started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            idle.put(started[-1])
-        for found in threads.map(ask, parts):
-            if "memory" in found:
-                raise MemoryError(found["memory"])
-            if "errno" in found:
-                raise OSError(found["errno"], found["strerror"])
-            yield found
-    finally:  # also where nobody waits for the rest any more
-        threads.shutdown(wait=False, cancel_futures=True)
-        for process in started:
-            process.kill()
-        threads.shutdown()
-        for process in started:
-            process.communicate()
-
-
-def _ask(process: "subprocess.Popen[str]", job: dict[str, Any]) -> dict[str, Any] | None:
-    """A process's answer; None where it has ended."""
-    assert process.stdin and process.stdout
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(json.dumps(job) + "\n")
-        process.stdin.flush()
-    answer = process.stdout.readline()
-    return json.loads(answer) if answer.endswith("\n") else None
+        with progress(total=len(names), label="decoding images", unit="image", disable=rank() > 0) as bar:
+            for pixels, part in loader:
+                out.write(pixels)
+                found.add(part)
+                bar.update(part.count + len(part.bad))
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # or it would keep the processes
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        at = root / names[min(found.count + len(found.bad), len(names) - 1)]
+        raise UserError(
+            f"a process that decoded images ended at {at} or soon after it ({str(error).splitlines()[0].strip()}). If "
+            "the system ended it, for its memory, the same command may succeed"
+        ) from error
+    return found

@@ -32,10 +32,9 @@ class Maker:
     def __init__(self, images=IMAGES, error=None):
         self.images, self.error, self.calls = images, error, 0
 
-    def __call__(self, path):
+    def __call__(self, file):
         self.calls += 1
-        with open(path, "wb") as file:
-            file.write(self.images.numpy().tobytes()[: 100 if self.error else None])
+        file.write(self.images.numpy().tobytes()[: 100 if self.error else None])
         if self.error:
             raise self.error
         return Made(LABELS, ("a", "b", "c"), SIZES, {"bad.png": "why"}, ("a note",))
@@ -149,10 +148,10 @@ def test_of_two_that_start_at_once_one_decodes_and_the_other_says_that_it_waits(
     decoding, waiting, said = threading.Event(), threading.Event(), []
     first, second = Maker(), Maker()
 
-    def slow(path):
+    def slow(file):
         decoding.set()
         assert waiting.wait(60)
-        return first(path)
+        return first(file)
 
     def hear(text):
         said.append(text)
@@ -170,8 +169,9 @@ def test_of_two_that_start_at_once_one_decodes_and_the_other_says_that_it_waits(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to kill")
 @pytest.mark.filterwarnings("ignore:This process")
 def test_a_process_that_is_killed_while_it_decodes_leaves_no_lock_and_nothing_that_is_used(tmp_path):
-    def be_killed(path):
-        path.write_bytes(bytes(100))
+    def be_killed(file):
+        file.write(bytes(100))
+        file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
     if (child := os.fork()) == 0:

@@ -10,7 +10,8 @@ import torch
 from helpers import random_images
 from PIL import Image, features
 
-from datasets.decode import How, decode, picture, without_metadata
+from datasets.decode import Facts, How, picture
+from datasets.workers import decode
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Pillow, about what is wrong with a file
 COLOUR = (200, 100, 50)
@@ -219,9 +220,8 @@ def test_a_picture_that_claims_too_many_pixels_is_refused_before_it_is_decoded(c
     header = b"IHDR" + struct.pack(">IIBBBBB", claimed, claimed, 8, 2, 0, 0, 0)
     chunks = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     data = chunks + saved(plain())[33:]
-    pixels, found = decode(lambda name: io.BytesIO(data), ["a.png"], How(8, 3), lambda error: False)
-    assert (pixels, len(found["bad"])) == (b"", 1)
-    assert "pixels" in found["bad"][0][1]
+    pixels, found = decode(lambda name: io.BytesIO(data), ["a.png"], How(8, 3))
+    assert pixels == b"" and "pixels" in found.bad["a.png"]
 
 
 # ---- Broken metadata -----------------------------------------------------------------------------------------------
@@ -235,10 +235,12 @@ def png_with(kind, content, crc=None):
 
 
 BROKEN = {
-    "checksum of a text": png_with(b"tEXt", b"Title\0words", crc=1),
-    "a text that unpacks to more": png_with(b"zTXt", b"Title\0\0" + zlib.compress(bytes(2**21))),
     "EXIF of a PNG": png_with(b"eXIf", b"MM\0*\xff\xff\xff\xff"),
     "profile of a PNG": png_with(b"iCCP", b"name\0\0no zlib"),
+}
+TOO_BROKEN = {
+    "checksum of a text": png_with(b"tEXt", b"Title\0words", crc=1),
+    "a text that unpacks to more": png_with(b"zTXt", b"Title\0\0" + zlib.compress(bytes(2**21))),
     "pHYs of one byte": png_with(b"pHYs", b"1"),
 }
 JPEG = saved(plain(), "JPEG", quality=95)
@@ -261,33 +263,23 @@ def test_broken_metadata_are_no_reason_to_refuse_a_picture(name):
     assert np.abs(read(BROKEN[name])[0].astype(int) - COLOUR).max() <= 3
 
 
-def test_without_metadata_the_pixels_are_the_same():
-    pixels = random_images(8, 8, 3).numpy()
-    for data in (saved(Image.fromarray(pixels)), saved(Image.fromarray(pixels), "JPEG"), see_through("P")):
-        assert np.array_equal(read(without_metadata(io.BytesIO(data)))[0], read(data)[0])
-    assert without_metadata(io.BytesIO(b"GIF89a")) is None
+def test_metadata_that_pillow_refuses_make_a_bad_file_with_the_reason():
+    pixels, found = decode(lambda name: io.BytesIO(TOO_BROKEN[name]), list(TOO_BROKEN), How(8, 3))
+    assert pixels == b"" and list(found.bad) == list(TOO_BROKEN) and all(found.bad.values())
 
 
 # ---- Many ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_good_ones_are_kept_in_order_and_bad_ones_named_by_number(channels):
+def test_good_ones_are_kept_in_order_and_bad_ones_named(channels):
     shades = [plain((shade,) * 3) for shade in (10, 20, 30)]
     truncated = saved(Image.fromarray(random_images(32, 32, 3).numpy()))[:1000]
     files = {"a": saved(shades[0]), "b": b"<html>", "c": saved(shades[1]), "d": b"", "e": truncated}
     files["f"] = saved(shades[2])
-    pixels, found = decode(lambda name: io.BytesIO(files[name]), list(files), How(8, channels), lambda error: False)
+    pixels, found = decode(lambda name: io.BytesIO(files[name]), list(files), How(8, channels))
     images = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(3, channels, 8, 8)
     assert images[:, :, 4, 4].tolist() == [[shade] * channels for shade in (10, 20, 30)]
-    assert [number for number, _ in found["bad"]] == [1, 3, 4]
-    assert [reason for _, reason in found["bad"][:2]] == ["it is no picture"] * 2
-    assert found["sizes"] == [(8, 8)] * 3
-
-
-def test_what_is_no_picture_s_fault_is_raised():
-    def runs_out(name):
-        raise MemoryError
-
-    with pytest.raises(MemoryError):
-        decode(runs_out, ["a"], How(8, 3), lambda error: isinstance(error, MemoryError))
+    assert list(found.bad) == ["b", "d", "e"]
+    assert found.bad["b"] == found.bad["d"] == "it is no picture"
+    assert found.seen == {Facts((8, 8)): 3}

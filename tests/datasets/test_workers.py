@@ -1,8 +1,11 @@
 """Pictures decoded by several processes: as by one, and what happens where a process or a disk fails."""
 
 import errno
+import io
+import multiprocessing
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,12 @@ from helpers import random_images
 from PIL import Image
 
 from datasets import workers
-from datasets.decode import How
-from datasets.workers import close_up, decode_all
+from datasets.decode import Facts, How
+from datasets.workers import decode_all
 from utils.errors import UserError
 
 COLOUR = How(8, 3)
+forked = pytest.mark.skipif(workers.START != "fork", reason="what is patched here has to be so in the others too")
 
 
 @pytest.fixture
@@ -32,22 +36,21 @@ def many(tmp_path, monkeypatch):
     return folder, names
 
 
-def decoded(folder, names, target, how=COLOUR, **settings):
-    target.touch()
-    found = decode_all(folder, names, how, target, **settings)
-    return found, target.read_bytes()
+def decoded(folder, names, how=COLOUR, **settings):
+    out = io.BytesIO()
+    return decode_all(folder, names, how, out, **settings), out.getvalue()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_several_processes_give_what_one_gives(many, tmp_path, channels):
-    folder, names = many
+def test_several_processes_give_what_one_gives(many, channels):
     how = How(8, channels, (0, 0, 0), "none")
-    alone = decoded(folder, names, tmp_path / "alone", how, processes=1)
-    assert decoded(folder, names, tmp_path / "by two", how, processes=2) == alone
-    found, pixels = alone
-    assert found.num == 26 and len(pixels) == 26 * channels * 64
-    assert found.bad == {names[i]: "it is no picture" for i in (3, 10, 17, 24)}
-    assert found.sizes == {(9, 9): 26}
+    before = torch.get_rng_state()
+    found, pixels = alone = decoded(*many, how, num_workers=0)
+    assert decoded(*many, how, num_workers=2) == alone
+    assert len(pixels) == 26 * channels * 64
+    assert found.bad == {many[1][i]: "it is no picture" for i in (3, 10, 17, 24)}
+    assert found.seen == {Facts((9, 9)): 26} and found.count == 26
+    assert torch.equal(torch.get_rng_state(), before)  # which a DataLoader would change
 
 
 def test_an_archive_is_decoded_by_several_processes(many, tmp_path):
@@ -56,37 +59,55 @@ def test_an_archive_is_decoded_by_several_processes(many, tmp_path):
         os.rename(folder / name, folder / name.replace(os.fsdecode(b"\xe9"), "é"))
     names = [name.replace(os.fsdecode(b"\xe9"), "é") for name in names]
     archive = Path(shutil.make_archive(str(tmp_path / "many"), "zip", folder))
-    packed = decoded(archive, names, tmp_path / "packed", processes=2)
-    assert packed == decoded(folder, names, tmp_path / "unpacked", processes=1)
+    assert decoded(archive, names, num_workers=2) == decoded(folder, names, num_workers=0)
 
 
-def test_a_process_that_dies_is_said_and_the_others_end(many, tmp_path, monkeypatch):
-    folder, names = many
-    script = tmp_path / "dies.py"
-    script.write_text("import os, sys\nsys.stdin.readline()\nos._exit(9)\n")
-    monkeypatch.setattr(workers.decode, "__file__", str(script))
-    with pytest.raises(UserError, match=r"ended \(exit code 9\) at .*00.*\.png or one of the 3 after it"):
-        decoded(folder, names, tmp_path / "target", processes=2)
+@forked
+def test_a_process_that_dies_is_said_and_the_others_end(many, monkeypatch):
+    def die(file, how):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(workers, "picture", die)
+    with pytest.raises(UserError, match=r"ended at .*00.*\.png or soon after it \(DataLoader worker .*\)"):
+        decoded(*many, num_workers=2)
+    assert not multiprocessing.active_children()
+
+
+@forked
+def test_ctrl_c_ends_all_processes(many, monkeypatch):
+    main, plain = os.getpid(), workers.picture
+
+    def stop(file, how):
+        if Path(file.name).name.startswith("08"):
+            os.kill(main, signal.SIGINT)
+        return plain(file, how)
+
+    monkeypatch.setattr(workers, "picture", stop)
+    with pytest.raises(KeyboardInterrupt):
+        decoded(*many, num_workers=2)
+    assert not multiprocessing.active_children()
+
+
+@forked
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_memory_that_runs_out_is_no_bad_picture(many, monkeypatch, num_workers, error):
+    def run_out(file, how):
+        raise error
+
+    monkeypatch.setattr(workers, "picture", run_out)
+    with pytest.raises(MemoryError):
+        decoded(*many, num_workers=num_workers)
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-def test_a_full_disk_is_the_system_s_error(many, tmp_path):
-    folder, names = many
-    (tmp_path / "target").symlink_to("/dev/full")
-    for processes in (1, 2):
-        with pytest.raises(OSError) as raised:
-            decode_all(folder, names, COLOUR, tmp_path / "target", processes)
-        assert raised.value.errno == errno.ENOSPC
+def test_a_full_disk_is_the_system_s_error(many):
+    with pytest.raises(OSError) as raised, open("/dev/full", "wb") as full:
+        decode_all(*many, COLOUR, full)
+    assert raised.value.errno == errno.ENOSPC
 
 
-def test_what_is_left_is_moved_together(tmp_path):
-    target = tmp_path / "file"
-    target.write_bytes(b"aabb....cc......dd")
-    close_up(target, 2, [(0, 2), (4, 1), (8, 1)])
-    assert target.read_bytes() == b"aabbccdd"
-
-
-def test_few_pictures_start_no_process(many, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers.subprocess, "Popen", None)
-    found, pixels = decoded(*many, tmp_path / "target")
-    assert found.num == 26 and torch.frombuffer(bytearray(pixels), dtype=torch.uint8).numel() == 26 * 192
+def test_few_pictures_start_no_process(many, monkeypatch):
+    monkeypatch.setattr(os, "fork", None)
+    assert decoded(*many)[0].count == 26
