@@ -12,7 +12,7 @@ from utils.errors import UserError
 
 from .batches import derived_seed
 from .images import Images
-from .listing import empty_folders
+from .listing import empty_folders, some
 
 LABEL_STREAM = 1  # beside a sample's z, which comes of the seed and its number alone
 SHOWN = 20  # names in a message
@@ -52,7 +52,7 @@ def classes_of(config: Config, images: Images) -> Classes | None:
     if config.dataset == "folder":
         few |= dict.fromkeys(sorted(empty_folders(config.data_dir) - set(images.classes)), 0)
     if few:
-        told = ", ".join(f"{name} has {count or 'none'}" for name, count in list(few.items())[:SHOWN])
+        told = some([f"{name} has {count or 'none'}" for name, count in few.items()], SHOWN)
         more = "" if config.num_images is None else "raise --num_images, "
         raise UserError(f"each class needs at least 2 images, and {told}: {more}add some, or remove these classes")
     return Classes(tuple(images.classes), tuple(counts))
@@ -71,32 +71,27 @@ def _unlabelled(config: Config, images: Images) -> str:
 
 
 def named(classes: Sequence[str], words: Sequence[str]) -> list[int]:
-    """The labels that words name: a class's name, in any case, a word of it, or its number. UserError for what is none.
+    """The labels that words name. UserError for a word that names no class, or several."""
+    return [_label(classes, word) for word in words]
 
-    What could mean two of them is refused, as a number that is also another class's name; name:7 and number:7 are
-    without doubt.
-    """
+
+def _label(classes: Sequence[str], word: str) -> int:
+    """The class of this name, or else of this name in another case, of this number, or with this word in its name."""
     lower = [name.lower() for name in classes]
-    parts = [set(re.split(r"[^\w]+", name)) for name in lower]
-    found = []
-    for asked in words:
-        kind, _, word = asked.partition(":") if asked.startswith(("name:", "number:")) else ("", "", asked)
-        by_name = [label for label, name in enumerate(lower) if name == word.lower() and kind != "number"]
-        if not kind and not by_name and not word.isdecimal():  # "seven" of "7 - seven"
-            by_name = [label for label, its in enumerate(parts) if word.lower() in its]
-        exact = [label for label in by_name if classes[label] == word]
-        is_number = kind != "name" and word.isdecimal() and len(word) < 10
-        by_number = [int(word)] if is_number and int(word) < len(classes) else []
-        candidates = sorted({*(exact or by_name), *by_number})
-        if len(candidates) > 1:
-            told = " or ".join(f"number {label}, {classes[label]}" for label in candidates)
-            sure = "say number:K, or name:NAME in the class's own letters"
-            raise UserError(f"--labels {asked} is ambiguous: it may be {told}; {sure}")
-        if not candidates:
-            names = ", ".join(classes[:SHOWN]) + (f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else "")
-            raise UserError(
-                f"--labels {asked}: there is no such class. The classes are {names}; or by number, 0 to "
-                f"{len(classes) - 1}"
-            )
-        found.append(candidates[0])
-    return found
+    number = int(word) if word.isdecimal() and len(word) < 10 else len(classes)
+    ways = (
+        [label for label, name in enumerate(classes) if name == word],
+        [label for label, name in enumerate(lower) if name == word.lower()],
+        [number] if number < len(classes) else [],
+        [label for label, name in enumerate(lower) if word.lower() in re.split(r"\W+", name)],  # "seven" of "7 - seven"
+    )
+    found = next(filter(None, ways), [])
+    if not found:
+        raise UserError(
+            f"--labels {word}: there is no such class. The classes are {some(classes, SHOWN)}; or by number, 0 to "
+            f"{len(classes) - 1}"
+        )
+    if len(found) > 1:
+        told = " or ".join(f"number {label}, {classes[label]}" for label in found)
+        raise UserError(f"--labels {word} is ambiguous: it may be {told}. Type the number or the whole name")
+    return found[0]
