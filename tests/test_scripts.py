@@ -222,14 +222,14 @@ def test_a_cut_off_data_file_is_explained(call, tmp_path):
     file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:1000])
     flags = ["--dataset", "mnist", "--data_dir", tmp_path, "--run_dir", tmp_path / "run", *TINY]
-    fails(call("main.py", *flags), f"{file} cannot be used, damaged or not the published one", "delete it")
+    fails(call("main.py", *flags), f"mnist cannot be loaded from {tmp_path}", "are damaged, delete them")
 
 
 def test_bad_image_folders_are_named(call, image_folder, tmp_path):
     flags = ["--dataset", "folder", "--features", "classifier", *TINY, "--run_dir", tmp_path / "run", "--data_dir"]
     (tmp_path / "empty").mkdir()
     fails(call("main.py", *flags, tmp_path / "empty"), tmp_path / "empty", "no images")
-    fails(call("main.py", *flags, tmp_path / "absent"), tmp_path / "absent", "not a folder")
+    fails(call("main.py", *flags, tmp_path / "absent"), f"{tmp_path / 'absent'} is neither")
     broken = image_folder / "dark" / "07.png"
     broken.write_bytes(broken.read_bytes()[:100])
     fails(call("main.py", *flags, image_folder), broken)
