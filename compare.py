@@ -1,6 +1,6 @@
 """Does spectral normalization help? Many runs, one report: methods x the paper's settings A to F x seeds.
 
-Runs that are finished are skipped, and those that were cut off go on. The report is made of the run directories.
+Finished runs are skipped, and interrupted runs continue. The report is made from the run directories.
 """
 
 import utils  # noqa: F401, first, since it says which package is missing
@@ -28,26 +28,31 @@ OVERRIDES = (
 
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns (namespace, the typed settings, which go before the study's own)."""
-    parser = Parser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", type=a_path, default=CONFIG, help=f"the study's YAML (default: {CONFIG})")
-    parser.add_argument("--out", type=a_path, metavar="DIR", help="its folder (default: runs/studies/NAME)")
-    parser.add_argument("--quick", action="store_true", help="a small part of the grid; its runs count for all of it")
+    parser = Parser(__doc__, "[--config configs/studies/digits.yaml] [--quick] [--jobs 2] [--report] ...")
+    add = parser.add_argument_group("the study").add_argument
+    add("--config", type=a_path, metavar="FILE", default=CONFIG, help=f"YAML file of the study (default: {CONFIG})")
+    add("--out", type=a_path, metavar="DIR", help="folder of the study (default: runs/studies/NAME)")
+    add("--jobs", type=int, metavar="N", default=1, help="runs at the same time, which share the cores (default: 1)")
+    add = parser.add_argument_group("a part of the study").add_argument
+    add("--quick", action="store_true", help="only a small part of the grid; its runs count towards the whole study")
     for key, choices in GRID.items():
-        parser.add_argument(f"--{key}", nargs="+", metavar=key.upper(), help=f"only these of: {', '.join(choices)}")
-    parser.add_argument("--seeds", nargs="+", type=int, help="only these")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side; the cores are shared out (default: 1)")
-    parser.add_argument(
-        "--results",
-        type=a_path,
-        metavar="DIR",
-        help="with --report: a folder with results.csv and training.csv, for the runs that the study's folder lacks",
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--report", action="store_true", help="make the report of what there is of it, and run nothing")
-    what.add_argument("--run", metavar="NAME", help="this run alone, and no report: what --print_commands prints")
+        add(
+            f"--{key}",
+            nargs="+",
+            metavar=key.removesuffix("s").upper(),
+            help=f"only these {key}, out of {', '.join(choices)}",
+        )
+    add("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds")
+    group = parser.add_argument_group("instead of all runs and the report")
+    what = group.add_mutually_exclusive_group()
     what.add_argument(
-        "--print_commands", action="store_true", help="print a command for each run that is not finished, and stop"
+        "--report", action="store_true", help="write the report from the existing runs; start no new ones"
     )
+    each = "print a command for each unfinished run, such as for a SLURM array, and stop"
+    what.add_argument("--print_commands", action="store_true", help=each)
+    what.add_argument("--run", metavar="NAME", help="do only this run, without a report: what --print_commands prints")
+    tables = "with --report: folder with results.csv and training.csv, for runs that are not in the study's folder"
+    group.add_argument("--results", type=a_path, metavar="DIR", help=tables)
     add_settings(parser.add_argument_group("settings of all runs"), OVERRIDES)
     namespace = parser.parse_args(argv)
     if namespace.jobs < 1:

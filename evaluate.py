@@ -42,29 +42,36 @@ OVERRIDES = ("data_dir", "cache_dir", "features", "inception_weights", "num_samp
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 OF_SAMPLES = ("dataset", "image_size", "channels", "crop", "background", "bad_images")  # a checkpoint knows its own
 TABLE = (
-    "put the runs beside each other: each by its last checkpoint, seeds of a configuration as mean and spread. Scores "
-    "that the runs' evaluation.json has under what is asked for (protocol, counts, extractor, seed) are taken from "
-    "there; those that are missing are made now, and kept there"
+    "compare runs in a table: the last checkpoint of each run, with mean and spread over the seeds of a configuration. "
+    "Scores that evaluation.json already has for the same protocol, counts, extractor and seed are not computed again"
 )
 
 
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns (namespace, the typed settings). Settings that are not typed are the checkpoint's own."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = Parser(description=__doc__, epilog=report.MEANINGS, formatter_class=raw, allow_abbrev=False)
-    add = parser.add_argument
-    what = "every checkpoint of a run, or these"
+    usage, raw = (
+        "RUN_DIR [--protocol paper] [--features inception] [--table scores.md] ...",
+        argparse.RawDescriptionHelpFormatter,
+    )
+    parser = Parser(__doc__, usage, epilog=report.MEANINGS, formatter_class=raw)
+    add = parser.add_argument_group("what is scored").add_argument
+    what = "a run directory, of which all checkpoints are scored, or single checkpoints"
     add("checkpoints", nargs="*", type=a_path, metavar="RUN_DIR_OR_CHECKPOINT", help=what)
-    add("--samples", type=a_path, metavar="DIR_OR_NPZ", help="score these images instead, against --dataset")
-    add("--reference", type=a_path, metavar="DIR_OR_ZIP", help="images in the place of the data set's real ones")
-    add_settings(parser, OVERRIDES)
-    add("--bootstrap", metavar="N", type=int, default=0, help="intervals of FID and KID, by N resamples")
-    add("--fid_infinity", action="store_true", help="FID extrapolated to infinitely many samples")
+    add("--samples", type=a_path, metavar="DIR_OR_NPZ", help="score these images, of any generator, instead")
+    add("--reference", type=a_path, metavar="DIR_OR_ZIP", help="real images to compare with, instead of the data set's")
     add("--no_ema", action="store_true", help="score G itself, not the moving average of its weights")
-    add("--save_samples", type=a_path, metavar="FILE.npz", help="keep the scored images: uint8, N x H x W x C")
-    add("--audit", action="store_true", help="bound the slope of D, and measure it: the run's audit.json")
+    group = parser.add_argument_group("how it is scored (default: as the run's settings say)")
+    add = group.add_argument
+    add_settings(group, OVERRIDES)
+    add(
+        "--bootstrap", metavar="N", type=int, default=0, help="add confidence intervals of FID and KID from N resamples"
+    )
+    add("--fid_infinity", action="store_true", help="also extrapolate FID to infinitely many samples")
+    add = parser.add_argument_group("output").add_argument
     add("--table", type=a_path, metavar="FILE.csv|.md|.tex", help=TABLE)
-    add_settings(parser.add_argument_group("what --samples show"), OF_SAMPLES)
+    add("--save_samples", type=a_path, metavar="FILE.npz", help="save the scored images as uint8, N x H x W x C")
+    add("--audit", action="store_true", help="bound and measure the slope of D instead, and write the run's audit.json")
+    add_settings(parser.add_argument_group("the data set that --samples are compared with"), OF_SAMPLES)
     add("--export", type=a_path, help=argparse.SUPPRESS)  # these two are handed to generate.py
     add("--interpolate", action="store_true", help=argparse.SUPPRESS)
     namespace = parser.parse_args(argv)

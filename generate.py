@@ -48,38 +48,39 @@ def seed_range(text: str) -> range:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = Parser(description=__doc__, allow_abbrev=False)
-    add = parser.add_argument
-    what = "a run, one of its checkpoints, or an exported file"
-    add("path", type=a_path, metavar="RUN_DIR_OR_FILE", help=what)
-    which = parser.add_mutually_exclusive_group()
-    many = f"how many images: those of the seeds 0, 1, ... (default: 64; {CORNERS} of a walk)"
-    which.add_argument("--num", type=int, help=many)
-    seeds = "numbers and ranges such as 0-63: the image of seed K is the one that evaluate.py scores as number K"
+    parser = Parser(__doc__, "RUN_DIR --out DIR [--seeds 0-63] [--labels CLASS ...] ...")
+    group = parser.add_argument_group("what is drawn")
+    add = group.add_argument
+    add("path", type=a_path, metavar="RUN_DIR_OR_FILE", help="a run, one of its checkpoints, or an exported generator")
+    which = group.add_mutually_exclusive_group()
+    many = f"number of images, of the seeds 0, 1, ... (default: 64; {CORNERS} for a walk)"
+    which.add_argument("--num", type=int, metavar="N", help=many)
+    seeds = "seeds and ranges of seeds such as 0-63; seed K gives the image that evaluate.py scores as number K"
     which.add_argument("--seeds", nargs="+", type=seed_range, metavar="SEED", help=seeds)
     asked = (
-        "of a conditional run: these classes, by name or number, each with all the seeds (default: a seed's own class)"
+        "classes, by name or number, each drawn with all seeds; for conditional runs (default: each seed's own class)"
     )
     add("--labels", nargs="+", metavar="CLASS", help=asked)
-    near = "draw each number of z again until it is within this of 0, such as 0.7: better images, less varied"
+    near = "draw each number of z again until it is between -T and T, such as 0.7: better but less varied images"
     add("--truncation", type=float, metavar="T", help=near)
-    add("--out", type=a_path, metavar="DIR", help="write a PNG for each seed there, and grid.png of them all")
-    add("--npz", type=a_path, metavar="FILE.npz", help="keep the images in one file: samples, uint8, N x H x W x C")
-    between = (
-        f"draw so many latent interpolations (default: {LINES}) into the run's plots; with --labels from class to class"
-    )
-    add("--interpolate", nargs="?", type=int, const=LINES, metavar="LINES", help=between)
-    closed = "an animation of a closed walk through latent space, by way of the images of --seeds or --num and --labels"
-    add("--walk", type=a_path, metavar="FILE.gif", help=closed)
-    add("--frames", type=int, help=f"of the walk (default: {FRAMES})")
-    larger = "each pixel as N x N, in PNGs, grids and walks; grids and walks of small images are enlarged anyway"
+    add("--no_ema", action="store_true", help="draw from G itself, not from the moving average of its weights")
+    add_settings(group, OVERRIDES)
+    add = parser.add_argument_group("output").add_argument
+    add("--out", type=a_path, metavar="DIR", help="folder for one PNG for each seed, and grid.png with all of them")
+    add("--npz", type=a_path, metavar="FILE.npz", help="save the images in one file as uint8, N x H x W x C")
+    larger = "show each pixel as N x N pixels (default: 1 in PNGs; grids and walks enlarge small images)"
     add("--enlarge", type=int, metavar="N", help=larger)
-    kinds = "save the generator for inference, spectral norm folded in: FILE.pt, FILE.safetensors or FILE.onnx"
+    between = (
+        f"draw N latent interpolations (default: {LINES}) into the run's plots; with --labels, between these classes"
+    )
+    add("--interpolate", nargs="?", type=int, const=LINES, metavar="N", help=between)
+    closed = "animate a closed walk through latent space, past the images of --seeds or --num, and --labels"
+    add("--walk", type=a_path, metavar="FILE.gif", help=closed)
+    add("--frames", type=int, metavar="N", help=f"number of frames of the walk (default: {FRAMES})")
+    kinds = "save the generator for inference, with spectral norm folded in, as FILE.pt, FILE.safetensors or FILE.onnx"
     add("--export", type=a_path, metavar="FILE", help=kinds)
-    levels = "the ONNX file gives RGB images of 256 levels, as torch-fidelity takes, not floats in [-1, 1]"
+    levels = "the exported ONNX file returns uint8 RGB images, as torch-fidelity expects, not floats in [-1, 1]"
     add("--uint8", action="store_true", help=levels)
-    add("--no_ema", action="store_true", help="draw from G itself, not the moving average of its weights")
-    add_settings(parser, OVERRIDES)
     given = parser.parse_args(with_lines(sys.argv[1:] if argv is None else argv))
     check_flags(given)
     return given

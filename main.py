@@ -1,4 +1,4 @@
-"""The whole job: train a GAN, then score what was trained. `python main.py` alone trains SN-DCGAN on 8x8 digits."""
+"""Train a GAN, then score it. Without any flag, this trains an SN-DCGAN on 8x8 digits."""
 
 import utils  # noqa: F401, first, since it says which package is missing
 

@@ -4,7 +4,6 @@ Imports no torch, so that --help and a mistyped flag answer at once.
 """
 
 import argparse
-import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -12,28 +11,32 @@ from typing import Any, NoReturn
 from utils.errors import UserError
 from utils.launcher import own_rank
 
-from .config import FIELDS, to_flag
-from .layers import checked, element_type
+from .config import FIELDS, GROUPS, to_flag
+from .layers import checked, element_type, suggestion
 
 a_path = os.path.expanduser  # the type of a flag that names a file or folder, where ~ is the user's home
+PLACEHOLDERS = {int: "N", float: "X", str: "NAME"}
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, with a suggestion, and not the usage of forty flags."""
+    """An ArgumentParser without abbreviations, whose errors are one line, with a suggestion.
+
+    example: what stands in the usage line behind the script's name.
+    """
+
+    def __init__(self, description: str | None, example: str, **options: Any) -> None:
+        super().__init__(usage=f"python %(prog)s {example}", description=description, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
             given = message.split(": ", 1)[1].split()[0]
-            close = difflib.get_close_matches(given.split("=")[0], self._option_string_actions, 1)
-            message += f"; did you mean {close[0]}?" if close else ""
+            message += suggestion(given.split("=")[0], self._option_string_actions)
         # One of the processes of a torchrun is enough.
         self.exit(2, None if own_rank() else f"error: {message} (--help lists every flag)\n")
 
 
 def reader(kind: Callable[[str], Any], words: Sequence[str]) -> Callable[[str], Any]:
-    """The type of a flag that may be one of these words in the place of a `kind`."""
-    if not words:
-        return kind
+    """The type of a flag that is a `kind` or one of these words."""
 
     def read(text: str) -> Any:
         return text if text in words else kind(text)
@@ -45,20 +48,22 @@ def reader(kind: Callable[[str], Any], words: Sequence[str]) -> Callable[[str], 
 def add_settings(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
     """Add a flag for each of these settings of Config. A flag that is not given is None in the namespace."""
     for name in names:
-        f = FIELDS[name]
+        meta, default = FIELDS[name].metadata, FIELDS[name].default
         kind, _, count = element_type(name)
-        default = "" if f.default is None else f" (default: {to_flag(f.default)})"
         if kind is bool:
-            parser.add_argument(f"--{name}", action="store_true", default=None, help=f.metadata["help"])
+            parser.add_argument(f"--{name}", action="store_true", default=None, help=meta["help"])
             parser.add_argument(f"--no_{name}", dest=name, action="store_false", default=None, help=argparse.SUPPRESS)
             continue
+        single = meta["choices"] and count is None  # argparse lists the choices itself
+        several = f". One or more of {', '.join(meta['choices'])}" if meta["choices"] and not single else ""
+        shown = "" if default is None else f" (default: {to_flag(default)})"
         parser.add_argument(
             f"--{name}",
-            type=reader(kind, f.metadata["words"]),
+            type=reader(kind, meta["words"]),
             nargs=count or "+" if count is not None else None,
-            choices=f.metadata["choices"],
-            metavar=None if f.metadata["choices"] else name.upper(),
-            help=(f.metadata["help"] + default).replace("%", "%%"),
+            choices=meta["choices"],
+            metavar=None if single else meta["metavar"] or ("PATH" if meta["path"] else PLACEHOLDERS[kind]),
+            help=(meta["help"] + several + shown).replace("%", "%%"),
         )
 
 
@@ -75,8 +80,11 @@ def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
 
 def parse_args(description: str | None, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], bool]:
     """Parse a training command line. Returns (flags, dry_run): the typed settings, and whether only to show them."""
-    parser = Parser(description=description, allow_abbrev=False)
-    add_settings(parser, FIELDS)
-    parser.add_argument("--dry_run", action="store_true", help="print every setting, then stop")
+    parser = Parser(description, "[--dataset digits] [--model dcgan] [--loss hinge] [--run_dir runs/demo] ...")
+    for title in GROUPS:
+        add_settings(
+            parser.add_argument_group(title), [name for name in FIELDS if FIELDS[name].metadata["group"] == title]
+        )
+    parser.add_argument("--dry_run", action="store_true", help="print all settings and where they come from, then stop")
     namespace = parser.parse_args(argv)
     return given_settings(namespace), namespace.dry_run

@@ -1,9 +1,10 @@
-"""Settings: one flat frozen dataclass, from which the parser, the YAML check and the help are made (see settings.py).
+"""The settings of a run: one flat frozen dataclass, from which flags, the check of YAML files and --help are made.
 
 Imports no torch, so that --help is quick.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,14 @@ from typing import Any
 
 import yaml
 
+STACKED = {"stacked_digits": "digits", "stacked_mnist": "mnist"}  # three of which are red, green and blue
+PENALTIES = ("gradient_penalty", "r1", "r2", "r1_r2")  # those on D's gradient at single images
+
 
 def setting(
     default: Any,
     help: str,
+    group: str,
     choices: tuple[Any, ...] | None = None,
     low: float | None = None,
     above: float | None = None,
@@ -24,16 +29,33 @@ def setting(
     stored: bool = True,
     path: bool = False,
     words: tuple[str, ...] = (),
+    metavar: tuple[str, ...] | None = None,
+    replaces: tuple[str, ...] = (),
+    resets: tuple[tuple[str, tuple[str, ...]], ...] = (),
 ) -> Any:
     """A field of Config. low and high include the bound, above and below exclude it; they hold for each of a tuple.
 
-    resumable: --resume may change it. stored: it says what a run is; the others say where, and stay out of config.yaml.
-    path: of a file or folder, where ~ stands for the user's home. words: what it may be in place of a number.
+    group: its heading in --help. resumable: --resume may change it. stored: it is part of config.yaml, which says what
+    a run is and not where. path: a file or folder, in which ~ is the user's home. words: what may stand for a number.
+    replaces: settings of earlier layers that are dropped where this one is given. resets: those that are dropped where
+    its value changes, each with the values at which it stays.
     """
     return field(default=default, metadata={key: value for key, value in locals().items() if key != "default"})
 
 
-STACKED = {"stacked_digits": "digits", "stacked_mnist": "mnist"}  # three of which are red, green and blue
+GROUPS = (
+    "basics",
+    "training images",
+    "networks",
+    "losses and regularization",
+    "training",
+    "output",
+    "scores",
+    "hardware",
+)
+basic, images, networks, losses, training = (functools.partial(setting, group=title) for title in GROUPS[:5])
+output, scores, hardware = (functools.partial(setting, group=title, resumable=True) for title in GROUPS[5:])
+cosine = functools.partial(training, low=0, metavar=("START", "END", "IMAGES"))
 
 
 @dataclass(frozen=True)
@@ -41,217 +63,188 @@ class Config:
     """Every setting of a run: name, type, default, choices and help. Flags and YAML keys are these names."""
 
     # What is trained
-    dataset: str = setting(
+    dataset: str = basic(
         "digits",
-        "digits ships with scikit-learn; stacked_digits and stacked_mnist are three random digits as red, green and "
-        "blue, 1,000 classes; folder takes any directory or .zip archive of images; the others come through "
-        "torchvision",
-        choices=(
-            *("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "stl10", "folder"),
-            *("stacked_digits", "stacked_mnist"),
-        ),
+        "training data. digits comes with scikit-learn; folder is any directory or .zip archive of images; "
+        "stacked_digits and stacked_mnist show three random digits in red, green and blue (1,000 classes); torchvision "
+        "downloads the others",
+        choices=("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "stl10", "folder", *STACKED),
     )
-    data_dir: str = setting(
-        "data",
-        "where data sets are kept; for --dataset folder, the images' folder or .zip archive",
-        resumable=True,
-        path=True,
+    data_dir: str = basic(
+        "data", "folder of the data sets; for --dataset folder, your images", resumable=True, path=True
     )
-    cache_dir: str | None = setting(
-        None,
-        "where decoded images and the features of real ones are kept (default: .cache in data_dir, or beside the "
-        "archive)",
-        resumable=True,
-        path=True,
+    cache_dir: str | None = images(
+        None, "folder of decoded images and features (default: .cache in or beside data_dir)", resumable=True, path=True
     )
-    num_images: int | None = setting(
-        None, "train on so many of the training images, the first of a fixed shuffle (default: all)", low=2, high=2**31
+    num_images: int | None = images(
+        None, "train on N of the training images, the first N of a fixed shuffle (default: all)", low=2, high=2**31
     )
-    crop: str = setting(
-        "center", "of pictures that are no squares: the centre is taken, or all, squeezed", choices=("center", "none")
+    crop: str = images(
+        "center",
+        "how to make non-square images square. center: crop the centre; none: resize without keeping the aspect ratio",
+        choices=("center", "none"),
     )
-    background: tuple[int, int, int] = setting(
-        (255, 255, 255), "red, green and blue under transparent parts of pictures", low=0, high=255
+    background: tuple[int, int, int] = images(
+        (255, 255, 255), "colour behind transparent pixels", low=0, high=255, metavar=("RED", "GREEN", "BLUE")
     )
-    bad_images: str = setting(
-        "stop",
-        "where pictures cannot be read: stop and list them, or skip them",
-        choices=("stop", "skip"),
-        resumable=True,
+    bad_images: str = images(
+        "stop", "if images cannot be read: stop and list them, or skip them", choices=("stop", "skip"), resumable=True
     )
-    image_size: int = setting(32, "pixels a side", choices=(8, 16, 32, 48, 64, 128))
-    channels: int = setting(3, "1 for grey, 3 for colour", choices=(1, 3))
-    model: str = setting("dcgan", "architecture of G and D", choices=("dcgan", "resnet", "mlp", "r3gan"))
-    arch_variant: str = setting(
-        "code", "dcgan: the widths of the authors' code, or the paper's table 3", choices=("code", "paper")
+    image_size: int = basic(32, "height and width of the images in pixels", choices=(8, 16, 32, 48, 64, 128))
+    channels: int = images(3, "1 for grey, 3 for colour", choices=(1, 3))
+    model: str = basic("dcgan", "architecture of G and D", choices=("dcgan", "resnet", "mlp", "r3gan"))
+    arch_variant: str = networks(
+        "code", "dcgan only: the widths in the authors' code, or in the paper's table 3", choices=("code", "paper")
     )
-    base_channels: int | None = setting(None, "width unit of both networks (default: the paper's)", low=1, high=2**14)
-    groups: int | None = setting(
-        None, "r3gan: groups of its 3x3 convolutions (default: of 16 channels each, as the paper's)", low=1, high=2**14
+    base_channels: int | None = networks(None, "base width of G and D (default: the paper's)", low=1, high=2**14)
+    groups: int | None = networks(
+        None, "r3gan only: groups of its 3x3 convolutions (default: the paper's, 16 channels each)", low=1, high=2**14
     )
-    mirror: bool = setting(False, "flip half of the training images, drawn anew each time, from left to right")
-    z_dim: int = setting(128, "dimension of the latent z ~ N(0, I)", low=1, high=2**20)
-    d_norm: tuple[str, ...] = setting(
+    mirror: bool = images(False, "flip each training image left to right with probability 0.5, anew in each pass")
+    z_dim: int = networks(128, "dimension of the latent z ~ N(0, I)", low=1, high=2**20)
+    d_norm: tuple[str, ...] = basic(
         ("spectral",),
-        "normalization of D, one or more; spectral or weight may stand with batch or layer",
+        "normalization of D; spectral or weight can be combined with batch or layer",
         choices=("none", "spectral", "weight", "batch", "layer"),
     )
-    g_sn: bool = setting(False, "spectral normalization in G too")
-    conditional: str = setting(
+    g_sn: bool = networks(False, "use spectral normalization in G as well")
+    conditional: str = networks(
         "none",
-        "how both networks know of the class: projection, an embedding in D and batch norms of each class in G; acgan, "
-        "which has D tell the classes apart instead; concat, the class beside their inputs",
+        "how class labels enter the networks. projection: embedding in D, class-conditional batch norm in G; acgan: "
+        "auxiliary classifier in D, same G; concat: one-hot label appended to the inputs; none: unconditional",
         choices=("none", "projection", "acgan", "concat"),
     )
-    acgan_weight_D: float = setting(
-        1.0, "acgan: factor of the classes' cross-entropy on real images in D's loss", low=0
+    acgan_weight_D: float = losses(1.0, "acgan only: weight of the classification loss on real images in D", low=0)
+    acgan_weight_G: float = losses(1.0, "acgan only: weight of the classification loss on samples in G", low=0)
+    attention: int | None = networks(
+        None, "dcgan and resnet only: add self-attention to G and D at feature maps of N x N pixels", low=2
     )
-    acgan_weight_G: float = setting(1.0, "acgan: factor of the classes' cross-entropy on samples in G's loss", low=0)
-    attention: int | None = setting(
-        None, "dcgan, resnet: self-attention on the feature maps of so many pixels a side, in both networks", low=2
-    )
-    loss: str = setting("hinge", "adversarial loss", choices=("bce", "hinge", "wasserstein", "lsgan", "relativistic"))
-    regularizer: tuple[str, ...] = setting(
+    loss: str = basic("hinge", "adversarial loss", choices=("bce", "hinge", "wasserstein", "lsgan", "relativistic"))
+    regularizer: tuple[str, ...] = losses(
         ("none",),
-        "what else constrains D, one or more; r1_r2 are both of R1 and R2, lecam holds logits near moving averages",
+        "regularization of D; r1_r2 is R1 plus R2, lecam keeps the logits near their moving averages",
         choices=("none", "weight_clipping", "gradient_penalty", "r1", "r2", "r1_r2", "lecam", "orthonormal"),
+        resets=(("regularizer_weight", ()), ("gamma_cosine", PENALTIES)),
     )
-    regularizer_weight: tuple[float, ...] | None = setting(
-        None, "a factor for each; for weight_clipping, the bound (default: the literature's)", above=0
+    regularizer_weight: tuple[float, ...] | None = losses(
+        None, "weight or bound of each regularizer (default: the literature's)", above=0, replaces=("gamma_cosine",)
     )
-    lecam_start: int = setting(1000, "lecam: the step from which it counts", low=1)
+    lecam_start: int = losses(1000, "lecam only: first step with this regularizer", low=1)
 
-    augment: tuple[str, ...] = setting(
+    augment: tuple[str, ...] = images(
         ("none",),
-        "what D sees all images through, real and generated, one or more (DiffAugment): color changes brightness, "
-        "saturation and contrast, translation moves by up to an eighth, cutout blanks a square of half the side",
+        "DiffAugment: transform every image that D sees, real or generated. color changes brightness, saturation and "
+        "contrast; translation shifts by up to 1/8 of the side; cutout blanks out a square of half the side",
         choices=("none", "color", "translation", "cutout"),
     )
-    augment_p: float | str = setting(
+    augment_p: float | str = images(
         1.0,
-        "how likely each of its transforms is for an image: a number, or adaptive, from 0 on by ADA's rule, after each "
-        "of D's updates towards a mean sign of D of 0.6 on real images; the sign is that of the logit less the loss's "
-        "boundary (0.5 for lsgan, the middle between real and generated where only differences count, else 0)",
+        "probability of each transform. adaptive: ADA's rule, which starts at 0 and moves it after each update of D so "
+        "that the mean sign of D on real images becomes 0.6",
         low=0,
         high=1,
         words=("adaptive",),
     )
 
     # How it is trained
-    batch_size: int = setting(64, "real images in each of D's updates", low=2, high=2**20)
-    batch_size_G: int | None = setting(None, "samples in each of G's updates (default: batch_size)", low=2, high=2**20)
-    accumulate: int = setting(
-        1, "parts in which each batch is computed where it does not fit at once", low=1, resumable=True
+    batch_size: int = basic(64, "real images in each update of D", low=2, high=2**20)
+    batch_size_G: int | None = training(None, "samples in each update of G (default: batch_size)", low=2, high=2**20)
+    accumulate: int = hardware(1, "compute each batch in N parts, if it does not fit into memory at once", low=1)
+    total_steps: int = basic(
+        50_000, "updates of G, each after n_dis updates of D", low=1, resumable=True, replaces=("num_epochs",)
     )
-    total_steps: int = setting(50_000, "G's updates; each follows n_dis updates of D", low=1, resumable=True)
-    num_epochs: int | None = setting(None, "passes of D over the data set, instead of total_steps", low=1)
-    n_dis: int = setting(1, "D's updates, each on a fresh batch, for one of G", low=1)
-    optimizer: str = setting("adam", "optimizer of G and D", choices=("adam", "rmsprop"))
-    lr_G: float = setting(2e-4, "learning rate of G", above=0)
-    lr_D: float = setting(2e-4, "learning rate of D", above=0)
-    betas: tuple[float, float] = setting((0.5, 0.999), "Adam's two betas", low=0, below=1)
-    lr_decay: str = setting("none", "learning rates over the run: constant, or linear to 0", choices=("none", "linear"))
-    lr_cosine: tuple[float, float, float] | None = setting(
+    num_epochs: int | None = training(
+        None, "passes of D over the training data, instead of total_steps", low=1, replaces=("total_steps",)
+    )
+    n_dis: int = training(1, "updates of D, each on a new batch, for each update of G", low=1)
+    optimizer: str = training("adam", "optimizer of G and D", choices=("adam", "rmsprop"))
+    lr_G: float = training(2e-4, "learning rate of G", above=0, replaces=("lr_cosine",))
+    lr_D: float = training(2e-4, "learning rate of D", above=0, replaces=("lr_cosine",))
+    betas: tuple[float, float] = training(
+        (0.5, 0.999), "the two betas of Adam", low=0, below=1, replaces=("beta2_cosine",)
+    )
+    lr_decay: str = training(
+        "none", "linear: both learning rates fall to 0", choices=("none", "linear"), replaces=("lr_cosine",)
+    )
+    lr_cosine: tuple[float, float, float] | None = cosine(
         None,
-        "START END IMAGES: both learning rates, by half a cosine over the first IMAGES real images, in the place of "
+        "move both learning rates from START to END, along half a cosine over the first IMAGES real images; replaces "
         "lr_G, lr_D and lr_decay",
-        low=0,
+        replaces=("lr_G", "lr_D", "lr_decay"),
     )
-    gamma_cosine: tuple[float, float, float] | None = setting(
-        None, "START END IMAGES: likewise the weight of the penalty on D's gradient", low=0
+    gamma_cosine: tuple[float, float, float] | None = cosine(
+        None, "the same for the weight of a penalty on D's gradient", replaces=("regularizer_weight",)
     )
-    beta2_cosine: tuple[float, float, float] | None = setting(
-        None, "START END IMAGES: likewise the second of Adam's betas", low=0
+    beta2_cosine: tuple[float, float, float] | None = cosine(None, "the same for the second beta of Adam")
+    ema_half_life_cosine: tuple[float, float, float] | None = cosine(
+        None, "the same for the half-life, in images, of G's moving average", replaces=("ema_decay",)
     )
-    ema_half_life_cosine: tuple[float, float, float] | None = setting(
-        None,
-        "START END IMAGES: likewise, in the place of ema_decay, the real images in which the moving average forgets "
-        "half",
-        low=0,
+    ema_decay: float = training(
+        0.999, "decay of G's moving average (EMA); 0: use G itself", low=0, below=1, replaces=("ema_half_life_cosine",)
     )
-    ema_decay: float = setting(
-        0.999, "decay of the moving average of G that is sampled and scored; 0: none", low=0, below=1
+    amp: str = hardware(
+        "none", "CUDA only: compute G and D in half precision", choices=("none", "bf16", "fp16"), resumable=False
     )
-    amp: str = setting(
-        "none",
-        "on CUDA: both networks in half precision; power iteration, losses and penalties stay in float32",
-        choices=("none", "bf16", "fp16"),
-    )
-    tf32: bool = setting(False, "on CUDA: matrix products and convolutions with 10 bits of mantissa", resumable=True)
-    compile: bool = setting(False, "on CUDA: torch.compile both networks", resumable=True)
-    deterministic: bool = setting(False, "on CUDA: only algorithms that give the same bits each time", resumable=True)
-    on_nan: str = setting(
+    tf32: bool = hardware(False, "CUDA only: allow TF32 in matrix products and convolutions")
+    compile: bool = hardware(False, "CUDA only: use torch.compile for G and D")
+    deterministic: bool = hardware(False, "CUDA only: use only deterministic algorithms")
+    on_nan: str = training(
         "stop",
-        "where a loss or weight is not finite: stop, or go back to the last checkpoint with another seed, thrice at "
-        "most",
+        "if a loss or weight is not finite: stop, or go back to the last checkpoint with another seed, at most 3 times",
         choices=("stop", "rollback"),
         resumable=True,
     )
-    seed: int = setting(0, "of weights, data order and noise", low=0, high=2**32 - 1)
-    device: str = setting("auto", "auto (CUDA where there is one), cpu, cuda or cuda:N", resumable=True)
-    threads: int | None = setting(
-        None,
-        "CPU threads that compute a step (default: by the networks' work, one for small ones, at most the cores; a "
-        "resumed run keeps its number)",
-        low=1,
-        high=2**10,
-        resumable=True,
+    seed: int = basic(0, "seed of the weights, the data order and the noise", low=0, high=2**32 - 1)
+    device: str = basic("auto", "auto (CUDA if available), cpu, cuda or cuda:N", resumable=True)
+    threads: int | None = hardware(
+        None, "CPU threads (default: by the size of the networks; a resumed run keeps its number)", low=1, high=2**10
     )
 
     # What is written while it trains, and how often, in steps of G
-    log_every: int = setting(100, "losses and gradient norms to stats.jsonl", low=1, resumable=True)
-    sample_every: int = setting(1000, "a grid of samples from a fixed z", low=1, resumable=True)
-    save_every: int = setting(5000, "a checkpoint", low=1, resumable=True)
-    keep: int = setting(3, "checkpoints kept, the newest ones", low=1, resumable=True)
-    open: bool = setting(False, "open the run's report.html in the browser", resumable=True, stored=False)
-    tensorboard: bool = setting(False, "also write the statistics for TensorBoard", resumable=True)
-    eval_every: int = setting(0, "scores during training; 0: only after it", low=0, resumable=True)
-    eval_kid: bool = setting(True, "KID among them, which takes longest on small images", resumable=True)
-    eval_neighbours: bool = setting(False, "precision, recall, density and coverage among them", resumable=True)
-    eval_own: bool = setting(False, "also of G's own weights, beside those of their moving average", resumable=True)
-    audit_every: int = setting(
-        0, "D's singular values, Lipschitz bound and steepest gradient to audits/; 0: never", low=0, resumable=True
+    log_every: int = output(100, "write losses and gradient norms to stats.jsonl every N steps", low=1)
+    sample_every: int = output(1000, "draw a grid of samples from a fixed z every N steps", low=1)
+    save_every: int = output(5000, "save a checkpoint every N steps", low=1)
+    keep: int = output(3, "keep only the newest N checkpoints", low=1)
+    open: bool = output(False, "open the run's report.html in the browser", stored=False)
+    tensorboard: bool = output(False, "write the statistics for TensorBoard as well")
+    eval_every: int = scores(0, "score every N steps during training; 0: only at the end", low=0)
+    eval_kid: bool = scores(True, "compute KID during training; --no_eval_kid is faster")
+    eval_neighbours: bool = scores(False, "also compute precision, recall, density and coverage then")
+    eval_own: bool = scores(False, "then also score G itself, not only the moving average of its weights")
+    audit_every: int = output(
+        0, "write D's singular values, Lipschitz bound and steepest gradient to audits/ every N steps; 0: never", low=0
     )
 
     # How it is scored
-    num_samples: int | None = setting(
-        None,
-        "samples that are scored, in the place of 50,000; other counts of a protocol follow in proportion (default: "
-        "50,000, fewer for small data sets)",
-        low=100,
-        resumable=True,
+    num_samples: int | None = scores(
+        None, "samples to score; a protocol's other counts follow (default: 50,000, fewer for small data sets)", low=100
     )
-    protocol: tuple[str, ...] = setting(
+    protocol: tuple[str, ...] = scores(
         ("modern",),
-        "how scores are counted, one or more: modern is 50,000 samples against the training images; paper an IS of "
-        "10 x 5,000 and a FID of 5,000 against the test images; test 10,000 against the test images",
+        "what is compared. modern: 50,000 samples with the training images; paper: IS of 10 x 5,000 samples, FID of "
+        "5,000 with the test images; test: 10,000 samples with the test images",
         choices=("modern", "paper", "test"),
-        resumable=True,
     )
-    features: str = setting(
+    features: str = scores(
         "auto",
-        "what looks at the images: torch-fidelity's Inception, or a classifier trained on the data set "
-        "(auto: classifier for digits, mnist, fashion_mnist and stacks)",
+        "feature extractor. inception: torch-fidelity's; classifier: one that is trained on the data set; auto: "
+        "classifier for digits, mnist, fashion_mnist, stacked_digits and stacked_mnist, inception for the others",
         choices=("auto", "inception", "classifier"),
-        resumable=True,
     )
-    inception_weights: str | None = setting(
-        None, "a local copy of torch-fidelity's Inception weights", resumable=True, path=True
-    )
+    inception_weights: str | None = scores(None, "local copy of torch-fidelity's Inception weights", path=True)
 
     # Where
-    run_dir: str | None = setting(None, "default: runs/DATASET_MODEL_LOSS_NORM_seedK", stored=False, path=True)
-    size: str | None = setting(
-        None,
-        "small: the preset for two CPU cores and a quarter of an hour, where there is one",
-        ("small",),
-        stored=False,
+    run_dir: str | None = basic(
+        None, "folder of the run (default: runs/DATASET_MODEL_LOSS_NORM_seedK)", stored=False, path=True
     )
-    config: str | None = setting(None, "YAML file of settings, over the preset", stored=False, path=True)
-    init_from: str | None = setting(
-        None, "start a new run from the weights of a run, a checkpoint or an exported generator", path=True
+    size: str | None = basic(
+        None, "preset of this size; small takes about 15 minutes on two CPU cores", choices=("small",), stored=False
     )
-    resume: str | None = setting(None, "go on with the run in this directory", stored=False, path=True)
+    config: str | None = basic(None, "YAML file of settings, which override the preset", stored=False, path=True)
+    init_from: str | None = networks(
+        None, "start from the weights of a run, a checkpoint or an exported generator", path=True
+    )
+    resume: str | None = basic(None, "continue the run in this folder", stored=False, path=True)
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
@@ -272,12 +265,8 @@ def to_yaml(config: Config) -> str:
 
 def default_run_dir(config: Config) -> Path:
     """runs/DATASET_MODEL_LOSS_NORM_seedK, with regularizer, augmentation and how it is conditional beside the norm."""
-    norm = "-".join(
-        [
-            *config.d_norm,
-            *(name for name in (*config.regularizer, config.conditional, *config.augment) if name != "none"),
-        ]
-    )
+    more = [name for name in (*config.regularizer, config.conditional, *config.augment) if name != "none"]
+    norm = "-".join([*config.d_norm, *more])
     return Path("runs") / f"{config.dataset}_{config.model}_{config.loss}_{norm}_seed{config.seed}"
 
 

@@ -1,13 +1,16 @@
-"""Settings from outside, flags and YAML files, checked alike and laid over each other to a Config.
+"""Settings from outside, flags and YAML files, checked in one way and laid over each other to a Config.
 
 Precedence: default < preset (configs/DATASET_MODEL.yaml) < --config < flag. Imports no torch, so that --help is quick.
 """
 
 import difflib
+import math
+import operator
 import os
 import reprlib
 import types
 import typing
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +19,78 @@ import yaml
 from utils.errors import UserError, refuse_if
 
 from .config import FIELDS, Config
-from .rules import PENALTIES, check_combinations
+from .rules import check_combinations
 
 YAML_LIMIT = 2**20  # characters
 LARGEST = 2**53  # whole number that means the same everywhere
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 TYPES = typing.get_type_hints(Config)
-# What says the same thing in two ways: the later layer's word counts.
-INSTEAD: dict[str, tuple[str, ...]] = {
-    "total_steps": ("num_epochs",),
-    "num_epochs": ("total_steps",),
-    "lr_cosine": ("lr_G", "lr_D", "lr_decay"),
-    "gamma_cosine": ("regularizer_weight",),
-    "ema_half_life_cosine": ("ema_decay",),
-}
-INSTEAD |= dict.fromkeys(("lr_G", "lr_D", "lr_decay"), ("lr_cosine",))
-INSTEAD |= {"betas": ("beta2_cosine",), "regularizer_weight": ("gamma_cosine",), "ema_decay": ("ema_half_life_cosine",)}
 ARTICLES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+BOUNDS = {
+    "low": ("at least", operator.ge),
+    "above": ("more than", operator.gt),
+    "high": ("at most", operator.le),
+    "below": ("less than", operator.lt),
+}
 
 
 def element_type(name: str) -> tuple[Any, bool, int | None]:
     """Returns (scalar type, optional, count): how many values the field takes; 0 for any number, None for a scalar."""
     kind, optional = TYPES[name], False
     if isinstance(kind, types.UnionType):
-        optional = types.NoneType in typing.get_args(kind)
-        kind = typing.get_args(kind)[0]
+        kind, *others = typing.get_args(kind)
+        optional = types.NoneType in others
     if typing.get_origin(kind) is tuple:
         args = typing.get_args(kind)
         return args[0], optional, 0 if args[-1] is Ellipsis else len(args)
     return kind, optional, None
+
+
+def checked(name: str, value: Any) -> Any:
+    """Return a value given for the setting `name` with its exact type, or raise ValueError that names the choices."""
+    kind, optional, count = element_type(name)
+    if value is None and optional:
+        return None
+    if count is None:
+        return _checked_scalar(name, value, kind)
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if count and len(values) != count:
+        raise ValueError(f"{name} takes {count} values, not {len(values)}")
+    if not values:
+        raise ValueError(f"{name} takes at least one value")
+    return tuple(_checked_scalar(name, item, kind) for item in values)
+
+
+def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
+    meta = FIELDS[name].metadata
+    if value in meta["words"]:
+        return value
+    if kind is float and type(value) is int:
+        value = float(value) if abs(value) < 2**1000 else math.inf
+    if type(value) is not kind:
+        hint = (
+            " (YAML reads 2e-4 as text; write 2.0e-4 or 0.0002)" if kind in (int, float) and _is_number(value) else ""
+        )
+        raise ValueError(f"{name} must be {' or '.join([ARTICLES[kind], *meta['words']])}, not {short(value)}{hint}")
+    if (choices := meta["choices"]) and value not in choices:
+        hint = suggestion(value, choices)
+        raise ValueError(f"{name} {short(value)} is not one of {', '.join(map(str, choices))}{hint}")
+    if kind is int and abs(value) > LARGEST:
+        raise ValueError(f"{name} must be at most {LARGEST}, not {short(value)}")
+    for key, (words, holds) in BOUNDS.items():
+        if meta[key] is not None and not holds(value, meta[key]):  # NaN holds for none
+            raise ValueError(f"{name} must be {words} {meta[key]}, not {short(value)}")
+    if kind is float and math.isinf(value):
+        raise ValueError(f"{name} must be finite")
+    return os.path.expanduser(value) if meta["path"] else value
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is text that means a number."""
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def short(value: Any) -> str:
@@ -55,58 +101,10 @@ def short(value: Any) -> str:
         return f"a {type(value).__name__} too long to show"
 
 
-def checked(name: str, value: Any) -> Any:
-    """Return a value given for the setting `name` with its exact type, or raise ValueError that names the choices."""
-    kind, optional, count = element_type(name)
-    if value is None and optional:
-        return None
-    if count is not None:
-        values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-        if count and len(values) != count:
-            raise ValueError(f"{name} takes {count} values, not {len(values)}")
-        if not values:
-            raise ValueError(f"{name} takes at least one value")
-        return tuple(_checked_scalar(name, item, kind) for item in values)
-    return _checked_scalar(name, value, kind)
-
-
-def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
-    meta = FIELDS[name].metadata
-    if kind is float and type(value) is int:
-        value = float(value) if abs(value) < 2**1000 else float("inf")
-    if value in meta["words"]:
-        return value
-    if type(value) is not kind:
-        hint, wanted = "", " or ".join([ARTICLES[kind], *meta["words"]])
-        if isinstance(value, str) and kind in (int, float):
-            hint = " (YAML reads 2e-4 as text; write 2.0e-4 or 0.0002)" if _is_number(value) else ""
-        raise ValueError(f"{name} must be {wanted}, not {short(value)}{hint}")
-    if meta["choices"] and value not in meta["choices"]:
-        close = difflib.get_close_matches(str(value)[:100], map(str, meta["choices"]), 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"{name} {short(value)} is not one of {', '.join(map(str, meta['choices']))}{hint}")
-    if kind is int and abs(value) > LARGEST:
-        raise ValueError(f"{name} must be at most {LARGEST}, not {short(value)}")
-    bounds = {
-        "at least": (meta["low"], lambda bound: value >= bound),
-        "more than": (meta["above"], lambda bound: value > bound),
-        "at most": (meta["high"], lambda bound: value <= bound),
-        "less than": (meta["below"], lambda bound: value < bound),
-    }
-    for words, (bound, holds) in bounds.items():
-        if bound is not None and not holds(bound):  # NaN holds for none
-            raise ValueError(f"{name} must be {words} {bound}, not {short(value)}")
-    if kind is float and value in (float("inf"), float("-inf")):
-        raise ValueError(f"{name} must be finite")
-    return os.path.expanduser(value) if meta["path"] else value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def suggestion(mistyped: Any, known: Iterable[Any]) -> str:
+    """The end of a message: which of the known words may be meant, or nothing if none resembles the mistyped one."""
+    close = difflib.get_close_matches(str(mistyped)[:100], map(str, known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 class _Loader(yaml.SafeLoader):
@@ -160,9 +158,8 @@ def check_settings(values: Any) -> dict[str, Any]:
         if key in ("config", "resume"):
             raise ValueError(f"{key} is a flag only: a file of settings cannot name another")
         if key not in names:
-            close = difflib.get_close_matches(str(key)[:100], names, 1)
-            hint = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(names)}"
-            raise ValueError(f"unknown setting {short(key)}; {hint}")
+            hint = suggestion(key, names) or f"; the settings are {', '.join(names)}"
+            raise ValueError(f"unknown setting {short(key)}{hint}")
     if values.get("num_epochs") is not None and "total_steps" in values:
         raise ValueError("total_steps and num_epochs exclude each other")
     return {key: checked(key, value) for key, value in values.items()}
@@ -174,32 +171,43 @@ def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
     Returns (Config, preset): preset is the path of the file taken, or None. UserError for what cannot be combined.
     """
     experiment = read_yaml(flags["config"]) if "config" in flags else {}
-    chosen = {**experiment, **flags}
-    name = "{}_{}".format(*(chosen.get(key, FIELDS[key].default) for key in ("dataset", "model")))
-    preset = CONFIGS_DIR / f"{name}.yaml" if (CONFIGS_DIR / f"{name}.yaml").exists() else None
-    if size := chosen.get("size"):
-        preset = CONFIGS_DIR / f"{name}_{size}.yaml"
-        there = ", ".join(sorted(path.stem.removesuffix(f"_{size}") for path in CONFIGS_DIR.glob(f"*_{size}.yaml")))
-        refuse_if(not preset.exists(), f"size {size}: there is no configs/{preset.name}; there are those of {there}")
+    preset = preset_of({**experiment, **flags})
     settings: dict[str, Any] = {}
     for layer in (read_yaml(preset) if preset else {}, experiment, flags):
         _check_rates(settings, layer)
-        for key, others in INSTEAD.items():
-            for replaced in others if layer.get(key) is not None else ():
-                settings.pop(replaced, None)
-        if layer.get("regularizer", settings.get("regularizer")) != settings.get("regularizer"):
-            settings.pop("regularizer_weight", None)
-            if not set(PENALTIES) & set(layer["regularizer"]):
-                settings.pop("gamma_cosine", None)
-        settings.update(layer)
+        settings = overlay(settings, layer)
     config = Config(**settings)
     check_combinations(config)
     return config, preset
 
 
+def preset_of(chosen: Mapping[str, Any]) -> Path | None:
+    """The preset of the chosen data set, model and size, if there is one. UserError if a size has none."""
+    name = "_".join(chosen.get(key, FIELDS[key].default) for key in ("dataset", "model"))
+    if size := chosen.get("size"):
+        preset = CONFIGS_DIR / f"{name}_{size}.yaml"
+        there = ", ".join(sorted(path.stem.removesuffix(f"_{size}") for path in CONFIGS_DIR.glob(f"*_{size}.yaml")))
+        refuse_if(not preset.exists(), f"size {size}: there is no configs/{preset.name}; there are those of {there}")
+        return preset
+    preset = CONFIGS_DIR / f"{name}.yaml"
+    return preset if preset.exists() else None
+
+
+def overlay(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay a later layer over settings, less those that the layer's own replace or reset (config.py says which)."""
+    gone: set[str] = set()
+    for key, value in layer.items():
+        meta = FIELDS[key].metadata
+        if value is not None:
+            gone.update(meta["replaces"])
+        if value != settings.get(key):
+            gone.update(other for other, kept in meta["resets"] if not set(kept) & set(value))
+    return {key: value for key, value in settings.items() if key not in gone} | dict(layer)
+
+
 def _check_rates(settings: dict[str, Any], layer: dict[str, Any]) -> None:
     """Refuse a layer that leaves lr_cosine with one of the two rates that it stands for, or none."""
-    given = [name for name in ("lr_G", "lr_D", "lr_decay") if layer.get(name) is not None]
+    given = [name for name in FIELDS["lr_cosine"].metadata["replaces"] if layer.get(name) is not None]
     left = [name for name in ("lr_G", "lr_D") if name not in given]
     if settings.get("lr_cosine") and not layer.get("lr_cosine") and given and left:
         too = " and ".join(left)

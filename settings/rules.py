@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 from utils.errors import UserError, refuse_if
 
-from .config import FIELDS, STACKED, Config, to_flag
+from .config import FIELDS, PENALTIES, STACKED, Config, to_flag
 
-PENALTIES = ("gradient_penalty", "r1", "r2", "r1_r2")  # those on D's gradient at single images
 PARTS = {"r1_r2": ("r1", "r2")}
 # What --NAME_cosine moves, each with what its values are below, if there is a bound
 COSINES: dict[str, float | None] = {"lr": None, "gamma": None, "beta2": 1.0, "ema_half_life": None}
@@ -69,7 +68,7 @@ def check_combinations(config: Config) -> None:
         f"channels 1 makes no sense with dataset {config.dataset}: its three digits are red, green and blue, and in "
         "grey they lie upon each other. Leave out --channels",
     )
-    weighed = [name for name in ("acgan_weight_D", "acgan_weight_G") if getattr(config, name) != FIELDS[name].default]
+    weighed = changed(config, "acgan_weight_D", "acgan_weight_G")
     refuse_if(weighed and config.conditional != "acgan", f"{' and '.join(weighed)}: for --conditional acgan alone")
     refuse_if(
         config.loss == "relativistic" and config.batch_size_G not in (None, config.batch_size),
@@ -80,19 +79,24 @@ def check_combinations(config: Config) -> None:
     check_schedules(config)
 
 
+def changed(config: Config, *names: str) -> list[str]:
+    """Those of the settings that are not at their default."""
+    return [name for name in names if getattr(config, name) != FIELDS[name].default]
+
+
 def check_regularizers(config: Config) -> None:
     """Raise UserError where the regularizers exclude each other, or what is said of them fits none."""
     names, weights = to_flag(config.regularizer), config.regularizer_weight
     refuse_if("none" in config.regularizer and len(config.regularizer) > 1, f"regularizer {names}: none stands alone")
-    chosen = {name for regularizer in config.regularizer for name in PARTS.get(regularizer, (regularizer,))}
-    parts = sum(len(PARTS.get(name, (name,))) for name in config.regularizer)
-    refuse_if(len(chosen) < parts, f"regularizer {names}: one of them is named twice; a larger weight does the same")
+    parts = [part for name in config.regularizer for part in PARTS.get(name, (name,))]
+    twice = len(set(parts)) < len(parts)
+    refuse_if(twice, f"regularizer {names}: one of them is named twice; a larger weight does the same")
     refuse_if(weights is not None and config.regularizer == ("none",), "regularizer_weight needs a regularizer")
     refuse_if(
         weights is not None and len(weights) != len(config.regularizer),
         f"regularizer_weight {to_flag(weights)}: one for each of {names}, or none for the literature's",
     )
-    late = config.lecam_start != FIELDS["lecam_start"].default and "lecam" not in config.regularizer
+    late = changed(config, "lecam_start") and "lecam" not in config.regularizer
     refuse_if(late, "lecam_start is for --regularizer lecam")
 
 
@@ -102,7 +106,7 @@ def check_augmentation(config: Config) -> None:
     refuse_if("none" in config.augment and len(config.augment) > 1, f"augment {names}: none stands alone")
     twice = len(set(config.augment)) < len(config.augment)
     refuse_if(twice, f"augment {names}: name each once, since a second time would only widen its range")
-    unused = config.augment == ("none",) and config.augment_p != FIELDS["augment_p"].default
+    unused = config.augment == ("none",) and changed(config, "augment_p")
     refuse_if(unused, "augment_p needs an augmentation: --augment color translation cutout, or one of them")
 
 
@@ -116,11 +120,8 @@ def check_schedules(config: Config) -> None:
         refuse_if(images < 1, f"{told}: it ends before it starts; the third number is its length in real images")
         refuse_if(below and max(ends) >= below, f"{told}: {name} has to be less than {below}")
         refuse_if(name in ("lr", "gamma") and min(ends) == 0, f"{told}: {name} must be more than 0 throughout")
-    instead = {"lr_cosine": ("lr_G", "lr_D", "lr_decay"), "ema_half_life_cosine": ("ema_decay",)}
-    for name, others in {**instead, "gamma_cosine": ("regularizer_weight",)}.items():
-        if getattr(config, name) is not None:
-            both = [other for other in others if getattr(config, other) != FIELDS[other].default]
-            refuse_if(both, f"{name} is in the place of {' and '.join(both)}: take one of them")
+        both = changed(config, *FIELDS[f"{name}_cosine"].metadata["replaces"])
+        refuse_if(both, f"{name}_cosine is in the place of {' and '.join(both)}: take one of them")
     refuse_if(
         config.gamma_cosine is not None and not set(config.regularizer) & set(PENALTIES),
         f"gamma_cosine moves the weight of a penalty on D's gradient, and there is none: --regularizer {PENALTIES[-1]}",

@@ -106,9 +106,10 @@ def execute(what, arguments):
     except BaseException:
         traceback.print_exc()
     try:  # as the interpreter ends, but for taking all modules apart, which takes a second
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError):
+        for stream in (sys.stdout, sys.stderr):
+            if not stream.closed:
+                stream.flush()
+    except OSError:
         code = code or 120
     os._exit(code)
 

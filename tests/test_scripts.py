@@ -132,32 +132,33 @@ def write_mnist(root, count=20):
 SLOW = pytest.mark.slow  # every script in its turn; the others are alike
 
 
-@pytest.mark.parametrize("name", [pytest.param("vanilla", marks=SLOW), "dcgan"])
-def test_the_mnist_scripts_train_and_score(run_script, forks, monkeypatch, tmp_path, name):
-    write_mnist(tmp_path)
-    where = ["--data_dir", tmp_path, "--run_dir", tmp_path / "run"]
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        pytest.param("vanilla", "--config configs/mnist_mlp.yaml", marks=SLOW),
+        ("dcgan", "--config configs/mnist_dcgan64.yaml"),
+        pytest.param("wgan", "--config configs/cifar10_dcgan_wgan.yaml", marks=SLOW),
+        pytest.param("wgan_gp", "--config configs/cifar10_dcgan_wgan_gp.yaml", marks=SLOW),
+        ("sngan", "--dataset cifar10 --model resnet --loss hinge"),
+    ],
+)
+def test_the_scripts_train_and_score(run_script, forks, monkeypatch, image_folder, tmp_path, name, flags):
+    data = ["--dataset", "folder", "--data_dir", image_folder, "--image_size", 32, "--features", "classifier"]
+    if "mnist" in flags:
+        write_mnist(tmp_path)
+        data = ["--data_dir", tmp_path]
     monkeypatch.setenv("PYTHON", "echo")  # what the script would start is started in a fork
-    said = run_script(ROOT / "scripts" / f"train_{name}.sh", *TINY, *where)
-    assert said.returncode == 0 and said.stdout.startswith("main.py --config configs/mnist"), said.stderr
+    said = run_script(ROOT / "scripts" / f"train_{name}.sh", *TINY, *data, "--run_dir", tmp_path / "run")
+    assert said.returncode == 0 and said.stdout.startswith(f"main.py {flags} "), said.stderr
     done = forks.run(*said.stdout.split())
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "evaluation.json").exists()
 
 
-@pytest.mark.parametrize("name", [pytest.param("wgan", marks=SLOW), pytest.param("wgan_gp", marks=SLOW), "sngan"])
-def test_the_cifar_scripts_train_and_score_another_colour_data_set(run_script, image_folder, tmp_path, name):
-    other = ["--dataset", "folder", "--data_dir", image_folder, "--image_size", 32, "--features", "classifier"]
-    done = run_script(ROOT / "scripts" / f"train_{name}.sh", *TINY, *other, "--run_dir", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "evaluation.json").exists()
-
-
-def test_help_lists_every_setting_without_importing_torch(run_script):
-    done = run_script("main.py", "--help")
-    assert done.returncode == 0
-    assert all(f"--{name}" in done.stdout for name in FIELDS)
+def test_help_comes_without_importing_torch(run_script):
     probe = "import sys, main\ntry: main.main()\nexcept SystemExit: print('torch' in sys.modules)"
     quick = run_script(sys.executable, "-c", f"import sys; sys.argv = ['main.py', '--help']\n{probe}")
+    assert quick.returncode == 0 and all(f"--{name}" in quick.stdout for name in FIELDS)
     assert quick.stdout.rstrip().endswith("False")
 
 

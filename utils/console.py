@@ -1,10 +1,8 @@
-"""The terminal, or what stands in its place: a pipe, a log file, nothing at all."""
+"""The terminal, or what is there instead: a pipe, a log file, nothing at all."""
 
 import contextlib
 import os
-import select
 import shlex
-import stat
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -19,16 +17,23 @@ PATIENCE = 5  # seconds before a bar, or what stands in its place, is shown at a
 
 
 class Outlet:
-    """stdout or stderr, which a run must not depend on: log.txt holds what a reader misses who is gone or asleep."""
+    """Wraps stdout or stderr so that a closed pipe or terminal never stops a run; log.txt has what is not shown."""
+
+    stream: Any
 
     def __init__(self, stream: TextIO | None) -> None:
-        self.stream = stream or open(os.devnull, "w")  # noqa: SIM115, None where a process starts without one
+        self.stream = stream or open(os.devnull, "w")  # noqa: SIM115, None if a process starts without one
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # not a text file, or closed
+            self.stream.reconfigure(errors="backslashreplace")  # for what the terminal's encoding lacks
 
     def write(self, text: str) -> int:
-        with self._forgiven():
-            if not self._blocked():
-                self.stream.write(self._encodable(text))
-                self.stream.flush()
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):  # no reader, no terminal, a full disk, or closed: from now on, to nowhere
+            with contextlib.suppress(OSError):
+                self.stream.close()  # or Python would try again when it ends, and fail
+            self.stream = open(os.devnull, "w")  # noqa: SIM115
         return len(text)
 
     def flush(self) -> None:
@@ -36,30 +41,6 @@ class Outlet:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
-
-    def _encodable(self, text: str) -> str:
-        """The text with what the terminal does not know, or what is no text in a file's name, written as codes."""
-        encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        return text.encode(encoding, "backslashreplace").decode(encoding)
-
-    def _blocked(self) -> bool:
-        """Whether this is a pipe too full for another line."""
-        try:
-            number = self.stream.fileno()
-            return stat.S_ISFIFO(os.fstat(number).st_mode) and not select.select([], [number], [], 0)[1]
-        except (OSError, ValueError, AttributeError):  # no file at all, as in a notebook
-            return False
-
-    @contextlib.contextmanager
-    def _forgiven(self) -> Iterator[None]:
-        """Pass over a pipe without a reader, a closed terminal or a full disk: from then on, to nowhere."""
-        try:
-            yield
-        except OSError:
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-        except ValueError:  # it is closed
-            pass
 
 
 def command(*words: object) -> str:
@@ -81,9 +62,9 @@ def progress(
 
 @contextlib.contextmanager
 def announced(what: str, delay: float = PATIENCE) -> Iterator[None]:
-    """Within it, a line on stderr says what is done where that takes longer than `delay` seconds and has no bar.
+    """Within it, a line on stderr tells what is being done if that takes longer than `delay` seconds.
 
-    what: such as "computing the FID". Of several processes, the first alone says it.
+    what: such as "computing the FID". Only rank 0 prints it.
     """
     if own_rank():
         yield

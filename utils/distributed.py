@@ -5,6 +5,7 @@ import datetime
 import gc
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from .errors import UserError
+from .errors import UserError, refuse_if
 from .launcher import VARIABLES, launched, number, several
 from .signals import handled
 
@@ -34,28 +35,22 @@ def select_device(name: str) -> torch.device:
 
     auto is CUDA where there is one. Under torchrun, auto and cuda are the GPU of this process's local rank.
     """
+    refuse_if(
+        not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name), f"--device takes auto, cpu, cuda or cuda:N, not {name!r}"
+    )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    local = number("LOCAL_RANK", 0) if launched() else None
-    if count and name != "cpu" and launched() and number("LOCAL_WORLD_SIZE", 1) > count:
-        raise UserError(f"there are more processes than CUDA devices, {count}: one each, or --device cpu")
-    if local is not None and name.startswith("cuda:"):
-        raise UserError(
-            f"--device {name} is one device, and there are several processes: --device cuda gives each its own"
-        )
-    if name == "auto" or (name == "cuda" and count):
-        return torch.device(("cuda" if local is None else f"cuda:{local % count}") if count else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device takes auto, cpu, cuda or cuda:N, not {name!r}") from error
-    if device.type == "cuda":
-        if count <= (device.index or 0):
-            raise UserError(
-                f"--device {name} was asked for, but torch sees {count} CUDA devices here; use --device auto"
-            )
-    elif device.type != "cpu":
-        raise UserError(f"--device takes auto, cpu, cuda or cuda:N, not {name!r}")
-    return device
+    if name == "cpu" or (name == "auto" and not count):
+        return torch.device("cpu")
+    index = name.partition(":")[2]
+    crowded = launched() and count and number("LOCAL_WORLD_SIZE", 1) > count
+    refuse_if(crowded, f"there are more processes than CUDA devices, {count}: one each, or --device cpu")
+    single = f"--device {name} is one device, and there are several processes: --device cuda gives each its own"
+    refuse_if(launched() and index, single)
+    absent = f"--device {name} was asked for, but torch sees {count} CUDA devices here; use --device auto"
+    refuse_if(count <= int(index or 0), absent)
+    if launched():
+        index = str(number("LOCAL_RANK", 0) % count)
+    return torch.device(f"cuda:{index}" if index else "cuda")
 
 
 def rank() -> int:

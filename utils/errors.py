@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from .console import Outlet
 from .launcher import launched, own_rank
 
+NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "alloc_failed")  # in torch's errors
+LOST_PEER = ("gloo", "nccl", "peer")  # in those of processes whose group is broken
+
 
 class UserError(Exception):
     """Something the user asked for cannot be done; the message says what, where and what to do. Exit code 2."""
@@ -44,7 +47,7 @@ def refuse_if(broken: object, reason: str) -> None:
 
 @contextlib.contextmanager
 def explaining_memory(what: str, advice: str) -> Iterator[None]:
-    """Turn torch's error where memory ran out into a UserError that says what to do."""
+    """Turn an error of too little memory into a UserError that says what to do."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
@@ -54,12 +57,10 @@ def explaining_memory(what: str, advice: str) -> Iterator[None]:
 
 
 def memory_ran_out(error: BaseException) -> bool:
-    """Whether an error is that of numpy, torch or the system for it: on CUDA and a CPU torch's are RuntimeErrors."""
-    said = str(error).lower()
-    words = ("can't allocate memory", "bad_alloc", "out of memory", "alloc_failed")
-    of_torch = isinstance(error, RuntimeError) and any(word in said for word in words)
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or of_torch or getattr(error, "errno", None) == errno.ENOMEM
+    """Whether an error is numpy's, torch's or the system's for too little memory; torch's are RuntimeErrors."""
+    if isinstance(error, RuntimeError):
+        return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in NO_MEMORY)
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def _first_line(error: BaseException) -> str:
@@ -67,40 +68,36 @@ def _first_line(error: BaseException) -> str:
 
 
 def run_as_script(main: Callable[[], object]) -> None:
-    """Call main(); turn a UserError into its message on stderr and its exit code, and Ctrl-C into exit code 130.
-
-    What is printed meanwhile goes through an Outlet.
-    """
+    """Call main(), with its output through an Outlet; end with a message and an exit code in place of a traceback."""
     with contextlib.redirect_stdout(Outlet(sys.stdout)), contextlib.redirect_stderr(Outlet(sys.stderr)):
-        _run(main)
+        try:
+            main()
+        except (UserError, KeyboardInterrupt, RuntimeError, MemoryError, OSError) as error:
+            if (told := _told(error)) is None:
+                raise
+            message, code = told
+            if message:
+                print(message, file=sys.stderr)
+            sys.exit(code)
 
 
-def _run(main: Callable[[], object]) -> None:
+def _told(error: BaseException) -> tuple[str, int] | None:
+    """(What the user is told of an error, exit code); None for an error of the program, which has a traceback."""
     rank = own_rank()
     name = f"process {rank}: " if rank else ""
-    try:
-        main()
-    except UserError as error:
-        if not (rank and error.shared):
-            print(f"\n{error}" if isinstance(error, Stopped) else f"{name}error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(f"\n{name}interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (RuntimeError, MemoryError, OSError) as error:
-        if memory_ran_out(error):
-            print(f"{name}error: out of memory; ask for less at once ({_first_line(error)})", file=sys.stderr)
-            sys.exit(UserError.exit_code)
-        if not _lost_another(error):
-            raise
-        why = f"another process has ended, or cannot be reached: {_first_line(error)}"
-        print(f"{name}stops, since {why}", file=sys.stderr)
-        sys.exit(1)
+    if isinstance(error, UserError):
+        said = f"\n{error}" if isinstance(error, Stopped) else f"{name}error: {error}"
+        return "" if rank and error.shared else said, error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return f"\n{name}interrupted", 130
+    if memory_ran_out(error):
+        return f"{name}error: out of memory; ask for less at once ({_first_line(error)})", UserError.exit_code
+    if _lost_another(error):
+        return f"{name}stops, since another process has ended, or cannot be reached: {_first_line(error)}", 1
+    return None
 
 
 def _lost_another(error: BaseException) -> bool:
     """Whether an error is what gloo or NCCL raise where another process of the group is gone."""
-    text = str(error).lower()
-    return launched() and (
-        type(error).__name__.startswith("Dist") or any(word in text for word in ("gloo", "nccl", "peer"))
-    )
+    named = type(error).__name__.startswith("Dist")
+    return launched() and (named or any(word in str(error).lower() for word in LOST_PEER))

@@ -33,12 +33,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], durable:
         if durable:
             _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"cannot write {path}: {reason}") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # it is still there if something went wrong
 
 
 def write_text(path: str | Path, text: str, durable: bool = True) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from settings.command_line import parse_args
-from settings.config import FIELDS
+from settings.config import FIELDS, GROUPS
 from utils.errors import UserError
 
 
@@ -49,9 +49,25 @@ def test_total_steps_and_num_epochs_are_not_taken_together():
         parse_args("", ["--total_steps", "7", "--num_epochs", "5"])
 
 
-def test_help_lists_every_setting(capsys):
+def test_help_lists_every_setting_in_its_group(capsys):
     with pytest.raises(SystemExit) as stop:
-        parse_args("", ["--help"])
+        parse_args("What it is.", ["--help"])
     assert stop.value.code == 0
-    listed = set(re.findall(r"^ +--(\w+)", capsys.readouterr().out, re.MULTILINE))
-    assert set(FIELDS) | {"dry_run"} <= listed
+    usage, _, *groups = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith("usage: python ") and len(usage.splitlines()) <= 2
+    titles = [group.splitlines()[0].strip(":") for group in groups]
+    assert titles == ["options", *GROUPS]
+    listed = {title: re.findall(r"^ +--(\w+)", group, re.MULTILINE) for title, group in zip(titles, groups)}
+    assert listed.pop("options") == ["dry_run"]
+    assert listed == {t: [name for name, f in FIELDS.items() if f.metadata["group"] == t] for t in GROUPS}
+
+
+def test_help_says_how_many_values_a_flag_takes_of_which_and_what_it_is_by_default(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit):
+        parse_args("", ["--help"])
+    lines = " ".join(capsys.readouterr().out.split())
+    assert "--n_dis N updates of D, each on a new batch, for each update of G (default: 1)" in lines
+    assert re.search(r"--d_norm NAME \[NAME \.\.\.\] [^(]*One or more of none, [^(]* \(default: spectral\)", lines)
+    assert "--lr_cosine START END IMAGES" in lines and "--run_dir PATH" in lines
+    assert "--lr_decay {none,linear}" in lines

@@ -46,9 +46,12 @@ def test_what_says_the_same_in_another_way_replaces_what_an_earlier_layer_said(p
     assert (found.lr_G, found.ema_decay, found.regularizer_weight) == (3e-4, 0.5, (2.0,))
     found, _ = resolve({"regularizer": ("none",)})  # whose weight it was
     assert found.gamma_cosine is None and found.lr_cosine
+    assert resolve({"regularizer": ("r1_r2",)})[0].gamma_cosine == (1.0, 0.5, 90.0)  # the weight of any penalty
     yaml_file(presets, "lr_G: 3.0e-4\nlr_decay: linear\nregularizer: r1\nregularizer_weight: 3\n", "digits_dcgan.yaml")
     found, _ = resolve({"lr_cosine": (1e-3, 1e-4, 90.0)})
     assert (found.lr_G, found.lr_decay, found.regularizer_weight) == (Config().lr_G, "none", (3.0,))
+    assert resolve({"regularizer": ("r1",)})[0].regularizer_weight == (3.0,)  # nothing changes
+    assert resolve({"regularizer": ("r2",)})[0].regularizer_weight is None
 
 
 def test_one_rate_alone_does_not_leave_the_other_at_a_default_that_nobody_named(presets):
