@@ -43,16 +43,7 @@ def setting(
     return field(default=default, metadata={key: value for key, value in locals().items() if key != "default"})
 
 
-GROUPS = (
-    "basics",
-    "training images",
-    "networks",
-    "losses and regularization",
-    "training",
-    "output",
-    "scores",
-    "hardware",
-)
+GROUPS = ("basics", "training images", "networks", "losses and penalties", "training", "output", "scores", "hardware")
 basic, images, networks, losses, training = (functools.partial(setting, group=title) for title in GROUPS[:5])
 output, scores, hardware = (functools.partial(setting, group=title, resumable=True) for title in GROUPS[5:])
 cosine = functools.partial(training, low=0, metavar=("START", "END", "IMAGES"))
@@ -62,7 +53,6 @@ cosine = functools.partial(training, low=0, metavar=("START", "END", "IMAGES"))
 class Config:
     """Every setting of a run: name, type, default, choices and help. Flags and YAML keys are these names."""
 
-    # What is trained
     dataset: str = basic(
         "digits",
         "training data. digits comes with scikit-learn; folder is any directory or .zip archive of images; "
@@ -146,7 +136,6 @@ class Config:
         words=("adaptive",),
     )
 
-    # How it is trained
     batch_size: int = basic(64, "real images in each update of D", low=2, high=2**20)
     batch_size_G: int | None = training(None, "samples in each update of G (default: batch_size)", low=2, high=2**20)
     accumulate: int = hardware(1, "compute each batch in N parts, if it does not fit into memory at once", low=1)
@@ -200,7 +189,6 @@ class Config:
         None, "CPU threads (default: by the size of the networks; a resumed run keeps its number)", low=1, high=2**10
     )
 
-    # What is written while it trains, and how often, in steps of G
     log_every: int = output(100, "write losses and gradient norms to stats.jsonl every N steps", low=1)
     sample_every: int = output(1000, "draw a grid of samples from a fixed z every N steps", low=1)
     save_every: int = output(5000, "save a checkpoint every N steps", low=1)
@@ -215,7 +203,6 @@ class Config:
         0, "write D's singular values, Lipschitz bound and steepest gradient to audits/ every N steps; 0: never", low=0
     )
 
-    # How it is scored
     num_samples: int | None = scores(
         None, "samples to score; a protocol's other counts follow (default: 50,000, fewer for small data sets)", low=100
     )
@@ -233,7 +220,6 @@ class Config:
     )
     inception_weights: str | None = scores(None, "local copy of torch-fidelity's Inception weights", path=True)
 
-    # Where
     run_dir: str | None = basic(
         None, "folder of the run (default: runs/DATASET_MODEL_LOSS_NORM_seedK)", stored=False, path=True
     )

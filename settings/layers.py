@@ -7,6 +7,7 @@ import difflib
 import math
 import operator
 import os
+import re
 import reprlib
 import types
 import typing
@@ -21,8 +22,9 @@ from utils.errors import UserError, refuse_if
 from .config import FIELDS, Config
 from .rules import check_combinations
 
-YAML_LIMIT = 2**20  # characters
+YAML_LIMIT = 2**20  # bytes
 LARGEST = 2**53  # whole number that means the same everywhere
+NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.IGNORECASE)
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 TYPES = typing.get_type_hints(Config)
 ARTICLES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -68,9 +70,8 @@ def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
     if kind is float and type(value) is int:
         value = float(value) if abs(value) < 2**1000 else math.inf
     if type(value) is not kind:
-        hint = (
-            " (YAML reads 2e-4 as text; write 2.0e-4 or 0.0002)" if kind in (int, float) and _is_number(value) else ""
-        )
+        is_number = kind in (int, float) and NUMBER.fullmatch(value if isinstance(value, str) else "")
+        hint = " (YAML reads 2e-4 as text; write 2.0e-4 or 0.0002)" if is_number else ""
         raise ValueError(f"{name} must be {' or '.join([ARTICLES[kind], *meta['words']])}, not {short(value)}{hint}")
     if (choices := meta["choices"]) and value not in choices:
         hint = suggestion(value, choices)
@@ -83,14 +84,6 @@ def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
     if kind is float and math.isinf(value):
         raise ValueError(f"{name} must be finite")
     return os.path.expanduser(value) if meta["path"] else value
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a value is text that means a number."""
-    try:
-        return isinstance(value, str) and math.isfinite(float(value))
-    except ValueError:
-        return False
 
 
 def short(value: Any) -> str:
@@ -118,19 +111,14 @@ class _Loader(yaml.SafeLoader):
 
 def load_yaml(path: str | Path) -> Any:
     """The content of a YAML file of plain values, which may come from anyone. UserError where it cannot be read."""
+    if not os.path.isfile(path):
+        what = "it is a folder; name a YAML file" if os.path.isdir(path) else "No such file"
+        raise UserError(f"cannot read the configuration {path}: {what}")
+    refuse_if(os.path.getsize(path) > YAML_LIMIT, f"{path} is too long for a configuration")
     try:
-        if not Path(path).is_file():
-            what = "it is a folder; name a YAML file" if Path(path).is_dir() else "No such file"
-            raise UserError(f"cannot read the configuration {path}: {what}")
-        with open(path, encoding="utf-8") as file:
-            text = file.read(YAML_LIMIT + 1)
-        if len(text) > YAML_LIMIT:
-            raise UserError(f"{path} is too long for a configuration")
-        return yaml.load(text, _Loader)
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except UserError:
-        raise
     except Exception as error:  # PyYAML raises ValueError, AttributeError and more for a bad date, int or float
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
 

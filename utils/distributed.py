@@ -122,8 +122,6 @@ def on_rank_zero(function: Callable[..., T], *args: Any) -> T | None:
         try:
             result = function(*args)
         except UserError as raised:
-            if world_size() == 1:
-                raise
             error = raised
     if error := broadcast(error):
         error.shared = True

@@ -94,14 +94,10 @@ def read_grid(path: str | Path, columns: int = 10, named: bool = False) -> np.nd
 
     named: its rows have names in front.
     """
-    array = np.asarray(Image.open(path))
-    side = (array.shape[1] - GAP) // (columns + named)
-    starts = (
-        (GAP + row, GAP + column)
-        for row in range(0, len(array) - GAP, side)
-        for column in range(named * side, (columns + named) * side, side)
-    )
-    return np.stack([array[top : top + side - GAP, left : left + side - GAP] for top, left in starts])
+    array = np.asarray(Image.open(path))[GAP:, GAP:]
+    side, *shades = array.shape[1] // (columns + named), *array.shape[2:]
+    cells = array.reshape(-1, side, columns + named, side, *shades).swapaxes(1, 2)[:, named:, :-GAP, :-GAP]
+    return cells.reshape(-1, side - GAP, side - GAP, *shades)
 
 
 def pyplot() -> ModuleType:
