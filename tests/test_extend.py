@@ -28,7 +28,7 @@ def pearson(monkeypatch):
     file = {**vars(adversarial)}
     before = LOSSES.copy()
     exec(BLOCKS["losses/adversarial.py"], file)
-    line = {"setting": config.setting}
+    line = {"basic": config.basic}
     exec(BLOCKS["settings/config.py"], line)
     field, there = config.FIELDS["loss"], config.FIELDS["loss"].metadata
     (_, *new), default = line["loss"].metadata["choices"], line["loss"].default
