@@ -1,6 +1,7 @@
 """How the house is built: imports run one way, and nothing is longer than a reader can hold in mind (docs: README)."""
 
 import ast
+import functools
 
 import pytest
 from helpers import ROOT
@@ -36,6 +37,7 @@ def module_of(path):
 
 
 MODULES = {module_of(path): path for path in HOUSE}
+parsed = functools.cache(ast.parse)
 
 
 def imported(path, text=None):
@@ -46,7 +48,7 @@ def imported(path, text=None):
     package = module_of(path).split(".")
     if path.name != "__init__.py":
         package.pop()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8") if text is None else text)):
+    for node in ast.walk(parsed(path.read_text(encoding="utf-8") if text is None else text)):
         names = []
         if isinstance(node, ast.Import):
             names = [(alias.name,) for alias in node.names]
@@ -119,7 +121,7 @@ def test_a_cycle_is_found_by_the_files_in_it():
 
 def test_settings_need_no_networks_before_a_configuration_is_made():
     for path in (ROOT / "settings").glob("*.py"):
-        outside = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if not hasattr(node, "body")]
+        outside = [node for node in parsed(path.read_text(encoding="utf-8")).body if not hasattr(node, "body")]
         text = "\n".join(map(ast.unparse, outside))
         assert {name.split(".")[0] for name in imported(path, text)} <= {"settings", "utils"}
         assert "import torch" not in text
@@ -130,7 +132,7 @@ def test_no_file_and_no_function_is_too_long():
         text = path.read_text(encoding="utf-8")
         lines = text.count("\n")
         assert lines <= (TRAIN_LINES if path == ROOT / "train.py" else MAX_LINES), path
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(text)):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < MAX_FUNCTION, f"{path}: {node.name}"
 
@@ -140,7 +142,7 @@ def test_the_house_does_not_grow_unnoticed():
 
 
 def test_an_update_takes_six_arguments_at_most():
-    body = ast.parse((ROOT / "train.py").read_text(encoding="utf-8")).body
+    body = parsed((ROOT / "train.py").read_text(encoding="utf-8")).body
     steps = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.endswith("step")]
     assert {node.name for node in steps} >= {"discriminator_step", "generator_step"}
     assert all(len(node.args.args) + len(node.args.kwonlyargs) <= MAX_ARGUMENTS for node in steps)

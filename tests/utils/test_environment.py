@@ -7,10 +7,15 @@ from helpers import ROOT
 
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no such backend", "QtAgg"])
-def test_pictures_do_not_depend_on_an_inherited_backend(run_script, monkeypatch, tmp_path, backend):
-    monkeypatch.setenv("MPLBACKEND", backend)
-    body = "import sys; from utils.plots import pyplot; p = pyplot(); p.figure().savefig(sys.argv[1])"
-    done = run_script(sys.executable, "-c", body, tmp_path / "a.png")
+def test_pictures_do_not_depend_on_an_inherited_backend(forks, tmp_path, backend):
+    body = """
+import os, sys
+from utils.plots import pyplot
+assert "matplotlib" not in sys.modules  # which reads the variable when it is imported
+os.environ["MPLBACKEND"] = sys.argv[2]
+pyplot().figure().savefig(sys.argv[1])
+"""
+    done = forks.run(body, tmp_path / "a.png", backend)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a.png").is_file()
 
