@@ -183,7 +183,7 @@ class Config:
         choices=("stop", "rollback"),
         resumable=True,
     )
-    seed: int = basic(0, "seed of the weights, the data order and the noise", low=0, high=2**32 - 1)
+    seed: int = basic(0, "seed of all random numbers: weights, data order, noise", low=0, high=2**32 - 1)
     device: str = basic("auto", "auto (CUDA if available), cpu, cuda or cuda:N", resumable=True)
     threads: int | None = hardware(
         None, "CPU threads (default: by the size of the networks; a resumed run keeps its number)", low=1, high=2**10
@@ -196,9 +196,9 @@ class Config:
     open: bool = output(False, "open the run's report.html in the browser", stored=False)
     tensorboard: bool = output(False, "write the statistics for TensorBoard as well")
     eval_every: int = scores(0, "score every N steps during training; 0: only at the end", low=0)
-    eval_kid: bool = scores(True, "compute KID during training; --no_eval_kid is faster")
-    eval_neighbours: bool = scores(False, "also compute precision, recall, density and coverage then")
-    eval_own: bool = scores(False, "then also score G itself, not only the moving average of its weights")
+    eval_kid: bool = scores(True, "compute KID during training; on by default, --no_eval_kid is faster")
+    eval_neighbours: bool = scores(False, "also compute precision, recall, density and coverage")
+    eval_own: bool = scores(False, "during training, score G itself as well as its moving average")
     audit_every: int = output(
         0, "write D's singular values, Lipschitz bound and steepest gradient to audits/ every N steps; 0: never", low=0
     )

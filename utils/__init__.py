@@ -1,4 +1,4 @@
-"""What everything may use: settings, errors, the terminal, files, processes, precision, pictures.
+"""What everything may use: errors, the terminal, files, locks, processes, threads, precision, pictures.
 
 Imported first by each script: says which of the packages that the project needs are not installed, and tells OpenMP how
 its threads wait before torch loads it.

@@ -35,9 +35,8 @@ def select_device(name: str) -> torch.device:
 
     auto is CUDA where there is one. Under torchrun, auto and cuda are the GPU of this process's local rank.
     """
-    refuse_if(
-        not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name), f"--device takes auto, cpu, cuda or cuda:N, not {name!r}"
-    )
+    known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", name)
+    refuse_if(not known, f"--device takes auto, cpu, cuda or cuda:N, not {name!r}")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not count):
         return torch.device("cpu")

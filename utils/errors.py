@@ -73,16 +73,14 @@ def run_as_script(main: Callable[[], object]) -> None:
         try:
             main()
         except (UserError, KeyboardInterrupt, RuntimeError, MemoryError, OSError) as error:
-            if (told := _told(error)) is None:
-                raise
-            message, code = told
+            message, code = _told(error)
             if message:
                 print(message, file=sys.stderr)
             sys.exit(code)
 
 
-def _told(error: BaseException) -> tuple[str, int] | None:
-    """(What the user is told of an error, exit code); None for an error of the program, which has a traceback."""
+def _told(error: BaseException) -> tuple[str, int]:
+    """(What the user is told of an error, exit code). Raises an error of the program itself, for its traceback."""
     rank = own_rank()
     name = f"process {rank}: " if rank else ""
     if isinstance(error, UserError):
@@ -94,7 +92,7 @@ def _told(error: BaseException) -> tuple[str, int] | None:
         return f"{name}error: out of memory; ask for less at once ({_first_line(error)})", UserError.exit_code
     if _lost_another(error):
         return f"{name}stops, since another process has ended, or cannot be reached: {_first_line(error)}", 1
-    return None
+    raise error
 
 
 def _lost_another(error: BaseException) -> bool:
