@@ -57,7 +57,7 @@ def test_help_lists_every_setting_in_its_group(capsys):
     assert usage.startswith("usage: python ") and len(usage.splitlines()) <= 2
     titles = [group.splitlines()[0].strip(":") for group in groups]
     assert titles == ["options", *GROUPS]
-    listed = {title: re.findall(r"^ +--(\w+)", group, re.MULTILINE) for title, group in zip(titles, groups)}
+    listed = {title: re.findall(r"^  --(\w+)", group, re.MULTILINE) for title, group in zip(titles, groups)}
     assert listed.pop("options") == ["dry_run"]
     assert listed == {t: [name for name, f in FIELDS.items() if f.metadata["group"] == t] for t in GROUPS}
 
