@@ -1,28 +1,63 @@
 """The figures of D: spectra (Miyato et al. 2018, figure 3), outputs, gradients, slope."""
 
-from collections.abc import Callable, Sequence
-from operator import methodcaller
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .drawing import (
     COLOURS,
     Figure,
-    Panel,
+    Values,
+    band,
     cell,
     legend_of_methods,
     name_rows,
-    over_training,
     panels,
     shown_setting,
     table_of_methods,
     width_of,
 )
 from .grid import Study
-from .results import Result, by, interval, mean, stable_rank
+from .results import Result, by, interval, mean
 
 Audits = dict[str, list[dict[str, Any]]]  # by method
+
+
+def _gap(result: Result) -> dict[int, float]:
+    """{step: D(real) - D(fake)}."""
+    fake = result.series("fake_logits")
+    return {step: real - fake[step] for step, real in result.series("real_logits").items() if step in fake}
+
+
+class Panel(NamedTuple):
+    """A panel of lines over training: its title, what it shows, and its scale."""
+
+    title: str
+    values: Values
+    scale: str = "log"
+
+
+OVER_TRAINING = {  # {kind of the figure: (its title, its panels)}
+    "dynamics": (
+        "D and G during training",
+        (
+            Panel("D(real) - D(fake)", _gap, "symlog"),
+            Panel("accuracy of D", "accuracy_D", "linear"),
+            Panel("gradient norm of G", "grad_norm_G"),
+            Panel("gradient norm at D's input", "grad_norm_input"),
+        ),
+    ),
+    "singular_values_over_training": (
+        "Singular values over training",
+        (Panel("largest singular value of a weight", "largest_sigma"), Panel("rank used", "rank_used", "linear")),
+    ),
+    "slope_over_training": (
+        "D's slope over training",
+        (Panel("bound of D's slope", "upper_bound"), Panel("steepest gradient seen", "lower_bound")),
+    ),
+}
+AUDITED = ("upper_bound", "lower_bound", "largest_sigma", "rank_used")  # the columns of the table
 
 
 def final_audits(results: Sequence[Result]) -> Audits:
@@ -37,18 +72,10 @@ def ranks_used(results: Sequence[Result]) -> dict[str, float]:
     return {method: share for method, share in found.items() if share is not None}
 
 
-# ---- Spectra -------------------------------------------------------------------------------------------------------
-
-
-def _layers(results: Sequence[Result]) -> tuple[list[tuple[int, Any]], list[tuple[int, Any]]]:
-    """D's layers as [(number, layer)], and those of them with more than one singular value."""
-    layers = next((list(enumerate(audit["layers"])) for r in results for audit in r.audits.values()), [])
-    return layers, [(i, layer) for i, layer in layers if len(layer["singular_values"]) > 1]
-
-
 def singular_values(study: Study, results: Sequence[Result]) -> Figure:
     """The singular values of each layer's weight after training, relative to the largest (the paper's figure 3)."""
-    _, matrices = _layers(results)
+    audit: dict[str, Any] = next((audit for r in results for audit in r.audits.values()), {"layers": []})
+    matrices = [(i, layer) for i, layer in enumerate(audit["layers"]) if len(layer["singular_values"]) > 1]
     figure, axes = panels(len(matrices), 2, 2.3)
     for axis, (i, layer) in zip(axes, matrices):
         for method, audits in final_audits(results).items():
@@ -65,52 +92,18 @@ def singular_values(study: Study, results: Sequence[Result]) -> Figure:
     return Figure("singular_values", title, figure)
 
 
-def spectra_over_training(study: Study, results: Sequence[Result]) -> Figure:
-    """The largest singular value of each layer, and the stable rank of those that have one, over training."""
-    layers, matrices = _layers(results)
-    shown = [Panel(f"{layer['name']}: largest singular value", _of_layer(i, max)) for i, layer in layers]
-    shown += [Panel(f"{layer['name']}: stable rank", _of_layer(i, stable_rank), "linear") for i, layer in matrices]
-    title = f"Singular values over training, setting {shown_setting(study)}"
-    return Figure("singular_values_over_training", title, over_training(study, results, shown, 2.0))
-
-
-def _of_layer(i: int, measure: Callable[[list[float]], float]) -> Callable[[Result], dict[int, float]]:
-    """What gives {step: measure of the singular values of layer i} of a result."""
-    return lambda r: {step: measure(audit["layers"][i]["singular_values"]) for step, audit in r.audits.items()}
-
-
-# ---- Outputs, gradients, slope -------------------------------------------------------------------------------------
-
-
-def _gap(result: Result) -> dict[int, float]:
-    """{step: D(real) - D(fake)}."""
-    fake = result.series("fake_logits")
-    return {step: real - fake[step] for step, real in result.series("real_logits").items() if step in fake}
-
-
-DYNAMICS = (
-    Panel("D(real) - D(fake)", _gap, "symlog"),
-    Panel("accuracy of D", methodcaller("series", "accuracy_D"), "linear"),
-    Panel("gradient norm of G", methodcaller("series", "grad_norm_G")),
-    Panel("gradient norm at D's input", methodcaller("series", "grad_norm_input")),
-)
-SLOPE = (
-    Panel("bound of D's slope", methodcaller("series", "upper_bound")),
-    Panel("steepest gradient seen", methodcaller("series", "lower_bound")),
-)
-AUDITED = ("upper_bound", "lower_bound", "largest_sigma", "rank_used")  # the columns of the table
-
-
-def dynamics(study: Study, results: Sequence[Result]) -> Figure:
-    """D(real) - D(fake), D's accuracy and the gradient norms of G and at D's input, over time."""
-    title = f"D and G during training, setting {shown_setting(study)}"
-    return Figure("dynamics", title, over_training(study, results, DYNAMICS, 2.5))
-
-
-def slope_over_training(study: Study, results: Sequence[Result]) -> Figure:
-    """The bound of D's slope and the steepest gradient seen, over training."""
-    title = f"D's slope over training, setting {shown_setting(study)}"
-    return Figure("slope_over_training", title, over_training(study, results, SLOPE, 2.5))
+def over_training(study: Study, results: Sequence[Result], kind: str) -> Figure:
+    """One of the figures OVER_TRAINING, a line a method, under each a band from the lowest to the highest run."""
+    title, shown = OVER_TRAINING[kind]
+    figure, axes = panels(len(shown), 2, 2.5, over_training=True, sharex=True)
+    groups = by(results, "method")
+    for axis, (name, values, scale) in zip(axes, shown):
+        for method, group in groups.items():
+            band(axis, group, values, COLOURS[method], width_of(method))
+        axis.set_title(name, fontsize=10)
+        axis.set_yscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
+    legend_of_methods(figure, study.methods)
+    return Figure(kind, f"{title}, setting {shown_setting(study)}", figure)
 
 
 def lipschitz(study: Study, results: Sequence[Result]) -> Figure:

@@ -1,6 +1,7 @@
-"""What the figures of a study are made of: panels, lines over training, bars, pictures, tables, colours, numbers."""
+"""What the figures of a study are made of: panels, lines over training, pictures, tables, colours, numbers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import methodcaller
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from utils.plots import pyplot
 
 from .grid import Study
 from .methods import METHODS, SETTINGS
-from .results import Interval, Result, by
+from .results import Interval, Result
 
 WIDTH = 7.4  # inches: so narrow that a telephone, too, shows the text
 HERO = "spectral"
@@ -20,7 +21,7 @@ PALETTE = ("tab:grey", "tab:blue", "tab:cyan", "tab:green", "tab:brown", "tab:pu
 LATER = ("navy", "royalblue", "deepskyblue", "salmon", "indigo", "darkgreen", "sienna")
 COLOURS = dict(zip(METHODS, (*PALETTE, "goldenrod", "crimson", "darkorange", *LATER), strict=True))
 
-Values = Callable[[Result], dict[int, float]]  # of a result, by step
+Values = str | Callable[[Result], dict[int, float]]  # a series of a result's, or what gives {step: value} of it
 Cell = str | tuple[str, str | None]  # of a table: its text, and a smaller one below
 
 
@@ -140,23 +141,6 @@ def width_of(method: str) -> float:
     return 2.8 if method == HERO else 1.3
 
 
-# ---- Whole figures -------------------------------------------------------------------------------------------------
-
-
-def bars(study: Study, found: Mapping[str, Mapping[str, Sequence[float]]], unit: str, **options: Any) -> Any:
-    """A figure of {title of a panel: {method: (value, low, high)}}: a bar a method, and a line from low to high."""
-    figure, axes = panels(len(found), 2, 0.24 * len(study.methods) + 1, sharey=True, **options)
-    for axis, (title, spreads) in zip(axes, found.items()):
-        for method, (value, low, high) in spreads.items():
-            style: dict[str, Any] = {"color": COLOURS[method], "alpha": 0.8, "error_kw": {"elinewidth": 1.2}}
-            axis.barh(study.methods.index(method), value, xerr=[[value - low], [high - value]], **style)
-        axis.set_title(title, fontsize=10)
-    for axis in axes[:1]:
-        name_rows(axis, study.methods)
-    figure.supxlabel(unit, fontsize=10)
-    return figure
-
-
 def pictures(rows: Sequence[str], columns: Sequence[str]) -> tuple[Any, np.ndarray]:
     """A figure for small pictures, with the names of its rows and columns, and its axes (rows, columns)."""
     shape, size = (len(rows), len(columns)), (WIDTH, 0.93 * len(rows) + 0.4)
@@ -168,27 +152,6 @@ def pictures(rows: Sequence[str], columns: Sequence[str]) -> tuple[Any, np.ndarr
     return figure, axes
 
 
-class Panel(NamedTuple):
-    """A panel of lines over training: its title, the values of a result by step, and its scale."""
-
-    title: str
-    values: Values
-    scale: str = "log"
-
-
-def over_training(study: Study, results: Sequence[Result], shown: Sequence[Panel], height: float) -> Any:
-    """A figure of these panels, a line a method, under each a band from the lowest to the highest run."""
-    figure, axes = panels(len(shown), 2, height, over_training=True, sharex=True)
-    groups = by(results, "method")
-    for axis, panel in zip(axes, shown):
-        for method, group in groups.items():
-            band(axis, group, panel.values, COLOURS[method], width_of(method))
-        axis.set_title(panel.title, fontsize=10)
-        axis.set_yscale(panel.scale, **({"linthresh": 1} if panel.scale == "symlog" else {}))
-    legend_of_methods(figure, study.methods)
-    return figure
-
-
 def band(
     axis: Axes, results: Sequence[Result], values: Values, colour: Any, width: float = 1.5, geometric: bool = False
 ) -> None:
@@ -196,12 +159,13 @@ def band(
 
     The steps are those at which all finished runs have a value. geometric: the geometric mean, of values above 0.
     """
-    lines = [line for result in results if result.finished and (line := values(result))]
+    read = methodcaller("series", values) if isinstance(values, str) else values
+    lines = [line for result in results if result.finished and (line := read(result))]
     if steps := sorted(set.intersection(*map(set, lines))) if lines else []:
         found = np.array([[line[step] for step in steps] for line in lines])
         mean = np.exp(np.log(np.maximum(found, 1e-12)).mean(axis=0)) if geometric else found.mean(axis=0)
         axis.plot(steps, mean, color=colour, linewidth=width)
         axis.fill_between(steps, found.min(axis=0), found.max(axis=0), color=colour, alpha=0.18, linewidth=0)
     for result in results:
-        if not result.finished and (line := values(result)):
+        if not result.finished and (line := read(result)):
             axis.plot(*zip(*sorted(line.items())), color=colour, linewidth=1, linestyle=":")

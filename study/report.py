@@ -11,14 +11,14 @@ from utils.files import write_text
 from utils.plots import pyplot
 
 from .claims import claims, rows
-from .discriminator import dynamics, lipschitz, singular_values, slope_over_training, spectra_over_training
+from .discriminator import OVER_TRAINING, lipschitz, over_training, singular_values
 from .drawing import HERO, Figure, Table, cell, name_of, number, shown_setting, table_of_methods
 from .grid import Study
 from .methods import METRICS, SETTINGS
 from .results import Result, means, tally, worst_cases
 from .samples import film, overview, samples
 from .scores import curves, scores
-from .stability import ranking, seconds, steadiness
+from .stability import ranking, seconds
 
 
 def make_report(study: Study, results: Sequence[Result]) -> Path:
@@ -60,16 +60,14 @@ def figures(study: Study, results: Sequence[Result]) -> Iterator[Figure]:
             yield curves(study, results, metric)
     if any(result.series("fid" + OWN) for result in results):
         yield curves(study, results, "fid", own=True)
-    yield steadiness(study, results)
     shown = [result for result in results if result.run.setting == shown_setting(study)]
     there = not all(result.tabled for result in results)
     if there:
         whole = [result for result in shown if not result.tabled]
         yield singular_values(study, whole)
-        yield spectra_over_training(study, whole)
-    yield dynamics(study, shown)
     yield lipschitz(study, results)
-    yield slope_over_training(study, shown)
+    for kind in OVER_TRAINING:
+        yield over_training(study, shown, kind)
     if there:
         yield film(study, results)
         yield samples(study, shown)

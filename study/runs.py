@@ -108,9 +108,7 @@ def typed(flags: dict[str, Any]) -> list[str]:
 
 def clear(run: Run) -> None:
     """Delete what is left of a run that ended before its first checkpoint: there is nothing in it to go on with."""
-    kept = [*run.run_dir.glob("checkpoints/*.pt"), *run.run_dir.glob("checkpoints/*.damaged")]
-    kept += run.run_dir.glob("evaluation.json")
-    if not run.run_dir.is_dir() or kept or outcome(run).step > 0:
-        return
-    if all(path.name in LEFT for path in run.run_dir.iterdir()):
+    kept = [path for path in run.run_dir.glob("checkpoints/*") if path.suffix in (".pt", ".damaged")]
+    begun = kept or outcome(run).step > 0
+    if run.run_dir.is_dir() and not begun and all(path.name in LEFT for path in run.run_dir.iterdir()):
         shutil.rmtree(run.run_dir)

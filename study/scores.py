@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Sequence
-from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -90,8 +89,7 @@ def curves(study: Study, results: Sequence[Result], metric: str, own: bool = Fal
     colours = dict(zip(study.settings, pyplot().get_cmap("viridis")(np.linspace(0, 0.92, len(study.settings)))))
     for axis, method in zip(axes, study.methods):
         for setting in study.settings:
-            runs, values = groups.get((method, setting), []), methodcaller("series", name)
-            band(axis, runs, values, colours[setting], geometric=logarithmic)
+            band(axis, groups.get((method, setting), []), name, colours[setting], geometric=logarithmic)
         axis.set_title(name_of(method), fontsize=10, fontweight=weight_of(method))
         if logarithmic:
             axis.set_yscale("log")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from evaluation.scores.registry import OWN
 
-from .drawing import Cell, Figure, Table, bars, cell, number, table_of_methods
+from .drawing import COLOURS, Cell, Figure, Table, cell, name_rows, number, panels, table_of_methods
 from .grid import Study
 from .results import Interval, Result, by, interval, mean
 
@@ -145,36 +145,30 @@ def ranking(study: Study, results: Sequence[Result]) -> Table:
     return table_of_methods([*columns], rows)
 
 
-# ---- Figures -------------------------------------------------------------------------------------------------------
-
-
-def steadiness(study: Study, results: Sequence[Result]) -> Figure:
-    """The share of unstable scores of each method: of what is scored, and of G itself where that is scored too."""
-    averaged = any(result.run.config.ema_decay for result in results)
-    titles = {"fid": "the moving average of G" if averaged else "G", "fid" + OWN: "G itself"}
-    found: dict[str, dict[str, Sequence[float]]] = {}
-    for name in dict.fromkeys(["fid", steadied(results)]):
-        shares = {m: mean(unstable(r, name) for r in its) for m, its in by(results, "method").items()}
-        found[titles[name]] = {method: [100 * share] * 3 for method, share in shares.items() if share is not None}
-    figure = bars(study, found, f"scores above {UNSTABLE:g} times the best one so far, %", sharex=True)
-    return Figure("stability", "How often training falls back", figure)
+# ---- Cost ----------------------------------------------------------------------------------------------------------
 
 
 def seconds(study: Study, results: Sequence[Result]) -> Figure:
     """The measured time of a step of G, with its n_dis updates of D, by method."""
-    found: dict[str, dict[str, Interval]] = {}
-    for (n_dis, method), its in sorted(by(results, "config.n_dis", "method").items()):
-        if spread := interval([1000 * time for result in its if (time := result.seconds_per_step)]):
-            found.setdefault(f"n_dis {n_dis}", {})[method] = spread
-    shown = {title: {method: spread[:3] for method, spread in its.items()} for title, its in found.items()}
-    rows = {method: [_of_plain(spreads, method) for spreads in found.values()] for method in study.methods}
-    figure = bars(study, shown, "milliseconds per step of G")
-    return Figure("seconds_per_step", "Time of a step of G", figure, table_of_methods([*found], rows))
+    groups = by(results, "config.n_dis", "method")
+    counts = sorted({n_dis for (n_dis, _), its in groups.items() if _milliseconds(its)})
+    figure, axes = panels(len(counts), 2, 0.24 * len(study.methods) + 1, sharey=True)
+    cells: dict[str, list[Cell]] = {method: [] for method in study.methods}
+    for axis, n_dis in zip(axes, counts):
+        times = {method: _milliseconds(groups.get((n_dis, method), [])) for method in study.methods}
+        plain = times.get("none")
+        for row, (method, spread) in enumerate(times.items()):
+            factor = f"x {spread.mean / plain.mean:.2f}" if spread and plain else None
+            cells[method].append((f"{spread.mean:.1f}", factor) if spread else "-")
+            if spread:
+                axis.barh(row, spread.mean, color=COLOURS[method], alpha=0.8)
+                axis.plot([spread.low, spread.high], [row, row], color="black", linewidth=1.2)
+        axis.set_title(f"n_dis {n_dis}", fontsize=10)
+        name_rows(axes[0], study.methods)
+    figure.supxlabel("milliseconds per step of G", fontsize=10)
+    table = table_of_methods([f"n_dis {n_dis}" for n_dis in counts], cells)
+    return Figure("seconds_per_step", "Time of a step of G", figure, table)
 
 
-def _of_plain(spreads: dict[str, Interval], method: str) -> Cell:
-    """A method's mean, and below it how many times that without normalization it is."""
-    if method not in spreads:
-        return "-"
-    time = spreads[method].mean
-    return f"{time:.1f}", f"x {time / spreads['none'].mean:.2f}" if "none" in spreads else None
+def _milliseconds(results: Sequence[Result]) -> Interval | None:
+    return interval([1000 * seconds for result in results if (seconds := result.seconds_per_step)])

@@ -147,7 +147,7 @@ def test_the_report_is_one_file_with_a_caption_under_each_picture(finished):
     assert all(address.startswith("data:") for address in page.addresses)
     assert "script" not in page.tags and "link" in page.tags
     drawn = sorted((folder / "figures").glob("*.png"))
-    assert len(page.pictures) == len(page.captions) == len(drawn) == 14
+    assert len(page.pictures) == len(page.captions) == len(drawn) == 13
     for picture in page.pictures:
         image = Image.open(io.BytesIO(base64.b64decode(picture.removeprefix("data:image/png;base64,"))))
         assert image.width > 500 and len(image.convert("L").getcolors()) > 1
@@ -157,7 +157,7 @@ def test_the_report_is_one_file_with_a_caption_under_each_picture(finished):
 def test_a_browser_shows_the_report_whole_on_a_telephone_and_on_a_desk(finished, browser):
     for width in (360, 1280):
         browser.open(finished[1] / "report.html", width)
-        assert browser.value(SIZES) == {"wide": 0, "images": 14, "cut": 0, "missing": 0}
+        assert browser.value(SIZES) == {"wide": 0, "images": 13, "cut": 0, "missing": 0}
     assert not browser.messages
 
 

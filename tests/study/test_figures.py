@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from study_results import make_audit, make_results, make_study
 
 from settings.config import Config
-from study.discriminator import dynamics, lipschitz
+from study.discriminator import lipschitz, over_training
 from study.drawing import number
 from study.grid import Run
 from study.report import figures, summary
@@ -123,11 +123,11 @@ def test_runs_that_are_not_finished_are_counted_and_take_no_part_in_means(tmp_pa
 def test_a_run_that_ended_early_takes_nothing_from_the_others(tmp_path):
     study = make_study(tmp_path)
     results = make_results(study, lambda method, setting: 10, {"spectral": 1.5})
-    whole = tables(study, results), drawn_lines(dynamics(study, results))
+    whole = tables(study, results), drawn_lines(over_training(study, results, "dynamics"))
     early = results[0]._replace(run=results[0].run._replace(method="spectral", setting="C", seed=9))
     early = early._replace(stats=early.stats[:1], audits={0: early.audits[0]}, outcome=Outcome("diverged", 1, "NaN"))
     assert tables(study, [*results, early]) == whole[0]
-    assert drawn_lines(dynamics(study, [*results, early])) == whole[1]
+    assert drawn_lines(over_training(study, [*results, early], "dynamics")) == whole[1]
 
 
 def drawn_lines(figure):
@@ -151,7 +151,7 @@ def test_every_figure_is_drawn_of_any_part_of_a_study_and_of_runs_that_have_just
     bare = [result._replace(stats=[], audits={}, outcome=Outcome("unfinished")) for result in results]
     for chosen in (results, results[:1], bare):
         found = tables(study, chosen)
-        assert len(found) in (10 + len(study.metrics), 10 + 2 * len(study.metrics))
+        assert len(found) in (9 + len(study.metrics), 9 + 2 * len(study.metrics))
         assert "nan" not in str([table.rows for table in found.values() if table])
 
 

@@ -9,7 +9,7 @@ from study.runs import Outcome
 from study.tables import read_tables, write_tables
 from utils.errors import UserError
 
-OF_IMAGES = {"singular_values", "singular_values_over_training", "film", "samples", "samples_by_setting"}
+OF_IMAGES = {"singular_values", "film", "samples", "samples_by_setting"}
 
 
 @pytest.fixture
