@@ -1,6 +1,5 @@
 """A study: methods x settings x seeds, after figures 1 and 2 of Miyato et al. 2018. Imports no torch by itself."""
 
-import difflib
 import math
 import os
 import re
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from settings.config import FIELDS, Config, default_run_dir
-from settings.layers import check_settings, load_yaml, resolve, short
+from settings.layers import check_settings, load_yaml, resolve, short, suggestion
 from utils.errors import UserError, refuse_if
 
 from .methods import METHODS, METRICS, SETTINGS
@@ -146,9 +145,8 @@ def load_study(
 def _check_names(names: Iterable[Any], choices: Iterable[str], what: str) -> None:
     known = [*choices]
     for name in names:
-        close = difflib.get_close_matches(str(name)[:100], known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"choices: {', '.join(known)}"
-        refuse_if(name not in known, f"unknown {what} {short(name)}; {hint}")
+        hint = suggestion(name, known) or f"; choices: {', '.join(known)}"
+        refuse_if(name not in known, f"unknown {what} {short(name)}{hint}")
 
 
 def _refuse_reserved(what: str, settings: Iterable[str], reserved: Sequence[str]) -> None:

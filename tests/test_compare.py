@@ -61,11 +61,8 @@ def forked(forks):
     one = threading.Lock()
 
     def run(self, words, console):
-        what, arguments = (
-            (HOOKED, words[1:]) if words[0] != "-m" else (f"import {words[1]} as it; it.main()", words[2:])
-        )
         with one:
-            ended = forks.run(what, *arguments)
+            ended = forks.run(*words[1:]) if words[0] == "-c" else forks.run(HOOKED, *words[1:])
         with open(console, "a", encoding="utf-8") as file:
             file.write(ended.stdout + ended.stderr)
         return ended.returncode
@@ -106,6 +103,7 @@ def test_every_run_is_a_usual_run_and_a_line_of_the_results(finished):
     _, folder = finished
     found = rows(folder)
     assert list(found) == ["none_C_seed0", "spectral_C_seed0"]
+    assert (folder / "console" / "fetch.txt").read_text(encoding="utf-8").startswith("classifier of digits: test")
     for name, row in found.items():
         for file in ("config.yaml", "log.txt", "stats.jsonl", "evaluation.json", "checkpoints/step_000006.pt"):
             assert (folder / name / file).exists()
