@@ -164,7 +164,8 @@ def seconds(study: Study, results: Sequence[Result]) -> Figure:
                 axis.barh(row, spread.mean, color=COLOURS[method], alpha=0.8)
                 axis.plot([spread.low, spread.high], [row, row], color="black", linewidth=1.2)
         axis.set_title(f"n_dis {n_dis}", fontsize=10)
-        name_rows(axes[0], study.methods)
+    for axis in axes[:1]:  # the others share its rows
+        name_rows(axis, study.methods)
     figure.supxlabel("milliseconds per step of G", fontsize=10)
     table = table_of_methods([f"n_dis {n_dis}" for n_dis in counts], cells)
     return Figure("seconds_per_step", "Time of a step of G", figure, table)

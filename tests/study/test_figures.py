@@ -107,7 +107,9 @@ def test_where_no_bound_is_known_the_gradients_are_shown_all_the_same(tmp_path):
 def test_the_time_of_a_step_is_compared_by_n_dis(tmp_path):
     study = make_study(tmp_path)
     times = {"none": 0.01, "spectral": 0.012, "wgan_gp": 0.03}
-    table = seconds(study, make_results(study, lambda method, setting: 10, seconds=times)).table
+    figure = seconds(study, make_results(study, lambda method, setting: 10, seconds=times))
+    assert figure.drawn.axes[0].get_ylim()[0] > figure.drawn.axes[0].get_ylim()[1]  # the first method is at the top
+    table = figure.table
     assert table.header == ["method", "n_dis 1", "n_dis 5"]
     assert table.rows[1] == ["spectral norm", ("12.0", "x 1.20"), ("12.0", "x 1.20")]
     assert row_of(table, "WGAN-GP") == ["30.0", "30.0"]
