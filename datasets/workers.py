@@ -3,7 +3,10 @@
 import dataclasses
 import functools
 import math
+import multiprocessing
+import os
 import sys
+import threading
 import traceback
 import warnings
 from collections import Counter
@@ -84,6 +87,18 @@ def decode(open_one: Callable[[str], IO[bytes]], names: list[str], how: How) -> 
     return pixels[: found.count].tobytes(), found
 
 
+def _end_with_parent(worker: int) -> None:
+    """In a worker: end when the process that started it does, even by kill -9. What nobody reads would hold it back."""
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def decode_all(root: Path, names: list[str], how: How, out: IO[bytes], num_workers: int | None = None) -> Decoded:
     """Decode the pictures of these names below root, a folder or .zip archive; write their pixels to out.
 
@@ -98,6 +113,7 @@ def decode_all(root: Path, names: list[str], how: How, out: IO[bytes], num_worke
         batch_size=None,
         num_workers=num_workers,
         multiprocessing_context=START if num_workers else None,
+        worker_init_fn=_end_with_parent,
         generator=torch.Generator(),  # its workers' seeds would be drawn from torch's own stream
     )
     found = Decoded()

@@ -4,6 +4,7 @@ import errno
 import io
 import multiprocessing
 import os
+import select
 import shutil
 import signal
 from pathlib import Path
@@ -86,6 +87,22 @@ def test_ctrl_c_ends_all_processes(many, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         decoded(*many, num_workers=2)
     assert not multiprocessing.active_children()
+
+
+@forked
+@pytest.mark.filterwarnings("ignore:This process")
+def test_processes_end_with_one_that_is_killed(many):
+    class Killing(io.BytesIO):
+        def write(self, pixels):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    reader, writer = os.pipe()  # which all processes hold open until they end
+    if (child := os.fork()) == 0:
+        decode_all(*many, How(256, 3), Killing(), num_workers=2)  # more than a pipe holds
+    os.close(writer)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert select.select([reader], [], [], 60)[0] and os.read(reader, 1) == b""
+    os.close(reader)
 
 
 @forked
