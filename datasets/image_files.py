@@ -48,8 +48,7 @@ def load_samples(path: str | Path, image_size: int, channels: int) -> Tensor:
     path = Path(path)
     if path.is_dir():
         return read_images(path, image_size, channels)
-    if not path.is_file():
-        raise UserError(f"--samples {path}: there is no such folder or file")
+    refuse_if(not path.is_file(), f"--samples {path}: there is no such folder or file")
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_NPZ:
@@ -74,8 +73,8 @@ def load_samples(path: str | Path, image_size: int, channels: int) -> Tensor:
         )
     height, width = array.shape[1:3]
     refuse_if((width, height) != (image_size, image_size), f"{path}: {wrong_size(width, height, image_size)}")
-    if array.shape[3] != channels:
-        raise UserError(f"--samples {path} has {array.shape[3]} channels, and the real images have {channels}")
+    found = array.shape[3]
+    refuse_if(found != channels, f"--samples {path} has {found} channels, and the real images have {channels}")
     return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
 
 

@@ -37,9 +37,8 @@ def list_split(data_dir: str | Path, split: str) -> Listing:
     splits, notes = _splits(root)
     found = scan(root, splits.get(split, splits.get("train", "")))
     where = found.root / found.prefix if found.prefix else found.root
-    if not found.files:
-        passed = f" ({_passed_over(found.passed)})" if found.passed else ""
-        raise UserError(f"no images below {where.resolve()}; it takes {', '.join(sorted(SUFFIXES))}{passed}")
+    passed = f" ({_passed_over(found.passed)})" if found.passed else ""
+    refuse_if(not found.files, f"no images below {where.resolve()}; it takes {', '.join(sorted(SUFFIXES))}{passed}")
     classes, labels, more = _classes(found, where)
     if split == "test" and "test" in splits:  # test images have the training classes' numbers
         known, _, _ = _classes(scan(root, splits["train"]), where)
@@ -75,9 +74,7 @@ def empty_folders(data_dir: str | Path) -> set[str]:
 def _splits(root: Path) -> tuple[dict[str, str], list[str]]:
     """The folders that hold the splits, {} where every picture is in both; and what is said of that."""
     if not is_archive(root):
-        refuse_if(
-            not root.is_dir(), f"images are read from a folder or a .zip archive, and {root.resolve()} is neither"
-        )
+        refuse_if(not root.is_dir(), f"images are read from a folder or .zip archive, and {root.resolve()} is neither")
         if "train" not in {SPLITS.get(name.lower()) for name in names_in(root)[0]}:
             return {}, []  # sooner than with_pictures(), which looks into each folder
     return choose_splits(*with_pictures(root), root)
@@ -98,10 +95,8 @@ def choose_splits(folders: Iterable[str], beside: bool, root: Path) -> tuple[dic
         others = ", ".join(kinds["other"][:3]) or "pictures"
         return {}, [f"{kinds['train'][0]} in {root} is taken for a class: {others} stand beside it"]
     for kind, names in kinds.items():
-        refuse_if(
-            len(names) > 1,
-            f"{' and '.join(names)} in {root} could both be the {kind} images: rename one, or move it elsewhere",
-        )
+        they = " and ".join(names)
+        refuse_if(len(names) > 1, f"{they} in {root} could both be the {kind} images: rename one, or move it elsewhere")
     splits = {"train": kinds["train"][0]}
     said = f"of {root}, {splits['train']}/ is trained on"
     if not (held_out := kinds["test"] + kinds["validation"]):

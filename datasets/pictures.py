@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from settings.config import Config
-from utils.errors import UserError, refuse_if
+from utils.errors import refuse_if
 
 from .cache import Made, Say, kept_or_made
 from .decode import How
@@ -29,11 +29,8 @@ def load_pictures(config: Config, split: str, say: Say) -> Images:
 
     def make(file: IO[bytes]) -> Made:
         found = decode_all(listing.root, listing.names, how, file)
-        refuse_if(
-            list_split(config.data_dir, split).digest != listing.digest,
-            f"{config.data_dir} changed while its images were decoded: start again when nothing writes into it any "
-            "more",
-        )
+        changed = list_split(config.data_dir, split).digest != listing.digest
+        refuse_if(changed, f"{config.data_dir} changed while its images were decoded: start again when nothing does so")
         refuse_if(not found.count, cannot_read(found.bad, listing.root, len(listing.names)))
         return _made(found, listing, how)
 
@@ -42,9 +39,8 @@ def load_pictures(config: Config, split: str, say: Say) -> Images:
     for note in images.origin.notes:
         say(note)
     if skipped := images.origin.skipped:
-        if config.bad_images == "stop":
-            way = ", or leave such out with --bad_images skip"
-            raise UserError(cannot_read(skipped, listing.root, len(listing.names), way))
+        way = ", or leave such out with --bad_images skip"
+        refuse_if(config.bad_images == "stop", cannot_read(skipped, listing.root, len(listing.names), way))
         are = "is" if len(skipped) == 1 else "are"
         say(f"{counted(skipped, 'picture')} of {len(listing.names):,} cannot be read and {are} skipped")
     return images
@@ -100,5 +96,4 @@ def cannot_read(bad: dict[str, str], root: Path, count: int, way: str = "") -> s
         return f"cannot read the image {root / name}: {reason}. Remove or replace it{way}"
     lines = [f"\n  {root / name}: {reason}" for name, reason in list(bad.items())[:SHOWN]]
     more = f"\n  and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
-    first = f"cannot read {len(bad):,} of the {count:,} images"
-    return f"{first}. Remove or replace them{way}:{''.join(lines)}{more}"
+    return f"cannot read {len(bad):,} of the {count:,} images. Remove or replace them{way}:{''.join(lines)}{more}"

@@ -42,10 +42,6 @@ class Decoded:
         """How many could be read."""
         return self.seen.total()
 
-    def add(self, other: "Decoded") -> None:
-        self.seen.update(other.seen)
-        self.bad |= other.bad
-
 
 class Parts(Dataset[tuple[bytes, Decoded]]):
     """Pictures below root, a folder or .zip archive, PART at a time."""
@@ -121,7 +117,8 @@ def decode_all(root: Path, names: list[str], how: How, out: IO[bytes], num_worke
         with progress(total=len(names), label="decoding images", unit="image", disable=rank() > 0) as bar:
             for pixels, part in loader:
                 out.write(pixels)
-                found.add(part)
+                found.seen.update(part.seen)
+                found.bad |= part.bad
                 bar.update(part.count + len(part.bad))
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # or it would keep the processes

@@ -54,7 +54,7 @@ def test_no_pictures_are_an_error_that_names_what_there_is(data):
 
 
 def test_a_place_that_is_none_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"a folder or a \.zip archive, and .*absent is neither"):
+    with pytest.raises(UserError, match=r"a folder or \.zip archive, and .*absent is neither"):
         list_split(tmp_path / "absent", "train")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is neither"):
