@@ -9,7 +9,7 @@ import utils  # noqa: F401, first, since it says which package is missing
 import argparse
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,16 @@ import generate
 from datasets import Images, load_split, trained_on
 from datasets.image_files import check_npz, load_samples, save_samples
 from datasets.scan import is_archive
-from evaluation import depends
-from evaluation.evaluator import Evaluator
+from evaluation.evaluator import USUAL, Evaluator, Wanted
 from evaluation.inputs import features
 from evaluation.inputs.sampling import Generated, Given, images_at
+from evaluation.protocol import of_run
 from evaluation.results import kept, report, table
 from settings.command_line import Parser, a_path, add_settings, given_settings
-from settings.config import comparison
+from settings.config import Config, comparison
 from settings.layers import resolve
 from training.auditing import audit
-from training.checkpoints.checkpoint import load_trained
+from training.checkpoints.checkpoint import Loaded, load_trained
 from training.checkpoints.run_dir import by_run, latest, own_stem, stem_of
 from training.reporting import page
 from training.reporting.logger import append
@@ -40,6 +40,10 @@ from utils.precision import keep_memory
 
 OVERRIDES = ("data_dir", "cache_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+OF_DATA = (  # settings that an Evaluator depends on
+    *("dataset", "data_dir", "cache_dir", "image_size", "channels", "crop", "background", "bad_images"),
+    *("features", "inception_weights"),
+)
 OF_SAMPLES = ("dataset", "image_size", "channels", "crop", "background", "bad_images")  # a checkpoint knows its own
 TABLE = (
     "compare runs in a table: the last checkpoint of each run, with mean and spread over the seeds of a configuration. "
@@ -110,7 +114,7 @@ def check_flags(given: argparse.Namespace) -> None:
 # ---- Scoring -------------------------------------------------------------------------------------------------------
 
 
-def make_evaluator(config, device, reference=None):
+def make_evaluator(config: Config, device: torch.device, reference: str | None = None) -> Evaluator:
     """The Evaluator of a configuration's data set, or of the folder `reference` in its place."""
     train = None
     if not reference or features.extractor_name(config) == "classifier":  # the classifier is the data set's in any case
@@ -119,48 +123,64 @@ def make_evaluator(config, device, reference=None):
     return Evaluator(config, train, device, say=say_once, reference=reference)
 
 
-def score(paths, evaluator, ema=True, settings=None, keep=None, bootstrap=0, fid_infinity=False):
+def score(
+    paths: Sequence[Path],
+    evaluator: Evaluator,
+    ema: bool = True,
+    settings: dict[str, Any] | None = None,
+    keep: str | None = None,
+    wanted: Wanted = USUAL,
+) -> list[Path]:
     """Score checkpoints of one run, oldest first, print the scores, and merge them after each into what the run has.
 
     settings: what replaces the checkpoints' own. keep: an .npz for the last one's scored images. Returns the files. On
     ranks other than 0 nothing is written.
     """
-    stem = stem_of(paths[-1])
+    stem, run_dir = stem_of(paths[-1]), run_of(paths[-1])
     on_rank_zero(check_writable, stem.parent, "the scores")
     for path in paths:
         loaded = load_trained(path, ema, settings, evaluator.device)
         config = loaded.config
         source = Generated(loaded.G, config.z_dim, config.seed, evaluator.device, classes=loaded.classes)
-        facts = {"step": loaded.step, "ema": loaded.ema, "seed": config.seed}
-        facts |= depends.of_run(config, loaded.classes)
-        found, neighbours = evaluator.evaluate(
-            source, facts, config.protocol, config.num_samples, bootstrap=bootstrap, infinity=fid_infinity
-        )
+        facts = {"step": loaded.step, "ema": loaded.ema, "seed": config.seed} | of_run(config, loaded.classes)
+        found, neighbours = evaluator.evaluate(source, facts, config.protocol, config.num_samples, wanted)
         if rank() == 0:
             found = say_results(path, found, doubts(evaluator, loaded))
-            if path.parent.name == "checkpoints":
-                append(path.parent.parent, f"scores of {path}:\n  {report.summary(found)}")
+            if run_dir:
+                append(run_dir, f"scores of {path}:\n  {report.summary(found)}")
             written, results = report.write(stem, found)
-            counts = [result["protocol"] for result in found]
-            drawn = max(max(count["num_samples"], count["inception_score_samples"]) for count in counts)
     if rank() > 0:
         return []
     if keep:
-        images = progress(images_at(source, range(drawn)), "samples to keep", drawn, unit="image")
-        save_samples(keep, torch.stack(list(images)))
-        print(f"{drawn:,} scored images are in {keep}")
+        save_scored(keep, source, found)
     if sentence := report.best_and_last(results, found[0]):
         print(sentence)
     # A picture without a step in its name is of what stands at the top of evaluation.json.
     top = kept.identity(kept.headline(results)) in map(kept.identity, found)
-    name = (stem if top else own_stem(path, loaded.ema, evaluator.folder)).name
+    name = (stem if top else own_stem(path, loaded.ema, evaluator.real.folder)).name
     written += report.draw(stem, results, {name: neighbours})
-    if path.parent.name == "checkpoints" and (shown := page.refresh(path.parent.parent)):
+    if run_dir and (shown := page.refresh(run_dir)):
         written.append(shown)
     return written
 
 
-def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None):
+def run_of(path: Path) -> Path | None:
+    """The directory of the run that a checkpoint is of; None for an exported file."""
+    return path.parent.parent if path.parent.name == "checkpoints" else None
+
+
+def save_scored(target: str, source: Generated, results: Sequence[kept.Result]) -> None:
+    """Keep the images that these results are of as an .npz."""
+    names = ("num_samples", "inception_score_samples")
+    drawn = max(result["protocol"][name] for result in results for name in names)
+    images = progress(images_at(source, range(drawn)), "samples to keep", drawn, unit="image")
+    save_samples(target, torch.stack(list(images)))
+    print(f"{drawn:,} scored images are in {target}")
+
+
+def score_images(
+    path: str, settings: dict[str, Any], reference: str | None = None, wanted: Wanted = USUAL
+) -> list[Path]:
     """Score the images of any other generator against a data set or the folder `reference`. Returns the files."""
     if reference and "dataset" not in settings:
         settings = settings | {"dataset": "folder", "data_dir": reference}
@@ -169,12 +189,9 @@ def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None
     images = load_samples(path, config.image_size, config.channels)
     on_rank_zero(check_writable, stem.parent, "the scores")
     evaluator = make_evaluator(config, select_device(config.device), reference)
-    source = Given(images)
-    facts = {"samples": str(path), "samples_sha256": Images(images, torch.empty(0), ()).sha256()}
+    facts: dict[str, Any] = {"samples": str(path), "samples_sha256": Images(images, torch.empty(0), ()).sha256()}
     facts |= {"step": None, "ema": None, "seed": None, "quantisation": "none: given as uint8"}
-    found, neighbours = evaluator.evaluate(
-        source, facts, config.protocol, config.num_samples, bootstrap=bootstrap, infinity=fid_infinity
-    )
+    found, neighbours = evaluator.evaluate(Given(images), facts, config.protocol, config.num_samples, wanted)
     if rank() > 0:
         return []
     lossy = Path(path).is_dir() and any(file.suffix.lower() in JPEG for file in Path(path).rglob("*"))
@@ -183,21 +200,19 @@ def score_images(path, settings, bootstrap=0, fid_infinity=False, reference=None
     return written + report.draw(stem, results, {stem.name: neighbours})
 
 
-def doubts(evaluator, loaded):
+def doubts(evaluator: Evaluator, loaded: Loaded) -> list[str]:
     """Sentences about what makes the scores of a checkpoint doubtful: that it was trained on other images."""
-    if evaluator.folder or loaded.data_sha256 is None:
+    real, count = evaluator.real, loaded.config.num_images
+    if real.folder or loaded.data_sha256 is None:
         return []
-    count, images = loaded.config.num_images, evaluator.images("train")
-    if count is None or count > len(images.images):
-        known = evaluator.sha256("train")
-    else:
-        known = trained_on(images, count).sha256()
+    whole = count is None or count > real.count("train")
+    known = real.sha256("train") if whole else trained_on(real.images("train"), count).sha256()
     if loaded.data_sha256 == known:
         return []
     return ["the generator was trained on other images than those it is scored against"]
 
 
-def say_results(path, found, doubted=()):
+def say_results(path: str | Path, found: Sequence[kept.Result], doubted: Sequence[str] = ()) -> list[kept.Result]:
     """Print results under the name of what was scored, and return them with that name.
 
     doubted: sentences that join the warnings, as does one about too few samples.
@@ -210,7 +225,7 @@ def say_results(path, found, doubted=()):
     return [{"checkpoint": str(path), **result} for result in found]
 
 
-def say_written(paths):
+def say_written(paths: Iterable[str | Path]) -> None:
     for path in paths:
         print(f"written to {path}")
 
@@ -218,37 +233,30 @@ def say_written(paths):
 # ---- The command line ----------------------------------------------------------------------------------------------
 
 
-def score_runs(namespace: argparse.Namespace, settings: dict[str, Any], extras: dict[str, Any]) -> None:
+def score_runs(namespace: argparse.Namespace, settings: dict[str, Any], wanted: Wanted) -> None:
     """Score all checkpoints that were named, run by run, and say in what the runs differ."""
-    evaluators: dict[Any, Evaluator] = {}
-    configs, ema = {}, not namespace.no_ema
-    for key, paths in by_run(namespace.checkpoints).items():
-        name = str(key.parent if key.name == "checkpoints" else key)
-        configs[name] = load_trained(paths[0], settings=settings).config
-        evaluator = evaluator_for(configs[name], evaluators, settings, namespace.reference)
-        say_written(score(paths, evaluator, ema, settings, namespace.save_samples, **extras))
+    evaluator_of, configs = shared_evaluators(settings, namespace.reference), {}
+    for paths in by_run(namespace.checkpoints).values():
+        config = configs[str(run_of(paths[0]) or paths[0])] = load_trained(paths[0], settings=settings).config
+        say_written(score(paths, evaluator_of(config), not namespace.no_ema, settings, namespace.save_samples, wanted))
     if len(configs) > 1:
         say_once("\n  ".join(["what differs between the runs:", *(list(comparison(configs)) or ["no setting"])]))
 
 
-def evaluator_for(config, evaluators, settings, reference):
-    """The Evaluator among `evaluators`, or a new one there: runs on the same data share the extractor and features."""
-    names = ("dataset", "data_dir", "cache_dir", "image_size", "channels", "crop", "background", "bad_images")
-    names += ("features", "inception_weights")
-    same = tuple(getattr(config, name) for name in names)
-    if same not in evaluators:
-        evaluators[same] = make_evaluator(config, select_device(settings.get("device", "auto")), reference)
-    return evaluators[same]
+def shared_evaluators(settings: dict[str, Any], reference: str | None) -> Callable[[Config], Evaluator]:
+    """What gives the Evaluator of a configuration: runs on the same data share the extractor and features."""
+    device = select_device(settings.get("device", "auto"))
+    made = functools.cache(lambda config: make_evaluator(config, device, reference))
+    return lambda config: made(Config(**{name: getattr(config, name) for name in OF_DATA}))
 
 
-def tabulate(namespace: argparse.Namespace, settings: dict[str, Any], extras: dict[str, Any]) -> None:
+def tabulate(namespace: argparse.Namespace, settings: dict[str, Any], wanted: Wanted) -> None:
     """Put runs, by their last checkpoints, and single checkpoints into a table, scoring what has no scores yet."""
     named = [latest(path) if Path(path).is_dir() else Path(path) for path in namespace.checkpoints]
     loaded = {path: load_trained(path, not namespace.no_ema) for paths in by_run(named).values() for path in paths}
-    places = {path: str(path.parent.parent if path.parent.name == "checkpoints" else path) for path in loaded}
     table.check_seeds({f"{path}": (one.config, one.step) for path, one in loaded.items()})
-    evaluators: dict[Any, Evaluator] = {}
-    needs = ["fid_interval"] * bool(extras["bootstrap"]) + ["fid_infinity"] * extras["fid_infinity"]
+    evaluator_of = shared_evaluators(settings, namespace.reference)
+    needs = ["fid_interval"] * bool(wanted.bootstrap) + ["fid_infinity"] * wanted.infinity
     scored = []
     for path, one in loaded.items():
         config = dataclasses.replace(one.config, **settings)
@@ -256,10 +264,9 @@ def tabulate(namespace: argparse.Namespace, settings: dict[str, Any], extras: di
         if found := broadcast(on_rank_zero(look)):
             say_once(f"{path}: its scores are taken from {stem_of(path)}.json")
         else:
-            evaluator = evaluator_for(config, evaluators, settings, namespace.reference)
-            say_written(score([path], evaluator, not namespace.no_ema, settings, **extras))
+            say_written(score([path], evaluator_of(config), not namespace.no_ema, settings, wanted=wanted))
             found = on_rank_zero(look)
-        scored += [table.Scored(places[path], one.config, result) for result in found or ()]
+        scored += [table.Scored(str(run_of(path) or path), one.config, result) for result in found or ()]
     if rank() == 0:
         table.write(namespace.table, scored)
         say_written([namespace.table])
@@ -284,11 +291,11 @@ def main() -> None:
         if namespace.export or namespace.interpolate:
             hand_on(namespace, settings)
         return
-    extras = {"bootstrap": namespace.bootstrap, "fid_infinity": namespace.fid_infinity}
+    wanted = Wanted(bootstrap=namespace.bootstrap, infinity=namespace.fid_infinity)
     with processes():
         if namespace.samples:
-            say_written(score_images(namespace.samples, settings, **extras, reference=namespace.reference))
-        (tabulate if namespace.table else score_runs)(namespace, settings, extras)
+            say_written(score_images(namespace.samples, settings, namespace.reference, wanted))
+        (tabulate if namespace.table else score_runs)(namespace, settings, wanted)
 
 
 if __name__ == "__main__":

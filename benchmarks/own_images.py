@@ -213,7 +213,7 @@ def limited(arguments, folder):
 
     import train
     from datasets import load_split
-    from evaluation.evaluator import Evaluator
+    from evaluation.evaluator import Evaluator, Wanted
     from evaluation.inputs import features
     from evaluation.inputs.sampling import Generated
     from settings.layers import resolve
@@ -244,7 +244,7 @@ def limited(arguments, folder):
     evaluator = Evaluator(config, images, device)
     source = Generated(state.scored, config.z_dim, config.seed, device)
     facts = {"step": state.step, "ema": True, "seed": config.seed}
-    (result,), _ = evaluator.evaluate(source, facts, ("modern",), 1000, quick=True, neighbours=False)
+    (result,), _ = evaluator.evaluate(source, facts, ("modern",), 1000, Wanted(diagnostics=False, neighbours=False))
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
         "images": len(images.images),

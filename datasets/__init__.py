@@ -5,7 +5,7 @@ Images are (N, C, H, W) uint8 at the size and with the channels of the run, in m
 
 from .batches import Batches, derived_seed, fits, steps_of
 from .cache import cache_folder
-from .images import Images, first_of, quantise, to_float, trained_on
+from .images import Images, first_of, quantise, spaced, to_float, trained_on
 from .labels import Classes, classes_of
 from .sources import has_test_split, load_split
 
@@ -21,6 +21,7 @@ __all__ = [
     "has_test_split",
     "load_split",
     "quantise",
+    "spaced",
     "steps_of",
     "to_float",
     "trained_on",

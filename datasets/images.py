@@ -51,6 +51,11 @@ def first_of(total: int, count: int) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(SHUFFLED))[:count]
 
 
+def spaced(total: int, count: int) -> Tensor:
+    """The numbers of `count` of `total` images, evenly spaced, or of all: a folder's images are sorted by class."""
+    return torch.arange(min(count, total)) * total // min(count, total)
+
+
 def trained_on(images: Images, count: int | None) -> Images:
     """The images that --num_images trains on, of a training split; all of them without it."""
     if count is None:

@@ -11,7 +11,7 @@ from settings.config import Config
 from utils.errors import UserError
 
 from .batches import derived_seed
-from .images import Images
+from .images import Images, spaced
 from .listing import empty_folders, some
 
 LABEL_STREAM = 1  # beside a sample's z, which comes of the seed and its number alone
@@ -36,8 +36,7 @@ class Classes(NamedTuple):
 
     def shown(self, count: int) -> Tensor:
         """The labels of at most `count` classes, evenly spaced, that stand for all in a picture."""
-        total = len(self.names)
-        return torch.arange(min(count, total)) * total // min(count, total)
+        return spaced(len(self.names), count)
 
 
 def classes_of(config: Config, images: Images) -> Classes | None:

@@ -1,27 +1,55 @@
 """Scoring: one pass over the samples, every protocol from the same features, and all that a score depends on."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from datasets import Images, first_of, has_test_split, load_split
+from datasets import Images, first_of
 from settings.config import Config
-from utils.distributed import broadcast, rank, rank_zero_first
+from utils.distributed import broadcast, rank_zero_first
 from utils.errors import UserError, explaining_memory
 from utils.precision import without_tf32
 from utils.threads import all_cores
 
-from . import depends
+from . import protocol
+from .held_out import scores_of_real
 from .inputs import features
-from .inputs.features import Say
-from .inputs.reference import Reference, load_reference
-from .inputs.sampling import Given, Source, extract, images_at
-from .scores import certainty, conditional, diagnostics, held_out, manifold, metrics, modes
-from .scores.registry import SCORES
+from .inputs.features import AnyClassifier, Extractor, Say
+from .inputs.reference import Reference
+from .inputs.sampling import Source, extract, images_at, in_order
+from .protocol import PROTOCOLS, Plan
+from .real import Real
+from .scores import certainty, conditional, diagnostics, manifold, metrics, modes
+
+
+class Wanted(NamedTuple):
+    """What is computed beside the Inception Score and what functions of the registry give.
+
+    diagnostics: also warnings, FIDs within classes, and what real images get, none of which a curve needs. kid, and
+    neighbours: precision, recall, density and coverage. bootstrap: resamples for the intervals of FID and KID.
+    infinity: FID infinity.
+    """
+
+    diagnostics: bool = True
+    kid: bool = True
+    neighbours: bool = True
+    bootstrap: int = 0
+    infinity: bool = False
+
+
+USUAL = Wanted()
+
+
+class Seen(NamedTuple):
+    """What the networks say about samples: features (N, d), logits for the Inception Score (N, k), and the classifier's
+    answers (N, classes), which are the same logits where there is no classifier beside the extractor."""
+
+    features: Tensor
+    logits: Tensor
+    answers: Tensor
 
 
 class Evaluator:
@@ -32,69 +60,46 @@ class Evaluator:
     train then. UserError where weights or data are missing; a classifier is trained when the first score needs it.
     """
 
-    extractor: features.Extractor | modes.StackedClassifier
-    classifier: features.Classifier | modes.StackedClassifier | None = None
+    extractor: Extractor
+    classifier: AnyClassifier | None = None
 
     def __init__(
         self, config: Config, train: Images | None, device: torch.device, say: Say = print, reference: str | None = None
     ) -> None:
-        self.device, self.say, self.folder = device, say, reference
-        self.data, self.train = config, train  # the classifier's, also where a folder is the reference
+        self.config, self.train, self.device, self.say = config, train, device, say
         self.frequencies, self.loaded = modes.frequencies(config, train), False
         self.scores_itself = features.extractor_name(config) == "classifier"
         if self.scores_itself:
             features.check_labels(config, train)
         else:
             with rank_zero_first():
-                self.extractor = features.load_extractor(config, train, device, say)
+                self.extractor = features.load_inception(config, device, say)
         self.classes = train.classes if train else ()
-        self.config = dataclasses.replace(config, dataset="folder", data_dir=reference) if reference else config
-        self.splits: dict[str, Images | None] = {"train": load_split(self.config) if reference else train}
-        if has_test_split(self.config):
-            self.splits["test"] = None  # loaded when it is asked for
-        self.references: dict[str, Reference | None] = {}
-        self.sha256 = functools.cache(lambda split: self.images(split).sha256())
+        self.real = Real(config, train, device, say, reference)
 
     def load(self) -> None:
         """Load the extractor and the classifier of class shares, or train it now; on every rank at once."""
         if self.loaded:
             return
-        config, train = self.data, self.train
+        config, train = self.config, self.train
         with rank_zero_first(), torch.inference_mode(False):  # a classifier may have to be trained
             if self.scores_itself or (train and config.dataset != "folder" and features.is_labelled(train)):
-                self.classifier = modes.load_classifier(config, train, self.device, self.say)
+                self.classifier = features.load_classifier(config, train, self.device, self.say)
         if self.scores_itself and self.classifier:
             self.extractor = self.classifier
         if broadcast(self.extractor.sha256) != self.extractor.sha256:
             raise UserError(f"the ranks have different weights of the {self.extractor.name}: share one data_dir")
         self.loaded = True
 
-    def images(self, split: str) -> Images:
-        """The real images of a split, as Images. UserError where the data have no such split or too few images."""
-        if split not in self.splits:
-            raise UserError(
-                f"{self.config.data_dir} has no test images: a folder's splits are its subfolders train and test"
-            )
-        found = self.splits[split]
-        if found is None:
-            with rank_zero_first():
-                found = self.splits[split] = load_split(self.config, split)
-        if len(found.images) < metrics.MIN_IMAGES:
-            raise UserError(f"scores need {metrics.MIN_IMAGES} real images or more; the {split} split has fewer")
-        return found
-
     def reference(self, split: str) -> Reference | None:
-        """The Reference of a split, from memory, its cache or made now; None on ranks other than 0."""
-        if split not in self.references:
-            self.load()
-            images = self.images(split)
-            self.references[split] = load_reference(self.config, split, images, self.extractor, self.device, self.say)
-        return self.references[split]
+        """The Reference of a split of real images; None on ranks other than 0."""
+        self.load()
+        return self.real.reference(split, self.extractor)
 
     def check(self, protocols: Iterable[str]) -> None:
         """Raise UserError where a protocol's real images cannot be had."""
         for name in protocols:
-            self.images(metrics.PROTOCOLS[name].split)
+            self.real.images(PROTOCOLS[name].split)
 
     @torch.inference_mode()
     @without_tf32()
@@ -104,59 +109,96 @@ class Evaluator:
         facts: dict[str, Any],
         protocols: Iterable[str],
         num_samples: int | None = None,
-        quick: bool = False,
-        kid: bool = True,
-        neighbours: bool = True,
-        bootstrap: int = 0,
-        infinity: bool = False,
+        wanted: Wanted = USUAL,
     ) -> tuple[Any, Any]:
         """Score a source's samples under each protocol.
 
-        facts: what the protocol says of where they come from. num_samples: see metrics.sample_counts(). quick: leave
-        out the diagnostics, which no curve needs. kid, neighbours: whether KID is wanted, and precision, recall,
-        density and coverage. bootstrap: resamples for the intervals of FID and KID; infinity: FID infinity too. Returns
-        (results, nearest): a dict for each protocol as evaluation.json has it, and what plots.plot_neighbours() takes,
-        or None; on ranks other than 0, (None, None).
+        facts: what the protocol says of where they come from. num_samples: see protocol.plan(). Returns (results,
+        nearest): a dict for each protocol as evaluation.json has it, and what plots.plot_neighbours() takes, or None;
+        on ranks other than 0, (None, None).
         """
         self.load()
-        counts = self.counts(protocols, num_samples, source.count)
-        drawn = max(max(pair) for pair in counts.values())
-        looked = modes.wanted(self.frequencies, source, drawn)
-        source, facts = depends.in_order(source, facts, counts, looked)
-        references: dict[str, Any] = {name: self.reference(metrics.PROTOCOLS[name].split) for name in counts}
-        if infinity and rank() == 0:
-            for name, reference in references.items():
-                certainty.check_infinity(counts[name][0], reference.features.size(1))
-        compared = [] if quick else [None if self.folder else facts.get("num_images"), *self.compared()]
-        held = {} if quick else {name: {"held_out": self.held_out(name, pair[0])} for name, pair in counts.items()}
-        for known in filter(None, self.references.values()):
-            known.logits = None  # as large as a part of the features, and of no more use
-        networks = list(dict.fromkeys(filter(None, (self.extractor, self.classifier))))
-        with explaining_memory(f"the features of {looked:,} samples", "choose a smaller --num_samples"):
-            found = extract(networks, source, looked, self.device, "samples")
-        if found is None:
+        plans = self.plans(protocols, num_samples, source.count)
+        counts = [count for plan in plans for count in (plan.num_samples, plan.is_samples)]
+        drawn = max(counts)
+        source, order = in_order(source, min(counts), in_parts=not all(plan.shuffle for plan in plans))
+        of_real = self.look_at_real(plans, wanted)
+        seen = self.look_at(source, modes.wanted(self.frequencies, source, drawn))
+        if seen is None:
             return None, None
+
+        asked, nearest = conditional.asked_of(source, drawn), None
+        with all_cores():
+            shared: dict[str, Any] = {}
+            if wanted.diagnostics:
+                shared, nearest = self.diagnose(source, seen.features[:drawn], facts.get("num_images"))
+            shared |= self.told_apart(seen.answers, drawn, asked)
+            radii = functools.cache(lambda count: manifold.radii(seen.features[:count], "neighbours of samples"))
+            results = []
+            for plan in plans:
+                result = self.score(plan, seen, radii, wanted) | of_real.get(plan, {}) | shared
+                if wanted.diagnostics:
+                    result |= conditional.within(asked, *self.compared(plan, seen), self.real.images(plan.split))
+                    result["warnings"] = diagnostics.warnings(result)
+                depends = protocol.facts(plan, self.real, self.extractor, self.classifier, self.frequencies)
+                results.append(result | {"protocol": depends | facts | order})
+        return results, nearest
+
+    def plans(self, protocols: Iterable[str], num_samples: int | None, available: int | None) -> list[Plan]:
+        """The Plan of each protocol. UserError for too few samples or real images."""
+        names = dict.fromkeys(protocols)
+        found = [protocol.plan(name, self.real.count(PROTOCOLS[name].split), num_samples, available) for name in names]
+        if available is not None and available < metrics.MIN_IMAGES:
+            raise UserError(f"scores need {metrics.MIN_IMAGES} samples or more, and there are {available}")
+        return found
+
+    def look_at_real(self, plans: Iterable[Plan], wanted: Wanted) -> dict[Plan, dict[str, Any]]:
+        """Have the References at hand, and what real images get under each Plan: the entry that a result has of it."""
+        for plan in plans:
+            reference = self.reference(plan.split)
+            if wanted.infinity and reference:
+                certainty.check_infinity(plan.num_samples, reference.features.size(1))
+        found: dict[Plan, dict[str, Any]] = {}
+        if wanted.diagnostics:
+            self.real.compared(self.extractor)
+            known = self.frequencies if self.scores_itself else None
+            found = {plan: {"held_out": scores_of_real(plan, self.real, self.extractor, known)} for plan in plans}
+        return found
+
+    def look_at(self, source: Source, count: int) -> Seen | None:
+        """What the networks say about a source's first `count` samples; None on ranks other than 0."""
+        networks = list(dict.fromkeys(filter(None, (self.extractor, self.classifier))))
+        with explaining_memory(f"the features of {count:,} samples", "choose a smaller --num_samples"):
+            found = extract(networks, source, count, self.device, "samples")
+        if found is None:
+            return None
         if not all(part.isfinite().all() for part in found):
             raise UserError("the samples' features are not finite: the generator's weights are broken")
+        return Seen(found[0], found[1], found[-1])
 
-        (samples, logits), answers = found[:2], found[-1]
-        with all_cores():
-            shared, nearest = ({}, None) if quick else self.diagnose(source, samples[:drawn], *compared)
-            asked = conditional.asked_of(source, drawn)
-            shared |= self.told_apart(answers, drawn, asked)
-            radii = functools.cache(lambda count: manifold.radii(samples[:count], "neighbours of samples"))
-            results = []
-            for name, (num_samples, is_samples) in counts.items():
-                protocol = metrics.PROTOCOLS[name]
-                parts = samples[:num_samples], references[name], radii if neighbours else None
-                result: Any = {"inception_score": metrics.inception_score(logits[:is_samples], protocol.shuffle)}
-                result |= scores(*parts, kid, bootstrap, infinity) | held.get(name, {}) | shared
-                if not quick:
-                    result |= conditional.within(asked, parts[0], references[name], self.images(protocol.split))
-                    result["warnings"] = diagnostics.warnings(result)
-                result["protocol"] = depends.protocol(self, name, counts[name]) | facts
-                results.append(result)
-        return results, nearest
+    def compared(self, plan: Plan, seen: Seen) -> tuple[Tensor, Reference]:
+        """The samples' features (N, d) and the Reference that a Plan compares, on rank 0."""
+        reference = self.reference(plan.split)
+        assert reference is not None
+        return seen.features[: plan.num_samples], reference
+
+    def score(self, plan: Plan, seen: Seen, radii: Callable[[int], Tensor], wanted: Wanted) -> dict[str, Any]:
+        """The scores of samples under a Plan, under their names in evaluation.json.
+
+        radii: gives what manifold.radii() does for the first N samples.
+        """
+        samples, reference = self.compared(plan, seen)
+        found: dict[str, Any]
+        found = {"inception_score": metrics.inception_score(seen.logits[: plan.is_samples], plan.shuffle)}
+        found |= metrics.against(samples, reference, left_out=() if wanted.kid else ("kid",))
+        if wanted.neighbours:
+            found |= metrics.neighbour_scores(samples, reference, radii(plan.num_samples))
+        if wanted.bootstrap and wanted.kid:
+            found["fid_interval"] = certainty.fid_interval(found["fid"], samples, reference, wanted.bootstrap)
+            found["kid_interval"] = certainty.kid_interval(found["kid"]["mean"], samples, reference, wanted.bootstrap)
+        if wanted.infinity:
+            found["fid_infinity"] = certainty.fid_infinity(samples, reference)
+        return found
 
     def told_apart(self, answers: Tensor, drawn: int, asked: conditional.Asked | None) -> dict[str, Any]:
         """What the classifier, if there is one, says of samples by its logits (N, k): of their classes, or modes."""
@@ -167,101 +209,25 @@ class Evaluator:
             found = diagnostics.class_shares(answers[:drawn], self.classifier, self.classes)
         return found | conditional.accuracy(asked, answers[:drawn], self.classifier, self.classes)
 
-    def counts(
-        self, protocols: Iterable[str], num_samples: int | None, available: int | None
-    ) -> dict[str, tuple[int, int]]:
-        """What metrics.sample_counts() gives for each protocol. UserError for too few samples or real images."""
-        found = {}
-        for name in protocols:
-            num_real = len(self.images(metrics.PROTOCOLS[name].split).images)
-            found[name] = metrics.sample_counts(name, num_real, num_samples, available)
-        if available is not None and available < metrics.MIN_IMAGES:
-            raise UserError(f"scores need {metrics.MIN_IMAGES} samples or more, and there are {available}")
-        return found
-
-    def compared(self) -> list[Any]:
-        """What samples are compared with: the References of training and, where there are enough, of test images."""
-        if "test" in self.splits:
-            try:
-                self.images("test")
-            except UserError as error:
-                self.say(f"samples are not compared with test images: {error}")
-                del self.splits["test"]
-        return [self.reference(split) for split in self.splits]
-
-    def held_out(self, name: str, num_samples: int) -> dict[str, Any] | None:
-        """What real images get under a protocol that takes num_samples samples: see held_out.py.
-
-        Where there are none, a dict with the reason; None on ranks other than 0.
-        """
-        split = metrics.PROTOCOLS[name].split
-        other = held_out.STAND_INS[split]
-        what = f"{'training' if other == 'train' else other} images"
-        try:
-            images = self.images(other)
-        except UserError as error:
-            return {"what": what, "reason": str(error)}
-        chosen = held_out.chosen(other, len(images.images), num_samples)
-        reference, taken = self.reference(split), self.references.get(other)
-
-        def take() -> list[Tensor] | None:
-            answers = taken.logits if taken else None
-            if broadcast(answers is not None):
-                return [taken.features[chosen], answers[chosen]] if taken and answers is not None else None
-            return extract([self.extractor], Given(images.images, chosen), len(chosen), self.device, what)
-
-        facts = {
-            "what": what,
-            "num": len(chosen),
-            "data_sha256": self.sha256(other),
-            "scores": [name for name, score in SCORES.items() if score.by],
-            "kid_subsets": metrics.KID_SUBSETS,
-            "density_coverage_neighbours": manifold.FARTHEST,
-        }
-        return held_out.load_or_score(reference, facts, take, self.frequencies if self.scores_itself else None)
-
-    def diagnose(
-        self, source: Source, samples: Tensor, count: int | None, training: Reference, unseen: Reference | None = None
-    ) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
-        """Compare the samples' features with the References of training and unseen images.
+    def diagnose(self, source: Source, samples: Tensor, count: int | None) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
+        """Compare the samples' features with those of training and, where there are some, of unseen images.
 
         count: the training images that the generator saw, the first_of() all, where fewer. Returns what a result holds
         of it, and what plots.plot_neighbours() takes.
         """
-        real = "reference" if self.folder else "training"
-        if count is not None and count > len(training.features):  # other data than then, which is said elsewhere
+        training, *others = filter(None, self.real.compared(self.extractor))
+        unseen = others[0] if others else None
+        if self.real.folder or (count or 0) > len(training.features):  # other data than then, which is said elsewhere
             count = None
         seen = slice(None) if count is None else first_of(len(training.features), count)
         parts = training.features[seen], unseen.features if unseen else None
-        facts = {"queries": diagnostics.QUERIES, "unseen_sha256": self.sha256("test") if unseen else None}
+        facts = {"queries": diagnostics.QUERIES, "unseen_sha256": self.real.sha256("test") if unseen else None}
         facts |= {} if count is None else {"num_images": count}
         make, what = functools.partial(diagnostics.unseen_distances, *parts), "the distances of unseen images are"
-        apart = training.kept("unseen", facts, make, what)
-        memorisation, found = diagnostics.memorisation(samples, *parts, real, apart)
+        apart = training.once("unseen", facts, make, what)
+        name = "reference" if self.real.folder else "training"
+        memorisation, found = diagnostics.memorisation(samples, *parts, name, apart)
         diversity = diagnostics.diversity(samples, training.features)
         shown = torch.stack(list(images_at(source, found.samples.tolist())))
-        pictures = shown, self.images("train").images[seen][found.training]
+        pictures = shown, self.real.images("train").images[seen][found.training]
         return {"memorisation": memorisation, "diversity": diversity}, (*pictures, found.distances)
-
-
-def scores(
-    samples: Tensor,
-    reference: Reference,
-    radii: Callable[[int], Tensor] | None,
-    kid: bool,
-    bootstrap: int,
-    infinity: bool,
-) -> dict[str, Any]:
-    """The scores of samples' features (N, d) against a Reference, under their names in evaluation.json.
-
-    radii: gives what manifold.radii() does for the first N samples; without it, what manifold gives is left out.
-    """
-    found = metrics.against(samples, reference, left_out=() if kid else ("kid",))
-    if radii:
-        found |= metrics.neighbour_scores(samples, reference, radii(len(samples)))
-    if bootstrap and kid:
-        found["fid_interval"] = certainty.fid_interval(found["fid"], samples, reference, bootstrap)
-        found["kid_interval"] = certainty.kid_interval(found["kid"]["mean"], samples, reference, bootstrap)
-    if infinity:
-        found["fid_infinity"] = certainty.fid_infinity(samples, reference)
-    return found

@@ -109,7 +109,7 @@ def fetch() -> None:
     """
     from datasets import load_split
     from evaluation.evaluator import Evaluator
-    from evaluation.scores.metrics import PROTOCOLS
+    from evaluation.protocol import PROTOCOLS
     from settings.command_line import parse_args
     from settings.layers import resolve
     from utils.distributed import select_device

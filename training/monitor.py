@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from datasets import Classes, Images, quantise
+from datasets import Classes, Images, quantise, spaced
 from datasets.images import Origin
-from evaluation import depends
 from evaluation.discriminator import lipschitz
+from evaluation.evaluator import Wanted
 from evaluation.inputs.features import is_labelled
 from evaluation.inputs.sampling import Generated
+from evaluation.protocol import of_run
 from evaluation.results import report
-from evaluation.scores.diagnostics import spaced
 from evaluation.scores.registry import OWN
 from models.conditional import given
 from settings.config import Config
@@ -165,14 +165,14 @@ def score(run: "Run") -> None:
     assert evaluator is not None  # or it is not due
     check_weights(state)
     networks = {"": state.scored} | ({OWN: state.G} if config.eval_own and state.ema else {})
-    wanted = {"quick": True, "kid": config.eval_kid, "neighbours": config.eval_neighbours}
+    wanted = Wanted(diagnostics=False, kid=config.eval_kid, neighbours=config.eval_neighbours)
     line: dict[str, Any] = {}
     for name, G in networks.items():
         source = Generated(G, config.z_dim, config.seed, state.device, classes=state.classes)
         facts = {"step": state.step, "ema": G is not state.G, "seed": config.seed}
-        facts |= depends.of_run(config, state.classes)
+        facts |= of_run(config, state.classes)
         try:
-            results, _ = evaluator.evaluate(source, facts, config.protocol[:1], config.num_samples, **wanted)
+            results, _ = evaluator.evaluate(source, facts, config.protocol[:1], config.num_samples, wanted)
         except Stopped as stopped:  # while the classifier was trained; the run is saved after its next step
             run.signals.stop = stopped.exit_code - 128
             run.logger.say(str(stopped))

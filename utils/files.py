@@ -5,6 +5,7 @@ They are written beside their place and renamed, and read with weights_only=True
 
 import contextlib
 import hashlib
+import itertools
 import os
 import warnings
 import zipfile
@@ -48,6 +49,12 @@ def check_writable(folder: str | Path, what: object) -> None:
     """Raise UserError where something cannot be put into a folder, since that is none or must not be written to."""
     if not (Path(folder).is_dir() and os.access(folder, os.W_OK)):
         raise UserError(f"{what} cannot be written: {folder} is not a folder that can be written to")
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """This path, and then with -2, -3, ... behind its name."""
+    yield path
+    yield from (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
 
 
 def check_target(path: str | Path | None) -> None:

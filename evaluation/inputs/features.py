@@ -1,7 +1,7 @@
 """Feature extractors: what the scores look at. uint8 images (N, C, H, W) -> features (N, d) and class logits (N, k).
 
-Inception is torch-fidelity's conversion of the TensorFlow 2015-12-05 network with its resizing; the classifier is a
-small CNN trained once on the data set's own labels, for images that Inception was not made for, and needs no network.
+Beside Inception there is a classifier: a small CNN trained once on the data set's own labels, for images that Inception
+was not made for. It needs no network.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import signal
 import threading
-import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -20,72 +19,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets import Images, cache_folder, fits, has_test_split, load_split
+from datasets.stacked import of_digits
 from settings.config import STACKED, Config
 from utils.console import progress
 from utils.distributed import rank, world_size
 from utils.errors import Stopped, UserError
-from utils.files import file_sha256, load_tensors, save
+from utils.files import load_tensors, save
 from utils.signals import handled
 from utils.threads import all_cores
 
-INCEPTION_SHA256 = "6726825d"  # the beginning, as in the file's published name
+from .inception import Inception, inception_file
+
 CLASSIFIER_FORMAT = "sngan-classifier-2"
 CLASSIFIER_FEATURES = 128
 Say = Callable[[str], object]  # print(), or what stands in its place
 EXAMINED_PIXELS = 1000 * 32**2  # at once, to bound the memory
 MAX_LR = 3e-3  # of the classifier's one-cycle schedule
 AUTO = dict.fromkeys(("digits", "mnist", "fashion_mnist", *STACKED), "classifier")
-
-
-class Inception(nn.Module):
-    """torch-fidelity's inception-v3-compat: 2048-d pool features and 1008 unbiased logits."""
-
-    name = "inception-v3-compat"
-    warning: str | None = None  # what a reader of the scores must know of the weights
-    resize = "299x299 bilinear, as TensorFlow 1.x"
-
-    def __init__(self, path: str | Path) -> None:
-        super().__init__()
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-        try:
-            torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would unpickle anything
-            self.network = FeatureExtractorInceptionV3(self.name, ["2048", "logits_unbiased"], str(path))
-        except Exception as error:
-            lines = str(error).split("\n")[:2]  # the second names the first keys that are missing
-            reason = " ".join(" ".join(lines).split())[:200] or type(error).__name__
-            raise UserError(f"{path} does not hold the weights of torch-fidelity's Inception: {reason}") from error
-        self.sha256 = file_sha256(path)
-        if not self.sha256.startswith(INCEPTION_SHA256):
-            self.warning = (
-                f"the Inception weights are not the published ones (SHA-256 {self.sha256[:8]}..., not "
-                f"{INCEPTION_SHA256}...): these scores compare with no others"
-            )
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network(images.expand(-1, 3, -1, -1))
-
-
-def inception_file(given: str | Path | None) -> Path:
-    """The Inception weights' path: the given file, or torch's cache, downloaded on first use; else UserError."""
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    if given is not None:
-        if not Path(given).is_file():
-            raise UserError(f"--inception_weights {given}: there is no such file")
-        return Path(given)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
-    if not path.is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=INCEPTION_SHA256)
-        except (urllib.error.URLError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"the Inception weights are neither in {path} nor could they be downloaded ({error}). Fetch "
-                f"{URL_INCEPTION_V3} by hand, put it there or name it with --inception_weights FILE; or score with "
-                "--features classifier, which needs labels but no network; or train without scores: python train.py"
-            ) from error
-    return path
 
 
 class Classifier(nn.Module):
@@ -118,7 +68,31 @@ class Classifier(nn.Module):
         return features, self.head(features)
 
 
-Extractor = Inception | Classifier
+class StackedClassifier(nn.Module):
+    """A classifier of single digits on red, green and blue: uint8 stacks (N, 3, S, S) -> (N, 3 * 128), (N, 1000).
+
+    The features are the three channels' beside each other. The logits are the logarithms of the combinations'
+    probabilities, which are products of the digits': the greatest is of the three digits that the classifier sees.
+    """
+
+    name = "classifier of single digits on each channel"
+    warning = None
+
+    def __init__(self, digit: Classifier) -> None:
+        super().__init__()
+        self.digit, self.resize, self.sha256 = digit, digit.resize, digit.sha256
+        seen = digit.examined  # a stack's digits are independent of each other, and so are the mistakes
+        self.examined = {"split": seen["split"], "accuracy": seen["accuracy"] ** 3}
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        found, logits = self.digit(images.flatten(0, 1).unsqueeze(1))
+        red, green, blue = logits.log_softmax(1).unflatten(0, (-1, 3)).unbind(1)
+        joint = red[:, :, None, None] + green[:, None, :, None] + blue[:, None, None, :]
+        return found.unflatten(0, (-1, 3)).flatten(1), joint.flatten(1)
+
+
+AnyClassifier = Classifier | StackedClassifier
+Extractor = Inception | AnyClassifier
 
 
 def train_classifier(train: Images, device: torch.device, epochs: int) -> Classifier:
@@ -202,11 +176,18 @@ def at_once(left: str) -> Iterator[None]:
         raise Stopped(f"{raised.name}: {left}", raised) from None
 
 
-def load_classifier(config: Config, train: Images | None, device: torch.device, say: Say) -> Classifier:
-    """The data set's classifier: from its file in the cache, or trained now and kept there.
+def load_classifier(config: Config, train: Images | None, device: torch.device, say: Say) -> AnyClassifier:
+    """The data set's classifier, and of stacks that of the digits they are made of: from its cache, or trained now.
 
     The file's name holds a hash of the training images and labels, so that other data never meet old weights.
     """
+    if config.dataset in STACKED:
+        digits = of_digits(config)
+        return StackedClassifier(_load_classifier(digits, load_split(digits), device, say)).eval()
+    return _load_classifier(config, train, device, say)
+
+
+def _load_classifier(config: Config, train: Images | None, device: torch.device, say: Say) -> Classifier:
     check_labels(config, train)
     assert train is not None
     key = train.sha256()[:12]
@@ -278,10 +259,8 @@ def settled(config: Config, images: Images, missing: str | None, say: Say) -> Co
     return None
 
 
-def load_extractor(config: Config, train: Images | None, device: torch.device, say: Say = print) -> Extractor:
-    """That extractor, on the device; train is the training split as Images. UserError where it cannot be had."""
-    if extractor_name(config) == "classifier":
-        return load_classifier(config, train, device, say)
+def load_inception(config: Config, device: torch.device, say: Say = print) -> Inception:
+    """Inception with a configuration's weights, on the device. UserError where they cannot be had."""
     extractor = Inception(inception_file(config.inception_weights)).to(device)
     if extractor.warning:
         say(f"warning: {extractor.warning}")

@@ -109,6 +109,18 @@ def images_at(source: Source, indices: Iterable[int]) -> Iterator[Tensor]:
         yield from (block[i % BLOCK] for i in group)
 
 
+def in_order(source: Source, least: int, in_parts: bool) -> tuple[Source, dict[str, bool]]:
+    """The source as it is scored, and what a protocol says of its order.
+
+    Images that exist may be sorted. So they come in a random order where a score takes only the first `least` of them,
+    or where one splits them into parts as they come.
+    """
+    if not isinstance(source, Given) or source.count is None:
+        return source, {}
+    shuffled = in_parts or least < source.count
+    return source.shuffled() if shuffled else source, {"samples_shuffled": shuffled}
+
+
 @torch.inference_mode()
 def extract(
     networks: Sequence[nn.Module], source: Source, count: int, device: torch.device, label: str
@@ -118,18 +130,27 @@ def extract(
     Each network gives (features, logits) for a block; returns their (count, d) and (count, k) as float32 on the CPU,
     two for each network, on rank 0; None on the others. label: of the progress bar, shown where it takes long.
     """
-    last = (count - 1) // BLOCK
-    shares = last // world_size() + 1  # blocks of each rank; the last block is repeated where they do not divide
-    at_once = BLOCK // 2 if device.type == "cpu" else BLOCK  # the same features on a CPU, in half the memory
+    blocks = math.ceil(count / BLOCK)
+    turns = math.ceil(blocks / world_size())
+    # Each turn deals a block to every rank. Where blocks do not suffice for the last turn, the last one is repeated.
+    own = [min(turn * world_size() + rank(), blocks - 1) for turn in range(turns)]
     found: list[Tensor] = []
-    for i in progress(range(shares), label, unit_scale=BLOCK * world_size(), unit="image", disable=rank() > 0):
-        images = source.block(min(i * world_size() + rank(), last)).to(device)
-        for start, part in zip(range(0, BLOCK, at_once), images.split(at_once)):
-            missing = at_once - len(part)  # among the last images: filled up, as a batch's size can change last bits
-            batch = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
-            outputs = [output for network in networks for output in network(batch)]
-            found = found or [torch.empty(shares, BLOCK, output.size(1)) for output in outputs]
-            for rows, output in zip(found, outputs):
-                rows[i, start : start + at_once] = output
-    gathered = [rows for rows in map(gather, found) if rows is not None]
+    bar = progress(own, label, unit_scale=BLOCK * world_size(), unit="image", disable=rank() > 0)
+    for turn, number in enumerate(bar):
+        outputs = _look(networks, source.block(number), device)
+        found = found or [torch.empty(turns, BLOCK, output.size(1)) for output in outputs]
+        for rows, output in zip(found, outputs):
+            rows[turn, : len(output)] = output
+    gathered = [rows for rows in map(gather, found) if rows is not None]  # (ranks, turns, 64, d) each, on rank 0
     return None if rank() > 0 else [rows.transpose(0, 1).flatten(0, 2)[:count] for rows in gathered]
+
+
+def _look(networks: Sequence[nn.Module], block: Tensor, device: torch.device) -> list[Tensor]:
+    """What networks say about a block of images: (n, d) and (n, k) each, n a multiple of what is looked at at once."""
+    at_once = BLOCK // 2 if device.type == "cpu" else BLOCK  # the same features on a CPU, in half the memory
+    outputs = []
+    for part in block.to(device).split(at_once):
+        missing = at_once - len(part)  # among the last images: filled up, as a batch's size can change last bits
+        batch = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
+        outputs.append([output for network in networks for output in network(batch)])
+    return [torch.cat(parts) for parts in zip(*outputs)]

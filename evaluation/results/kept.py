@@ -3,21 +3,20 @@
 A score is replaced by scoring the same thing again, and by nothing else.
 """
 
-import itertools
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from settings.config import Config
-from utils.files import file_sha256, write_text, writing_into
+from utils.files import file_sha256, numbered, write_text, writing_into
 from utils.locks import locked
 
-from ..inputs.features import INCEPTION_SHA256, Say, extractor_name
-from ..scores.metrics import PROTOCOLS, sample_counts
+from ..inputs.features import Say, extractor_name
+from ..inputs.inception import INCEPTION_SHA256
+from ..protocol import PROTOCOLS, plan
 from ..scores.registry import scores_of
 
 Result = dict[str, Any]  # of a generator under a protocol, as evaluation.json has it
@@ -28,16 +27,11 @@ COMPARED = (
     *("features", "features_sha256", "image_size", "resize"),
 )
 SOURCE = ("step", "ema", "seed", "samples_sha256")
-NEEDED = ("name", "num_samples", "num_real", "dataset", "split", "features", "features_sha256")
-MISSING: dict[str, Any] = {
-    "step": None,
-    "ema": None,
-    "seed": None,
-    "departures": [],
-    "features_warning": None,
-}  # in older files
+NEEDED = (
+    *("name", "departures", "num_samples", "num_real", "dataset", "split", "features", "features_sha256"),
+    *("features_warning", "step", "ema", "seed"),
+)
 COSTLY = ("fid_interval", "kid_interval", "fid_infinity", "held_out")  # asked for or not, they change no score
-OLDER = r"(_step_\d+)?(_no_ema)?(_reference)?\.json"  # files that a checkpoint or a reference once had of its own
 
 
 # ---- What is the same, and what compares ----------------------------------------------------------------------------
@@ -102,8 +96,8 @@ def standing(
         same = tuple(protocol.get(key) for key in ("step", "ema", "seed", "reference")) == asked
         same = same and protocol["features"].startswith(extractor_name(config)) and _same_weights(config, protocol)
         if name in config.protocol and same:
-            counts = sample_counts(name, protocol["num_real"], config.num_samples)
-            found |= {name: result} if counts[0] == protocol["num_samples"] else {}
+            wanted = plan(name, protocol["num_real"], config.num_samples)
+            found |= {name: result} if wanted.num_samples == protocol["num_samples"] else {}
     return [found[name] for name in config.protocol] if set(found) == set(config.protocol) else None
 
 
@@ -134,10 +128,8 @@ def merged(before: Iterable[Result], new: Iterable[Result]) -> list[Result]:
 
 
 def read(stem: Path) -> list[Result]:
-    """The results in STEM.json that are whole, and in the files of its older names; [] where there are none."""
-    older = [path for path in stem.parent.glob("*.json") if re.fullmatch(re.escape(stem.name) + OLDER, path.name)]
-    results = [result for path in sorted(older) if path.stem != stem.name for result in _entries(path)[0]]
-    return merged(results, _entries(stem.with_name(stem.name + ".json"))[0])
+    """The results in STEM.json that are whole; [] where there are none."""
+    return _entries(stem.with_name(stem.name + ".json"))[0]
 
 
 def write(stem: Path, new: Iterable[Result], say: Say = print) -> list[Result]:
@@ -150,7 +142,8 @@ def write(stem: Path, new: Iterable[Result], say: Say = print) -> list[Result]:
     """
     path = stem.with_name(stem.name + ".json")
     with writing_into(path.parent), locked(path.with_name(f".{stem.name}.lock")):
-        results, trouble = merged(read(stem), new), _entries(path)[1]
+        before, trouble = _entries(path)
+        results = merged(before, new)
         if trouble:
             say(f"{path} {trouble}; what it was is kept as {_set_aside(path).name}")
         write_text(path, json.dumps(_content(results), indent=2) + "\n")
@@ -182,7 +175,7 @@ def _entries(path: Path) -> tuple[list[Result], str | None]:
     top = {name: value for name, value in content.items() if name not in ("results", "best", "last")}
     entries = content.get("results", [top])
     entries = entries if isinstance(entries, list) else [entries]
-    results = [entry | {"protocol": MISSING | entry["protocol"]} for entry in entries if _whole(entry)]
+    results = [entry for entry in entries if _whole(entry)]
     lost = len(entries) - len(results)
     return results, f"holds {lost} of {len(entries)} scores that cannot be read" if lost else None
 
@@ -196,13 +189,13 @@ def _whole(entry: Any) -> bool:
         numbers += [column for column in columns if column is not None]
         numbers += [entry["modes"][name] for name in ("found", "of", "kl", "num_samples") if "modes" in entry]
         counts = [protocol["num_samples"], protocol["num_real"]]
-        steps = [protocol["step"]] if protocol.get("step") is not None else []
+        steps = [protocol["step"]] if protocol["step"] is not None else []
         return (
             all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
             and all(type(count) is int for count in counts + steps)
             and all(name in protocol for name in NEEDED)
             and all(isinstance(protocol[name], str) for name in ("name", "features", "features_sha256"))
-            and isinstance(protocol.get("departures", []), list)
+            and isinstance(protocol["departures"], list)
         )
     except (KeyError, TypeError, AttributeError):
         return False
@@ -210,6 +203,5 @@ def _whole(entry: Any) -> bool:
 
 def _set_aside(path: Path) -> Path:
     """Rename a file, so that it is neither taken for scores nor overwritten. Returns its new path."""
-    ends = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
-    names = (path.with_name(f"{path.name}.damaged{end}") for end in ends)
+    names = numbered(path.with_name(path.name + ".damaged"))
     return path.rename(next(name for name in names if not os.path.lexists(name)))

@@ -31,25 +31,22 @@ COLUMNS = [
     *(REAL + column for score in OF_REAL for column in score.columns({}, ["std"])),
     REAL + "reason",
 ]
-MEANINGS = """what the scores mean:
-  IS         Inception Score, more is better: how surely single samples are of one class, and how evenly the classes
-             come; 1 is the least, their number the most. It looks at no real image.
-  FID        less is better, 0 the best: the distance between samples and real images, as clouds in feature space.
-  KID        less is better, about 0 the best: the like, by a kernel; its mean does not depend on how many samples.
-  precision  more is better, 1 the most: the share of samples that lie among real images, so how real they look.
-  recall     more is better, 1 the most: the share of real images that lie among samples, so how much is covered.
-  density    more is better, 1 is alike: how many real images' neighbourhoods hold a sample, of those expected.
-  coverage   more is better, 1 the most: the share of real images with a sample in their neighbourhood. Density
-             and it are less moved than precision and recall by single images that lie far from all others.
-  modes      of stacked digits; more is better: how many of the 1,000 combinations are among 26,000 samples. Beside it
-             the KL divergence of their frequencies from the data's, less is better, about 0 the best.
+MEANINGS = """what the scores mean (docs/scoring.md has more):
+  IS         more is better, at most the number of classes: are samples clearly of one class, and the classes even?
+  FID        less is better, 0 the best: the distance between samples and real images, as clouds in feature space
+  KID        less is better, about 0 the best: the same by a kernel; its mean does not depend on the number of samples
+  precision  more is better, at most 1: the share of samples that lie among real images, so how real they look
+  recall     more is better, at most 1: the share of real images that lie among samples, so how much is covered
+  density    more is better, about 1 for real images: how many real neighbourhoods hold a sample, of those expected
+  coverage   more is better, at most 1: the share of real images with a sample in their neighbourhood
+  modes      more is better: how many of the 1,000 combinations of stacked digits are among 26,000 samples; the KL
+             divergence of their frequencies from those of the data stands beside it, less is better
   nearer     0.5 is best: how often a sample lies nearer to a training image than an unseen image does; near 1 the
-             samples are copies, near 0 they are unlike the data.
-  class_accuracy  of a conditional generator; more is better, 1 the most: the share of samples that a classifier takes
-             for the class that was asked for. See it beside what the classifier makes of real test images.
-  intra_fid  of a conditional generator; less is better: the mean of the FIDs within the classes.
-A number says something beside others of the same protocol, counts and extractor alone, above all beside what real
-images that were held out get under them: that is the line of "real test images".
+             samples are copies, near 0 they are unlike the data
+  class_accuracy  more is better, at most 1: the share of samples that a classifier takes for the class asked for
+  intra_fid       less is better, 0 the best: the mean of the FIDs within the classes
+Scores compare only under the same protocol, counts and extractor. The line of "real test images" has what real images
+that were held out get under them.
 """
 
 

@@ -6,15 +6,17 @@ Scores share a column only where protocol, counts, real images and extractor are
 import os
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader
 
 from settings.config import FIELDS, Config, to_flag
 from utils.errors import UserError, refuse_if
 from utils.files import check_target, write_text
 
-from ..scores.registry import Score, scores_of
+from ..scores.registry import scores_of
 from .kept import Result, comparable, step_of
 from .report import csv_text, labels
 
@@ -24,6 +26,11 @@ NAMED = 4  # differing settings, at most, that stand in a row's name
 SCORES = scores_of("images", "modes", "classes")
 COLUMNS = ["configuration", "step", "n", *(name + end for name in SCORES for end in ("", "_std")), "protocol", "runs"]
 STARTS = {".csv": "configuration,", ".md": "<!-- scores, by evaluate.py", ".tex": "% scores, by evaluate.py"}
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"}
+TEX |= {">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "*": "{*}"}  # the latter are an argument after a row
+TEX |= {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+ESCAPES = {".md": str.maketrans({sign: f"\\{sign}" for sign in r"\`*_|<>[]~#$&"}), ".tex": str.maketrans(TEX)}
 
 
 class Scored(NamedTuple):
@@ -84,21 +91,24 @@ def rows(scored: Sequence[Scored]) -> list[Row]:
 
     What was scored in another way comes in a part of its own, with the label of that.
     """
-    parts: dict[Any, list[Scored]] = {}
-    for one in scored:
-        parts.setdefault(comparable(one.result), []).append(one)
     names, found = row_names(scored), []
+    parts = _groups(scored, lambda one: comparable(one.result))
     for label, part in zip(labels([[one.result for one in part] for part in parts.values()]), parts.values()):
         label = label.replace(", G itself, not its EMA", "")
-        groups: dict[Any, list[Scored]] = {}
-        for one in part:
-            key = _kind(one.config), step_of(one.result), one.result["protocol"].get("ema")
-            groups.setdefault(key, []).append(one)
+        groups = _groups(part, lambda one: (_kind(one.config), step_of(one.result), one.result["protocol"].get("ema")))
         of_G = len({ema for _, _, ema in groups}) > 1
         for (kind, step, ema), group in groups.items():
             name = names[kind] + (", G itself" if of_G and not ema else "")
             found.append(Row(name, step, len(group), _scores(group), label, " ".join(one.name for one in group)))
         found += _real(part, label)
+    return found
+
+
+def _groups(scored: Sequence[Scored], key: Callable[[Scored], Any]) -> dict[Any, list[Scored]]:
+    """{what key() gives: those for which it does}, in the order in which they come."""
+    found: dict[Any, list[Scored]] = {}
+    for one in scored:
+        found.setdefault(key(one), []).append(one)
     return found
 
 
@@ -126,14 +136,14 @@ def _scores(group: Sequence[Scored]) -> dict[str, tuple[float, float | None]]:
 def row_names(scored: Sequence[Scored]) -> dict[tuple[Any, ...], str]:
     """{what _kind() gives: the name of a row}: the settings in which it differs from others, or its run's name where
     those are too many, or none."""
-    first: dict[Any, Scored] = {}
-    for one in scored:
-        first.setdefault(_kind(one.config), one)
-    seeds = {kind: len({one.config.seed for one in scored if _kind(one.config) == kind}) for kind in first}
-    settings = {kind: _settings(one.config) for kind, one in first.items()}
+    groups = _groups(scored, lambda one: _kind(one.config))
+    settings = {kind: _settings(group[0].config) for kind, group in groups.items()}
     names = dict.fromkeys(name for found in settings.values() for name in found)
     differing = [name for name in names if len({found.get(name) for found in settings.values()}) > 1]
-    runs = {kind: _run_name(one.name, seeds[kind] > 1) for kind, one in first.items()}
+    runs = {
+        kind: _run_name(group[0].name, several=len({one.config.seed for one in group}) > 1)
+        for kind, group in groups.items()
+    }
     if not differing or (len(differing) > NAMED and len(set(runs.values())) == len(runs)):
         return runs
     return {
@@ -155,8 +165,8 @@ def write(target: str, scored: Sequence[Scored]) -> list[Row]:
     """Write the table of what was scored as .csv, .md or .tex. Returns its rows. UserError where it cannot be."""
     if not scored:
         raise UserError("there is nothing to put into a table")
-    found = rows(scored)
-    write_text(target, WRITERS[Path(target).suffix](found, notes(scored, found)))
+    found, suffix = rows(scored), Path(target).suffix
+    write_text(target, _as_csv(found) if suffix == ".csv" else _as_text(suffix, found, notes(scored, found)))
     return found
 
 
@@ -182,90 +192,42 @@ def _letter(i: int) -> str:
     return chr(ord("A") + i) if i < 26 else f"Z{i}"
 
 
-def _as_csv(found: Sequence[Row], said: Sequence[str]) -> str:
+def _as_csv(found: Sequence[Row]) -> str:
     """All digits, and the protocol of each row beside it."""
     lines = []
     for row in found:
-        line: dict[str, Any] = {
-            "configuration": row.name,
-            "step": row.step,
-            "n": row.n,
-            "protocol": row.label,
-            "runs": row.runs,
-        }
+        line: dict[str, Any] = {"configuration": row.name, "step": row.step, "n": row.n}
+        line |= {"protocol": row.label, "runs": row.runs}
         for name, (mean, std) in row.scores.items():
             line |= {name: mean, f"{name}_std": std}
         lines.append(line)
     return csv_text(COLUMNS, lines)
 
 
-def _cells(found: Sequence[Row], escape: Callable[[str], str], plus_minus: str) -> tuple[list[str], list[list[str]]]:
-    """The heading, without arrows, and the rows, as text; columns that would say one thing are left out."""
+def _as_text(suffix: str, found: Sequence[Row], said: Sequence[str]) -> str:
+    """The table and its caption by the template for this suffix."""
+
+    def escaped(text: str) -> str:
+        return re.sub(r"\s+", " ", text).translate(ESCAPES[suffix])
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), trim_blocks=True, keep_trailing_newline=True)
+    heads, *lines = ([escaped(cell) for cell in row] for row in _cells(found))
+    return environment.get_template(f"table{suffix}").render(heads=heads, rows=lines, caption=escaped(" ".join(said)))
+
+
+def _cells(found: Sequence[Row]) -> Iterator[list[str]]:
+    """The heading and the rows as text; columns that would say one thing are left out."""
     several = list(dict.fromkeys(row.label for row in found))
     steps = len({row.step for row in found if row.n}) > 1
-    shown, lines = _shown(found), []
+    some = {name for row in found for name in row.scores}
+    shown = {name: score for name, score in SCORES.items() if score.always or name in some}
+    heads = [f"{score.label} {'↑' if score.better == 'more' else '↓'}" for score in shown.values()]
+    yield ["configuration"] + ["scored as"] * (len(several) > 1) + ["step"] * steps + ["n"] + heads
     for row in found:
-        line = [escape(row.name)] + [_letter(several.index(row.label))] * (len(several) > 1)
+        line = [row.name] + [_letter(several.index(row.label))] * (len(several) > 1)
         line += ["" if row.step is None else f"{row.step:,}"] * steps + [str(row.n or "")]
         for name, score in shown.items():
             mean, std = row.scores.get(name, (None, None))
             text = "" if mean is None else f"{mean:z.{score.digits}f}"
-            line.append(text + ("" if std is None else f" {plus_minus} {std:z.{score.digits}f}"))
-        lines.append(line)
-    return ["configuration"] + ["scored as"] * (len(several) > 1) + ["step"] * steps + ["n"], lines
-
-
-def _shown(found: Sequence[Row]) -> dict[str, Score]:
-    """The SCORES that stand in a table of these rows."""
-    some = {name for row in found for name in row.scores}
-    return {name: score for name, score in SCORES.items() if score.always or name in some}
-
-
-def _as_md(found: Sequence[Row], said: Sequence[str]) -> str:
-    head, lines = _cells(found, _escape_md, "±")
-    heads = head + [f"{score.label} {'↑' if score.better == 'more' else '↓'}" for score in _shown(found).values()]
-    rule = ["---"] + ["---:"] * (len(heads) - 1)
-    text = "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *lines))
-    arrows = "↑: more is better, ↓: less is better."
-    return f"{STARTS['.md']} --table -->\n\n{text}\n\n{_escape_md(' '.join([arrows, *said]))}\n"
-
-
-def _escape_md(text: str) -> str:
-    return re.sub(r"([\\`*_|<>\[\]~#$&])", r"\\\1", re.sub(r"\s+", " ", text))
-
-
-TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
-TEX |= {"[": "{[}", "*": "{*}"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
-
-
-def _escape_tex(text: str) -> str:
-    return "".join(TEX.get(sign, sign) for sign in re.sub(r"\s+", " ", text))
-
-
-def _as_tex(found: Sequence[Row], said: Sequence[str]) -> str:
-    """A table environment that needs no package."""
-    head, lines = _cells(found, _escape_tex, r"$\pm$")
-    arrows: dict[Any, str] = {"more": r"$\uparrow$", "less": r"$\downarrow$"}
-    heads = head + [f"{score.label} {arrows[score.better]}" for score in _shown(found).values()]
-    body = [f"{' & '.join(line)} \\\\" for line in lines]
-    return "\n".join(
-        [
-            f"{STARTS['.tex']} --table",
-            r"\begin{table}",
-            r"\centering",
-            f"\\caption{{{_escape_tex(' '.join(said))}}}",
-            f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
-            r"\hline",
-            f"{' & '.join(heads)} \\\\",
-            r"\hline",
-            *body,
-            r"\hline",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-WRITERS = {".csv": _as_csv, ".md": _as_md, ".tex": _as_tex}
+            line.append(text + ("" if std is None else f" ± {std:z.{score.digits}f}"))
+        yield line

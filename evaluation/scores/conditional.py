@@ -10,23 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from datasets import Classes, Images
-from settings.config import Config
+from datasets import Images
 from utils.console import progress
 
-from ..inputs.features import Classifier
+from ..inputs.features import AnyClassifier
 from ..inputs.reference import Reference, fid_statistics
 from ..inputs.sampling import Source
 from . import metrics
-from .modes import StackedClassifier
-
-
-def facts(config: Config, classes: Classes | None) -> dict[str, Any]:
-    """What a score's protocol says of a conditional generator; {} of another."""
-    if classes is None:
-        return {}
-    drawn = "each class as often as in training, from the seed and the sample's number"
-    return {"conditional": config.conditional, "num_classes": len(classes.names), "labels": drawn}
 
 
 class Asked(NamedTuple):
@@ -43,7 +33,7 @@ def asked_of(source: Source, count: int) -> Asked | None:
 
 
 def accuracy(
-    asked: Asked | None, answers: Tensor, classifier: Classifier | StackedClassifier | None, known: Sequence[str]
+    asked: Asked | None, answers: Tensor, classifier: AnyClassifier | None, known: Sequence[str]
 ) -> dict[str, Any]:
     """{class_accuracy: how many samples the classifier puts into the class that was asked for}; {} where none was.
 

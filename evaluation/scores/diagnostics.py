@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from datasets import spaced
 from utils.console import progress
 
-from ..inputs.features import Classifier
-from .modes import NUM_SAMPLES, StackedClassifier
+from ..inputs.features import AnyClassifier
+from .modes import NUM_SAMPLES
 
 QUERIES = 5000  # images whose nearest neighbours are sought, at most: the cost grows with it
 CHUNK = 1000  # queries compared at once, to bound the memory
@@ -53,11 +54,6 @@ def nearest(
         found.append(apart.topk(min(k, len(images) - (own is not None)), largest=False))
     distances, indices = map(torch.cat, zip(*found))
     return distances, indices
-
-
-def spaced(total: int, count: int) -> Tensor:
-    """The numbers of `count` of `total` images, evenly spaced: a folder's images are sorted by class."""
-    return torch.arange(min(count, total)) * total // min(count, total)
 
 
 def unseen_distances(training: Tensor, unseen: Tensor | None = None) -> Tensor:
@@ -110,7 +106,7 @@ def diversity(samples: Tensor, training: Tensor) -> dict[str, float]:
     return {"distance_between_samples": medians[0], "distance_between_real": medians[1]}
 
 
-def class_shares(answers: Tensor, classifier: Classifier | StackedClassifier, classes: Sequence[str]) -> dict[str, Any]:
+def class_shares(answers: Tensor, classifier: AnyClassifier, classes: Sequence[str]) -> dict[str, Any]:
     """The share of samples in each class by the classifier's logits (N, k), and of the real images it was tested on.
 
     And the classes that are missing: less than DROPPED of their share, where chance would hardly leave so few.

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from utils.console import progress
 
+from ..inputs.reference import Reference
+
 BLOCK = 10_000  # images of either side: torch-fidelity's default
 NEIGHBOURS = 3
 FARTHEST = 5  # neighbour whose distance is kept: that of density and coverage
@@ -59,6 +61,12 @@ def radii(features: Tensor, label: str) -> Tensor:
     Column 0 is the distance from the image itself: rounding may have it above 0, so what lies closest stands for it.
     """
     return closest(features, features, min(FARTHEST + 1, len(features)), label)
+
+
+def radii_of(reference: Reference) -> Tensor:
+    """The radii() of a Reference's images, kept beside it: their cost grows with the square of their number."""
+    facts, what = {"neighbours": FARTHEST}, "the distances between real images are"
+    return reference.once("radii", facts, lambda: radii(reference.features, "neighbours of real images"), what)
 
 
 def held(queries: Tensor, centres: Tensor, reach: Tensor, label: str) -> Tensor:

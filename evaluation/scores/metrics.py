@@ -1,6 +1,6 @@
-"""Scores on features: Inception Score, FID, KID, precision and recall, density and coverage, by protocol.
+"""Scores on features: Inception Score, FID, KID, precision and recall, density and coverage.
 
-Every formula is torch-fidelity's; what is counted against what is decided here. The libraries are imported where they
+Every formula is torch-fidelity's. The libraries are imported where they
 are used: together they take two seconds, which no training should wait for.
 """
 
@@ -16,58 +16,10 @@ from ..inputs.reference import Reference, fid_statistics
 from . import manifold
 from .registry import SCORES
 
-FULL = 50_000  # samples of the full protocols
 IS_SPLITS = 10
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 KID_SEED = 2020  # of the subsets: torch-fidelity's default
 MIN_IMAGES = 10  # one for each of the Inception Score's splits
-
-
-# ---- Protocols -----------------------------------------------------------------------------------------------------
-
-
-class Protocol(NamedTuple):
-    """Which samples are scored against which real images, on a data set of the usual size."""
-
-    num_samples: int  # all scores but the Inception Score
-    is_samples: int  # the Inception Score, over 10 splits
-    split: str
-    num_real: int
-    shuffle: bool  # samples, before they are split
-
-
-PROTOCOLS = {
-    "modern": Protocol(FULL, FULL, "train", 50_000, True),
-    "paper": Protocol(5_000, FULL, "test", 10_000, False),  # Miyato et al. 2018, section 4: 10 sets of 5,000
-    "test": Protocol(10_000, 10_000, "test", 10_000, True),
-}
-
-
-def sample_counts(
-    name: str, num_real: int, num_samples: int | None = None, available: int | None = None
-) -> tuple[int, int]:
-    """How many samples a protocol takes beside num_real images: (of all scores but the IS; of the IS).
-
-    num_samples stands in the place of the 50,000, and all counts change in proportion. Without it, a data set smaller
-    than the protocol's scales them. available: how many there are, if their number is limited.
-    """
-    protocol = PROTOCOLS[name]
-    scale = num_samples / FULL if num_samples else min(1, num_real / protocol.num_real)
-    counts = [max(MIN_IMAGES, round(count * scale)) for count in (protocol.num_samples, protocol.is_samples)]
-    return min(counts[0], available or counts[0]), min(counts[1], available or counts[1])
-
-
-def departures(name: str, num_samples: int, is_samples: int, num_real: int) -> list[str]:
-    """Where the counts are not the protocol's own, in words: a list, empty where the score can be cited under it."""
-    protocol = PROTOCOLS[name]
-    pairs = [
-        (num_samples, protocol.num_samples, "samples"),
-        (is_samples, protocol.is_samples, "samples for the Inception Score"),
-        (num_real, protocol.num_real, "real images"),
-    ]
-    if is_samples == num_samples and protocol.is_samples == protocol.num_samples:
-        del pairs[1]
-    return [f"{count:,} {what}, not {usual:,}" for count, usual, what in pairs if count != usual]
 
 
 # ---- Scores, by torch-fidelity's formulas --------------------------------------------------------------------------
@@ -105,7 +57,7 @@ def neighbour_scores(features: Tensor, reference: Reference, radii: Tensor | Non
     """{precision, recall, density, coverage}. radii: what manifold.radii() gives for these features, if it is known."""
     if radii is None:
         radii = manifold.radii(features, "neighbours of samples")
-    return manifold.scores(features, reference.features, radii, reference.radii)
+    return manifold.scores(features, reference.features, radii, manifold.radii_of(reference))
 
 
 # ---- KID -----------------------------------------------------------------------------------------------------------

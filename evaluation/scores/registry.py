@@ -22,34 +22,20 @@ NEARER = "nearer to a training image than an unseen one is"
 
 @dataclass(frozen=True)
 class Score:
-    """A score.
+    """A score, and how it is shown."""
 
-    name: in evaluation.json, stats.jsonl and the columns of each CSV.
-    label: in lines and tables, with this many `digits` after the decimal point.
-    better: "more", "less", or the value that is best.
-    title: where there is room for more than the label.
-    log: whether it is drawn on a logarithmic axis and averaged over seeds as a geometric mean.
-    of: which results have it: those of any "images", real ones included; of stacked digits ("modes"); of samples beside
-        training images ("diagnosis"); or of a conditional generator ("classes").
-    always: whether a table has its column even if no result has it.
-    panel: the title of the curves that it is drawn among, if it has no panel of its own.
-    at: its keys in a result, if they are not its name alone.
-    beside: those of BESIDE that a result may have too.
-    by: the function that computes it, as "MODULE:FUNCTION" of evaluation.scores. A score without one comes with others.
-    """
-
-    name: str
-    label: str
-    digits: int
-    better: str | float
-    title: str = ""
-    log: bool = False
-    of: str = "images"
-    always: bool = False
-    panel: str = ""
-    at: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
-    by: str = ""
+    name: str  # in evaluation.json, stats.jsonl and each CSV
+    label: str  # in lines and tables
+    digits: int  # after the decimal point
+    better: str | float  # "more", "less", or the value that is best
+    title: str = ""  # where there is room for more than the label
+    log: bool = False  # drawn on a logarithmic axis, and averaged over seeds as a geometric mean
+    of: str = "images"  # real ones too; or "modes", "diagnosis" beside training images, or conditional "classes"
+    always: bool = False  # has its column in a table even if no result has it
+    panel: str = ""  # the curves that it is drawn among, if it has no panel of its own
+    at: tuple[str, ...] = ()  # its keys in a result, if not its name alone
+    beside: tuple[str, ...] = ()  # those of BESIDE that a result may have too
+    by: str = ""  # "MODULE:FUNCTION" of evaluation.scores that computes it; without one it comes with others
 
     @property
     def heading(self) -> str:

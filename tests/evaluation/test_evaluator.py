@@ -10,7 +10,7 @@ from helpers import Pixels
 from torch import nn
 
 from datasets.sources import load_split
-from evaluation.evaluator import Evaluator
+from evaluation.evaluator import Evaluator, Wanted
 from evaluation.inputs import features
 from evaluation.inputs.reference import Reference
 from evaluation.inputs.sampling import Generated, Given
@@ -30,7 +30,7 @@ def few_subsets(monkeypatch):
 
 @pytest.fixture
 def pixels(monkeypatch):
-    monkeypatch.setattr(features, "load_extractor", lambda *args, **kwargs: Pixels())
+    monkeypatch.setattr(features, "load_inception", lambda *args, **kwargs: Pixels())
 
 
 class Endless(Given):
@@ -103,7 +103,7 @@ def test_every_part_that_may_take_long_without_a_bar_is_said(pixels, folder, mon
 
     monkeypatch.setattr("utils.console.threading.Timer", Late)
     samples = Given(noise_images(120, seed=1).images)
-    Evaluator(folder, noise_images(150), CPU).evaluate(samples, FACTS, ("modern",), bootstrap=2)
+    Evaluator(folder, noise_images(150), CPU).evaluate(samples, FACTS, ("modern",), wanted=Wanted(bootstrap=2))
     said = capsys.readouterr().err
     for what in ("hash of the images", "covariance of 150 features", "covariance of 120 features", "root of the real"):
         assert f"computing the {what}" in said or f"computing a {what}" in said
@@ -123,8 +123,8 @@ def test_the_paper_scores_its_ten_sets_in_the_order_of_the_samples(pixels, folde
 
 
 def test_too_few_test_images_do_not_stand_in_the_way_of_the_training_images(pixels, folder, monkeypatch):
-    monkeypatch.setattr("evaluation.evaluator.has_test_split", lambda config: True)
-    monkeypatch.setattr("evaluation.evaluator.load_split", lambda config, split: noise_images(5, seed=9))
+    monkeypatch.setattr("evaluation.real.has_test_split", lambda config: True)
+    monkeypatch.setattr("evaluation.real.load_split", lambda config, split: noise_images(5, seed=9))
     said = []
     evaluator = Evaluator(folder, noise_images(150), CPU, said.append)
     (result,), _ = evaluator.evaluate(Given(noise_images(120, seed=1).images), FACTS, ("modern",), num_samples=120)
@@ -180,11 +180,13 @@ def test_the_protocol_holds_everything_that_a_score_depends_on(pixels, folder):
 def test_scores_during_training_leave_out_what_costs_most(pixels, folder):
     evaluator = Evaluator(folder, noise_images(150), CPU)
     source = Given(noise_images(120).images)
-    (result,), nearest = evaluator.evaluate(source, FACTS, ("modern",), quick=True, neighbours=False)
+    (result,), nearest = evaluator.evaluate(
+        source, FACTS, ("modern",), wanted=Wanted(diagnostics=False, neighbours=False)
+    )
     assert nearest is None
     assert not {"precision", "memorisation", "warnings"} & set(result)
     assert {"inception_score", "fid", "kid", "protocol"} <= set(result)
-    (asked,), _ = evaluator.evaluate(source, FACTS, ("modern",), quick=True, kid=False)
+    (asked,), _ = evaluator.evaluate(source, FACTS, ("modern",), wanted=Wanted(diagnostics=False, kid=False))
     (whole,), _ = evaluator.evaluate(source, FACTS, ("modern",))
     assert not {"kid", "memorisation", "warnings"} & set(asked)
     names = ("fid", "precision", "recall", "density", "coverage")
@@ -194,7 +196,7 @@ def test_scores_during_training_leave_out_what_costs_most(pixels, folder):
 def test_intervals_and_fid_infinity_on_demand(pixels, folder):
     evaluator = Evaluator(folder, noise_images(150), CPU)
     source = Given(noise_images(120, seed=1).images)
-    (result,), _ = evaluator.evaluate(source, FACTS, ("modern",), bootstrap=20, infinity=True)
+    (result,), _ = evaluator.evaluate(source, FACTS, ("modern",), wanted=Wanted(bootstrap=20, infinity=True))
     for name, score in (("fid", result["fid"]), ("kid", result["kid"]["mean"])):
         assert result[f"{name}_interval"]["low"] < score < result[f"{name}_interval"]["high"]
     assert result["fid_infinity"]["value"] < result["fid"]
@@ -209,7 +211,7 @@ def test_a_generator_with_broken_weights_is_refused(monkeypatch, folder):
             values, logits = super().forward(images)
             return values, logits.where(images.flatten(1)[:, :1] > 40, float("nan"))
 
-    monkeypatch.setattr(features, "load_extractor", lambda *args, **kwargs: Broken())
+    monkeypatch.setattr(features, "load_inception", lambda *args, **kwargs: Broken())
     evaluator = Evaluator(folder, noise_images(150), CPU)
     with pytest.raises(UserError, match="not finite"):
         evaluator.evaluate(Given(torch.zeros(100, 1, 2, 2, dtype=torch.uint8)), FACTS, ("modern",))
@@ -231,7 +233,7 @@ def test_a_reference_folder_stands_in_the_data_sets_place(tmp_path, image_folder
     evaluator = Evaluator(config, train, CPU, say=lambda text: None, reference=str(tmp_path / "other"))
     (result,), _ = evaluator.evaluate(Given(train.images), FACTS, ("modern",))
     assert result["protocol"]["num_real"] == 20
-    assert result["protocol"]["data_sha256"] == load_split(evaluator.config).sha256() != train.sha256()
+    assert result["protocol"]["data_sha256"] == load_split(evaluator.real.config).sha256() != train.sha256()
     assert list(result["class_share"]) == ["dark", "light"]  # by the classifier of the data set
 
 

@@ -1,7 +1,6 @@
 """A run's directory: where things lie in it, when it is refused, what it needs of the disk, and who trains in it."""
 
 import contextlib
-import itertools
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -11,7 +10,7 @@ from settings.config import Config, default_run_dir
 from utils import locks
 from utils.console import command
 from utils.errors import UserError
-from utils.files import check_writable, make_folder, writing_into
+from utils.files import check_writable, make_folder, numbered, writing_into
 
 # Files that a run which ended before its first checkpoint can have left.
 LEFT = r"((config\.yaml|log\.txt|stats\.jsonl|report\.html)(\.tmp)?|\.lock(\.holder)?|"
@@ -115,9 +114,7 @@ def is_free(path: Path) -> bool:
 
 def free_run_dir(config: Config) -> Path:
     """The default directory of a run or, where that has one already, the next name that is free: ..._seed0-2."""
-    first = default_run_dir(config)
-    names = itertools.chain([first], (Path(f"{first}-{n}") for n in itertools.count(2)))
-    return next(path for path in names if is_free(path))
+    return next(path for path in numbered(default_run_dir(config)) if is_free(path))
 
 
 def refuse_started(run_dir: str | Path) -> None:

@@ -124,10 +124,7 @@ def audit(run_dir: Path) -> dict[str, Any] | None:
     found = json.loads(path.read_text(encoding="utf-8"))
     step = found.get("step", int(path.stem[5:]) if path.stem.startswith("step_") else 0)
     header, *rows = lipschitz.table(found)
-    bound = f"D's slope has no bound that is known ({found.get('no_bound')})"
-    if found["upper_bound"] is not None:
-        bound = f"D's slope is at most {found['upper_bound']:.4g}, the product of its layers' true norms"
-    text = f"At step {step:,} {bound}, and the steepest gradient seen is {found['lower_bound']:.4g}."
+    text = f"At step {step:,} {lipschitz.bound(found)}, and the steepest gradient seen is {found['lower_bound']:.4g}."
     return {"table": (header, rows), "text": text}
 
 

@@ -144,4 +144,4 @@ def test_attention_has_no_bound_and_still_sigmas_and_gradients(model, name):
     assert len(attention) == 4 and found["lower_bound"] > 0
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     last = lipschitz.summary(found).splitlines()[-1]
-    assert last.startswith("no bound of D's slope is known: dot-product attention") and "seen at 220 points" in last
+    assert last.startswith("D's slope has no known bound: dot-product attention") and "seen at 220 points" in last

@@ -5,7 +5,6 @@ import os
 import pickle
 import signal
 import urllib.error
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from helpers import random_images
 from datasets.images import Images
 from datasets.sources import load_split
 from evaluation.inputs import features
+from evaluation.inputs import inception as inception_module
 from settings.config import Config
 from utils.errors import Stopped, UserError
 
@@ -88,8 +88,8 @@ def test_a_classifier_is_examined_by_the_share_that_is_named_rightly_and_the_sha
 
 def test_the_classifier_is_trained_once_and_reloaded_with_the_same_sha256(tmp_path, digits, trainings):
     said = []
-    first = features.load_extractor(digits_config(tmp_path), digits, CPU, said.append)
-    second = features.load_extractor(digits_config(tmp_path), digits, CPU, said.append)
+    first = features.load_classifier(digits_config(tmp_path), digits, CPU, said.append)
+    second = features.load_classifier(digits_config(tmp_path), digits, CPU, said.append)
     assert len(trainings) == 1
     assert first.sha256 == second.sha256 and len(first.sha256) == 64
     assert all(torch.equal(a, b) for a, b in zip(first(digits.images[:5]), second(digits.images[:5])))
@@ -101,17 +101,17 @@ def test_the_classifier_is_trained_once_and_reloaded_with_the_same_sha256(tmp_pa
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "another file"])
 def test_a_damaged_cache_is_built_again(tmp_path, digits, trainings, damage):
-    first = features.load_extractor(digits_config(tmp_path), digits, CPU, quiet)
+    first = features.load_classifier(digits_config(tmp_path), digits, CPU, quiet)
     (path,) = (tmp_path / ".cache").iterdir()
     whole = path.read_bytes()
     if damage == "another file":
         torch.save({"format": "another-1"}, path)
     else:
         path.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"")
-    second = features.load_extractor(digits_config(tmp_path), digits, CPU, quiet)
+    second = features.load_classifier(digits_config(tmp_path), digits, CPU, quiet)
     assert len(trainings) == 2
     assert second.sha256 == first.sha256
-    assert features.load_extractor(digits_config(tmp_path), digits, CPU, quiet).sha256 == first.sha256
+    assert features.load_classifier(digits_config(tmp_path), digits, CPU, quiet).sha256 == first.sha256
     assert len(trainings) == 2
 
 
@@ -132,20 +132,20 @@ def test_ctrl_c_while_the_classifier_is_trained_leaves_nothing_and_the_next_star
         with pytest.raises(
             Stopped, match=r"SIGINT: the classifier of digits is not kept, .* trains it anew"
         ) as stopped:
-            features.load_extractor(digits_config(tmp_path), few, CPU, quiet)
+            features.load_classifier(digits_config(tmp_path), few, CPU, quiet)
     assert stopped.value.exit_code == 130
     assert signal.getsignal(signal.SIGINT) is ctrl_c
     assert not (tmp_path / ".cache").exists()
-    found = features.load_extractor(digits_config(tmp_path), few, CPU, quiet)
-    other = features.load_extractor(digits_config(tmp_path / "undisturbed"), few, CPU, quiet)
+    found = features.load_classifier(digits_config(tmp_path), few, CPU, quiet)
+    other = features.load_classifier(digits_config(tmp_path / "undisturbed"), few, CPU, quiet)
     assert found.sha256 == other.sha256 and len(trainings) == 3
 
 
 @pytest.mark.parametrize("changed", ["images", "labels"])
 def test_other_training_data_get_another_classifier(tmp_path, digits, trainings, changed):
-    features.load_extractor(digits_config(tmp_path), digits, CPU, quiet)
+    features.load_classifier(digits_config(tmp_path), digits, CPU, quiet)
     other = digits._replace(**{changed: getattr(digits, changed).flip(0)})
-    features.load_extractor(digits_config(tmp_path), other, CPU, quiet)
+    features.load_classifier(digits_config(tmp_path), other, CPU, quiet)
     assert len(trainings) == 2
     assert len(list((tmp_path / ".cache").iterdir())) == 2
 
@@ -153,7 +153,7 @@ def test_other_training_data_get_another_classifier(tmp_path, digits, trainings,
 def test_a_cache_that_cannot_be_written_is_said_and_does_without(tmp_path, digits, trainings):
     (tmp_path / ".cache").write_text("a file where the folder should be")
     said = []
-    network = features.load_extractor(digits_config(tmp_path), digits, CPU, said.append)
+    network = features.load_classifier(digits_config(tmp_path), digits, CPU, said.append)
     assert network.name == "classifier"
     assert any("not kept" in text for text in said)
 
@@ -163,7 +163,7 @@ def test_unlabelled_data_are_refused_for_the_classifier(tmp_path, labels, classe
     config = Config(dataset="folder", data_dir=str(tmp_path), features="classifier", image_size=8)
     images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
     with pytest.raises(UserError, match=r"needs labelled images of two classes or more.* use --features inception"):
-        features.load_extractor(config, Images(images, torch.tensor(labels), classes), CPU, quiet)
+        features.load_classifier(config, Images(images, torch.tensor(labels), classes), CPU, quiet)
 
 
 # ---- Inception -----------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_unlabelled_data_are_refused_for_the_classifier(tmp_path, labels, classe
 @pytest.fixture(scope="module")
 def inception(inception_weights):
     config = Config(dataset="cifar10", inception_weights=str(inception_weights))
-    return features.load_extractor(config, None, CPU, quiet)
+    return features.load_inception(config, CPU, quiet)
 
 
 def test_inception_gives_the_features_of_torch_fidelity(inception, inception_weights):
@@ -196,14 +196,14 @@ def test_inception_names_itself_its_resizing_and_its_file(inception, inception_w
 def test_weights_of_another_hash_are_used_with_a_warning(inception, inception_weights):
     said = []
     config = Config(dataset="cifar10", inception_weights=str(inception_weights))
-    loaded = features.load_extractor(config, None, CPU, said.append)
+    loaded = features.load_inception(config, CPU, said.append)
     assert loaded.sha256 == inception.sha256
     assert loaded.warning == inception.warning and said == [f"warning: {loaded.warning}"]
     assert f"not the published ones (SHA-256 {inception.sha256[:8]}..., not 6726825d...)" in loaded.warning
 
 
 def test_the_published_weights_need_no_warning(inception_weights, monkeypatch):
-    monkeypatch.setattr(features, "file_sha256", lambda path: "6726825d" + 56 * "0")
+    monkeypatch.setattr(inception_module, "file_sha256", lambda path: "6726825d" + 56 * "0")
     assert features.Inception(inception_weights).warning is None
 
 
@@ -274,14 +274,7 @@ def test_weights_in_torchs_cache_are_taken_from_there(tmp_path, monkeypatch):
         ("cifar10", "classifier", "classifier"),
     ],
 )
-def test_the_extractor_is_the_classifier_for_digits_and_mnist_and_inception_elsewhere(
-    monkeypatch, dataset, given, chosen
-):
-    monkeypatch.setattr(features, "load_classifier", lambda *args: "classifier")
-    monkeypatch.setattr(features, "inception_file", lambda given: given)
-    monkeypatch.setattr(features, "Inception", Mock())
-    extractor = features.load_extractor(Config(dataset=dataset, features=given), None, CPU, quiet)
-    assert ("classifier" if extractor == "classifier" else "inception") == chosen
+def test_the_extractor_is_the_classifier_for_digits_and_mnist_and_inception_elsewhere(dataset, given, chosen):
     assert features.extractor_name(Config(dataset=dataset, features=given)) == chosen
 
 

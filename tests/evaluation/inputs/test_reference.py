@@ -103,10 +103,11 @@ def test_a_cache_that_is_damaged_or_of_another_key_is_made_anew_and_never_used(l
         content["key"]["count"] += 1
         torch.save(content, path)
     elif damage == "a changed feature":
-        content["features"][5, 1] += 0.25
+        content["value"]["features"][5, 1] += 0.25
         torch.save(content, path)
     elif damage == "a list":
-        torch.save({**content, "features": content["features"].tolist()}, path)
+        content["value"]["features"] = content["value"]["features"].tolist()
+        torch.save(content, path)
     found, anew = load()
     assert anew
     assert torch.equal(found.features, made.features)
@@ -134,19 +135,19 @@ def computed(monkeypatch):
 def test_radii_are_made_when_they_are_asked_for_and_kept_beside_the_reference(load, tmp_path, computed):
     made, _ = load()
     assert len(list((tmp_path / ".cache").iterdir())) == 1 and not computed  # as an old cache is, without them
-    radii = made.radii
-    assert torch.equal(radii, manifold.radii(made.features, "")) and made.radii is radii
+    radii = manifold.radii_of(made)
+    assert torch.equal(radii, manifold.radii(made.features, "")) and manifold.radii_of(made) is radii
     del computed[:]
     again, anew = load()
-    assert torch.equal(again.radii, radii)
+    assert torch.equal(manifold.radii_of(again), radii)
     assert not anew and not computed
     other, _ = load(split(seed=1))
-    assert len(computed) == 0 and not torch.equal(other.radii, radii)
+    assert len(computed) == 0 and not torch.equal(manifold.radii_of(other), radii)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "a changed radius", "another key"])
 def test_kept_radii_that_are_damaged_or_of_another_key_are_made_anew(load, tmp_path, computed, damage):
-    radii = load()[0].radii
+    radii = manifold.radii_of(load()[0])
     (path,) = (tmp_path / ".cache").glob("*_radii_*")
     content = torch.load(path, weights_only=True)
     if damage == "truncated":
@@ -158,13 +159,13 @@ def test_kept_radii_that_are_damaged_or_of_another_key_are_made_anew(load, tmp_p
             content["key"]["neighbours"] = 4
         torch.save(content, path)
     del computed[:]
-    assert torch.equal(load()[0].radii, radii) and len(computed) == 1
-    assert torch.equal(load()[0].radii, radii) and len(computed) == 1  # and the good ones were kept
+    assert torch.equal(manifold.radii_of(load()[0]), radii) and len(computed) == 1
+    assert torch.equal(manifold.radii_of(load()[0]), radii) and len(computed) == 1  # and the good ones were kept
 
 
 def test_radii_that_cannot_be_kept_are_said_and_computed_again(load, tmp_path):
     (tmp_path / ".cache").write_text("a file where the folder should be")
-    assert len(load()[0].radii) == 130
+    assert len(manifold.radii_of(load()[0])) == 130
     assert "the distances between real images are not kept for the next time" in load.said[-1]
 
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 import pytest
 import torch
 
+from datasets import spaced
 from evaluation.scores import diagnostics
 
 
@@ -72,7 +73,7 @@ def test_the_pictured_neighbours_are_the_nearest_samples_and_any():
     apart = torch.cdist(samples, TRAINING)
     assert neighbours.samples.tolist() == [
         *apart.min(1).values.argsort()[:8].tolist(),
-        *diagnostics.spaced(50, 8).tolist(),
+        *spaced(50, 8).tolist(),
     ]
     assert torch.equal(neighbours.training, apart.argsort()[neighbours.samples][:, :5])
 
@@ -96,7 +97,7 @@ def test_sorted_images_are_not_judged_by_the_first_of_them(monkeypatch):
     found, neighbours = diagnostics.memorisation(samples, training)
     assert found["nearer"] == pytest.approx(0.5, abs=0.1)
     assert neighbours.samples.max() > 900
-    assert diagnostics.spaced(10, 4).tolist() == [0, 2, 5, 7] and diagnostics.spaced(3, 5).tolist() == [0, 1, 2]
+    assert spaced(10, 4).tolist() == [0, 2, 5, 7] and spaced(3, 5).tolist() == [0, 1, 2]
 
 
 class Judge:

@@ -11,6 +11,7 @@ from evaluation_results import result
 from datasets import load_split
 from datasets.images import Images
 from evaluation.evaluator import Evaluator
+from evaluation.inputs import features
 from evaluation.inputs.sampling import Given
 from evaluation.results import kept, plots, report, table
 from evaluation.scores import diagnostics, metrics, modes
@@ -39,7 +40,7 @@ def stacks(numbers):
 
 
 def counted(numbers, known=EVEN):
-    return modes.count(modes.StackedClassifier(Digits())(stacks(numbers))[1], known)["modes"]
+    return modes.count(features.StackedClassifier(Digits())(stacks(numbers))[1], known)["modes"]
 
 
 def test_a_generator_of_three_combinations_has_three_modes_and_the_kl_of_their_frequencies():
@@ -82,18 +83,18 @@ def test_the_logits_are_the_logarithms_of_the_products_of_the_digits_probabiliti
             logits = torch.randn(len(images), 10, generator=torch.Generator().manual_seed(1))
             return torch.arange(2.0 * len(images)).view(-1, 2), logits
 
-    features, logits = modes.StackedClassifier(Known())(stacks([0, 0]))
-    assert features.tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+    found, logits = features.StackedClassifier(Known())(stacks([0, 0]))
+    assert found.tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
     digits = Known()(torch.zeros(6, 1, 2, 2))[1].softmax(1)
     assert logits.exp().sum(1).tolist() == pytest.approx([1, 1], abs=1e-5)
     assert logits[1, 123].exp().item() == pytest.approx((digits[3, 1] * digits[4, 2] * digits[5, 3]).item(), rel=1e-5)
-    assert modes.StackedClassifier(Known()).examined == {"split": "test", "accuracy": 0.125}
+    assert features.StackedClassifier(Known()).examined == {"split": "test", "accuracy": 0.125}
 
 
 def test_real_stacks_are_all_1000_modes_with_a_kl_of_chance_alone(data_dir):
     config = Config(dataset="stacked_digits", image_size=8, data_dir=data_dir)
     train, test = load_split(config), load_split(config, "test")
-    classifier = modes.load_classifier(config, train, CPU, lambda text: None)
+    classifier = features.load_classifier(config, train, CPU, lambda text: None)
     known = modes.frequencies(config, train)
     with torch.inference_mode():
         answers = torch.cat([classifier(part)[1] for part in test.images.split(1000)])
@@ -111,8 +112,8 @@ def evaluator(monkeypatch):
     monkeypatch.setattr(metrics, "KID_SUBSETS", 2)
     monkeypatch.setattr(modes, "NUM_SAMPLES", 50)
     monkeypatch.setattr(modes, "frequencies", lambda config, train: EVEN)
-    monkeypatch.setattr("evaluation.evaluator.load_split", lambda config, split: train)
-    monkeypatch.setattr(modes, "load_classifier", lambda *parts: modes.StackedClassifier(Digits()).eval())
+    monkeypatch.setattr("evaluation.real.load_split", lambda config, split: train)
+    monkeypatch.setattr(features, "load_classifier", lambda *parts: features.StackedClassifier(Digits()).eval())
     monkeypatch.setattr("evaluation.inputs.reference.cache_folder", lambda config: Path("/dev/null/none"))
     return Evaluator(CONFIG, train, CPU, say=lambda text: None)
 

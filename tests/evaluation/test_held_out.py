@@ -7,7 +7,7 @@ import torch
 from evaluation_results import noise_images
 from helpers import Pixels
 
-from evaluation.evaluator import Evaluator
+from evaluation.evaluator import Evaluator, Wanted
 from evaluation.inputs import features, sampling
 from evaluation.inputs.reference import Reference
 from evaluation.inputs.sampling import Given
@@ -20,7 +20,7 @@ FACTS = {"step": 5, "ema": True, "seed": 3}
 @pytest.fixture(autouse=True)
 def pixels(monkeypatch):
     monkeypatch.setattr(metrics, "KID_SUBSETS", 2)  # for time
-    monkeypatch.setattr(features, "load_extractor", lambda *args, **kwargs: Pixels())
+    monkeypatch.setattr(features, "load_inception", lambda *args, **kwargs: Pixels())
 
 
 def scored(images, real):
@@ -39,7 +39,7 @@ def test_held_out_images_are_scored_as_samples_once_for_all_checkpoints(folder_w
         evaluator = Evaluator(folder_with_test, train, CPU)
         samples = Given(noise_images(200, seed=seed).images)
         results.append(evaluator.evaluate(samples, FACTS, ("modern", "paper"), num_samples=200)[0])
-        monkeypatch.setattr("evaluation.scores.held_out.scores", None)  # from here on, only what was kept
+        monkeypatch.setattr("evaluation.held_out.scores", None)  # from here on, only what was kept
     (modern, paper), again = results
     assert [result["held_out"] for result in again] == [modern["held_out"], paper["held_out"]]
     assert (modern["held_out"]["what"], modern["held_out"]["num"]) == ("test images", 40)
@@ -57,13 +57,13 @@ def test_without_held_out_images_it_is_said_why(folder, monkeypatch):
     (result,), _ = Evaluator(folder, noise_images(150), CPU).evaluate(source, FACTS, ("modern",))
     assert set(result["held_out"]) == {"what", "reason"}
     assert "has no test images" in result["held_out"]["reason"]
-    monkeypatch.setattr("evaluation.evaluator.has_test_split", lambda config: True)
-    monkeypatch.setattr("evaluation.evaluator.load_split", lambda config, split: noise_images(40, seed=9))
+    monkeypatch.setattr("evaluation.real.has_test_split", lambda config: True)
+    monkeypatch.setattr("evaluation.real.load_split", lambda config, split: noise_images(40, seed=9))
 
     def broken(*parts):
         raise ValueError("no such luck")
 
-    monkeypatch.setattr("evaluation.scores.held_out.scores", broken)
+    monkeypatch.setattr("evaluation.held_out.scores", broken)
     (result,), _ = Evaluator(folder, noise_images(150), CPU).evaluate(source, FACTS, ("modern",))
     assert result["held_out"] == {"what": "test images", "reason": "they could not be scored: no such luck"}
 
@@ -75,12 +75,11 @@ def test_the_images_of_a_data_set_are_looked_at_once(folder_with_test, monkeypat
         looked.append(label)
         return extract(networks, source, count, device, label)
 
-    monkeypatch.setattr("evaluation.evaluator.extract", counted)
-    monkeypatch.setattr("evaluation.inputs.reference.extract", counted)
+    for module in ("evaluator", "inputs.reference"):
+        monkeypatch.setattr(f"evaluation.{module}.extract", counted)
     evaluator = Evaluator(folder_with_test, noise_images(150), CPU)
     evaluator.evaluate(Given(noise_images(120, seed=1).images), FACTS, ("modern", "test"))
     assert sorted(looked) == ["samples", "test images", "train images"]
-    assert all(reference.logits is None for reference in evaluator.references.values())
 
 
 def test_radii_of_samples_are_made_once_for_protocols_of_one_count_and_none_for_quick_scores(
@@ -90,7 +89,7 @@ def test_radii_of_samples_are_made_once_for_protocols_of_one_count_and_none_for_
     monkeypatch.setattr(manifold, "radii", lambda part, label: labels.append((label, len(part))) or radii(part, label))
     evaluator = Evaluator(folder_with_test, noise_images(40), CPU)
     source = Given(noise_images(40, seed=1).images)
-    evaluator.evaluate(source, FACTS, ("modern", "test"), quick=True, neighbours=False)
+    evaluator.evaluate(source, FACTS, ("modern", "test"), wanted=Wanted(diagnostics=False, neighbours=False))
     assert labels == []
     evaluator.evaluate(source, FACTS, ("modern", "test"))
     (result, of_test), _ = evaluator.evaluate(source, FACTS, ("modern", "test"))

@@ -1,0 +1,80 @@
+"""What real images get that the generator was not to imitate: beside a score, it says what a good one is.
+
+The test images are scored against a protocol's real images as if they were samples; where the protocol compares with
+the test images themselves, as many training images as it takes samples.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.errors import UserError
+from utils.threads import all_cores
+
+from .inputs.features import Extractor
+from .inputs.reference import Reference
+from .protocol import Plan
+from .real import Real
+from .scores import manifold, metrics, modes
+from .scores.registry import SCORES
+
+STAND_INS = {"train": "test", "test": "train"}  # which split stands in for the samples, against which
+
+
+def scores_of_real(
+    plan: Plan, real: Real, extractor: Extractor, frequencies: Tensor | None = None
+) -> dict[str, Any] | None:
+    """What real images get under a Plan, from the cache or made now; None on ranks other than 0.
+
+    frequencies: of the modes, where they are counted. Without such images, or where they cannot be scored, the entry
+    has a reason in the place of scores: no trouble here stands in the way of the samples' scores.
+    """
+    other = STAND_INS[plan.split]
+    what = f"{'training' if other == 'train' else other} images"
+    try:
+        stand_ins = real.reference(other, extractor)
+    except UserError as error:
+        return {"what": what, "reason": str(error)}
+    reference = real.reference(plan.split, extractor)
+    if reference is None or stand_ins is None:
+        return None
+    chosen = _chosen(other, real.count(other), plan.num_samples)
+    entry = {"what": what, "num": len(chosen)}
+    facts = entry | {
+        "data_sha256": real.sha256(other),
+        "scores": [name for name, score in SCORES.items() if score.by],
+        "kid_subsets": metrics.KID_SUBSETS,
+        "density_coverage_neighbours": manifold.FARTHEST,
+    }
+
+    def make() -> dict[str, Any]:
+        assert stand_ins is not None and stand_ins.logits is not None
+        with all_cores():
+            return entry | scores(stand_ins.features[chosen], stand_ins.logits[chosen], reference, frequencies)
+
+    try:
+        return reference.once("held_out", facts, make, f"the scores of {what} are")
+    except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        return {"what": what, "reason": f"they could not be scored: {error}"}
+
+
+def _chosen(split: str, available: int, num_samples: int) -> Tensor:
+    """The numbers of a split's images that stand in for samples: all test images, or a fixed part of the training's.
+
+    They are in a random order, always the same: images may be sorted, and the Inception Score splits them.
+    """
+    order = torch.randperm(available, generator=torch.Generator().manual_seed(0))
+    return order if split == "test" else order[:num_samples]
+
+
+def scores(features: Tensor, logits: Tensor, reference: Reference, frequencies: Tensor | None) -> dict[str, Any]:
+    """All scores of images by their features (N, d) and logits (N, k) against a Reference."""
+    found: dict[str, Any] = {
+        "inception_score": metrics.inception_score(logits),
+        **metrics.against(features, reference),
+        **metrics.neighbour_scores(features, reference),
+    }
+    if frequencies is not None and len(logits) >= modes.NUM_SAMPLES:
+        found |= modes.count(logits, frequencies)
+    return found
