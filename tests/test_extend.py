@@ -83,7 +83,7 @@ assert "distance of means 4.00" in report.real_images(found)
 assert {{"mean_distance", "held_out_mean_distance"}} < set(report.COLUMNS)
 assert "mean_distance" in report.flat(found) and "mean_distance" in table.COLUMNS and new in plots.DRAWN
 assert "4.00" in sections.scores([found])["table"][1][0] and "distance of means" in sections.PANELS
-assert "mean_distance" in GRID["metrics"] and "mean_distance_at_best" in tables.COLUMNS
+assert "mean_distance" in GRID["metrics"] and "mean_distance_at_best" in tables.RESULTS
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
