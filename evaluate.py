@@ -40,11 +40,8 @@ from utils.precision import keep_memory
 
 OVERRIDES = ("data_dir", "cache_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-OF_DATA = (  # settings that an Evaluator depends on
-    *("dataset", "data_dir", "cache_dir", "image_size", "channels", "crop", "background", "bad_images"),
-    *("features", "inception_weights"),
-)
 OF_SAMPLES = ("dataset", "image_size", "channels", "crop", "background", "bad_images")  # a checkpoint knows its own
+OF_DATA = ("data_dir", "cache_dir", "features", "inception_weights", *OF_SAMPLES)  # that an Evaluator depends on
 TABLE = (
     "compare runs in a table: the last checkpoint of each run, with mean and spread over the seeds of a configuration. "
     "Scores that evaluation.json already has for the same protocol, counts, extractor and seed are not computed again"
