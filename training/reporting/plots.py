@@ -1,24 +1,45 @@
 """Pictures of a run: its curves, and the animation of its sample grids."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageOps
 
-from evaluation.scores.registry import curves
+from evaluation.scores.registry import SCORES, curves
 from utils.files import write_atomically
 from utils.plots import pyplot, save_gif
 
 FRAMES = 60  # of an animation, at most
 FRAME_MS, LAST_FRAME_MS = 150, 2000
-# Settings, drawn where they move over a run
-MOVING = [
-    ("learning rate", {"lr_G": "G", "lr_D": "D"}, "linear"),
-    ("weight of the gradient's penalty", {"gamma": "gamma"}, "linear"),
-    ("Adam's beta2", {"beta2": "beta2"}, "linear"),
-    ("half-life of the moving average, images", {"ema_half_life": "images"}, "linear"),
-]
 CAPTION = 16  # pixels beneath a frame, for its step
+# title -> ({statistic: its line's name}, whether on a logarithmic axis). The page has them all, and panels of what else
+# is in stats.jsonl.
+PANELS: dict[str, tuple[dict[str, str], bool]] = {
+    "loss": ({"loss_D": "D", "loss_G": "G"}, False),
+    "mean logit of D": ({"real_logits": "D(real)", "fake_logits": "D(fake)"}, False),
+    "accuracy of D": ({"accuracy_D": "D"}, False),
+    "gradient norm": ({"grad_norm_D": "D", "grad_norm_G": "G", "grad_norm_input": "D's input"}, True),
+    "probability of augmentation": ({"augment_p": "p"}, False),
+    "learning rate": ({"lr_G": "G", "lr_D": "D"}, False),
+    "weight of the gradient's penalty": ({"gamma": "gamma"}, False),
+    "Adam's beta2": ({"beta2": "beta2"}, False),
+    "half-life of the moving average": ({"ema_half_life": "images"}, False),
+    **curves(*SCORES),
+    "seconds a step": ({"seconds_per_step": "seconds"}, False),
+}
+# Of these curves.png has the first ones, and the others if they move.
+DRAWN = ["loss", "mean logit of D", "gradient norm", "accuracy of D", "probability of augmentation"]
+DRAWN += curves("inception_score", "fid")
+MOVING = ("learning rate", "weight of the gradient's penalty", "Adam's beta2", "half-life of the moving average")
+
+
+def points_of(stats: Sequence[Mapping[str, Any]], lines: Mapping[str, str]) -> dict[str, list[tuple[int, float]]]:
+    """The lines of a panel: {name: [(step, value)]}, where the statistic is a number."""
+    return {
+        name: [(line["step"], line[key]) for line in stats if type(line.get(key)) in (int, float)]
+        for key, name in lines.items()
+    }
 
 
 def grids_of(run_dir: str | Path) -> list[tuple[int, Path]]:
@@ -51,31 +72,23 @@ def animate(run_dir: str | Path) -> Path | None:
 
 def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) -> Path | None:
     """Losses, logits, gradient norms and scores over G's updates, as plots/curves.png. Returns its path."""
-    plt = pyplot()
-    panels = [
-        ("loss", {"loss_D": "D", "loss_G": "G"}, "linear"),
-        ("mean logit of D", {"real_logits": "D(real)", "fake_logits": "D(fake)"}, "linear"),
-        ("gradient norm", {"grad_norm_D": "D", "grad_norm_G": "G", "grad_norm_input": "D's input"}, "log"),
-        ("accuracy of D", {"accuracy_D": "D"}, "linear"),
-        ("probability of augmentation", {"augment_p": "p"}, "linear"),
-    ]
-    scores = curves("inception_score", "fid")
-    panels += [(score, lines, "log" if log else "linear") for score, (lines, log) in scores.items()]
-    panels = [panel for panel in panels if any(name in line for line in stats for name in panel[1])]
-    panels += [panel for panel in MOVING if any(len({line.get(name) for line in stats}) > 1 for name in panel[1])]
+    panels = [name for name in DRAWN if any(key in line for line in stats for key in PANELS[name][0])]
+    panels += [name for name in MOVING if any(len({line.get(key) for line in stats}) > 1 for key in PANELS[name][0])]
     if not panels:
         return None
+    plt = pyplot()
     columns = 2 if len(panels) == 4 else 3
     rows = -(-len(panels) // columns)
     size = (4.2 * columns, 3.3 * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat[len(panels) :]:
         axis.remove()
-    for axis, (label, series, scale) in zip(axes.flat, panels):
-        for name, short in series.items():
-            if points := [(line["step"], line[name]) for line in stats if line.get(name) is not None]:
-                axis.plot(*zip(*points), label=short, marker="o" if len(points) < 20 else None, ms=3)
-        axis.set(xlabel="step (updates of G)", ylabel=label, yscale=scale)
+    for axis, panel in zip(axes.flat, panels):
+        lines, log = PANELS[panel]
+        for name, points in points_of(stats, lines).items():
+            if points:
+                axis.plot(*zip(*points), label=name, marker="o" if len(points) < 20 else None, ms=3)
+        axis.set(xlabel="step (updates of G)", ylabel=panel, yscale="log" if log else "linear")
         axis.grid(alpha=0.3)
         if len(axis.lines) > 1:
             axis.legend(frameon=False)

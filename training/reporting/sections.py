@@ -12,21 +12,8 @@ from evaluation.scores import conditional, registry
 
 from . import rendering
 from .charts import Chart, chart
+from .plots import PANELS, points_of
 
-# title -> (statistic -> its name, whether on a logarithmic axis); what else is in stats.jsonl gets panels of its own.
-PANELS: dict[str, tuple[dict[str, str], bool]] = {
-    "loss": ({"loss_D": "D", "loss_G": "G"}, False),
-    "mean logit of D": ({"real_logits": "D(real)", "fake_logits": "D(fake)"}, False),
-    "accuracy of D": ({"accuracy_D": "D"}, False),
-    "gradient norm": ({"grad_norm_D": "D", "grad_norm_G": "G", "grad_norm_input": "D's input"}, True),
-    "probability of augmentation": ({"augment_p": "p"}, False),
-    "learning rate": ({"lr_G": "G", "lr_D": "D"}, False),
-    "weight of the gradient's penalty": ({"gamma": "gamma"}, False),
-    "Adam's beta2": ({"beta2": "beta2"}, False),
-    "half-life of the moving average": ({"ema_half_life": "images"}, False),
-    **registry.curves(*registry.SCORES),
-    "seconds a step": ({"seconds_per_step": "seconds"}, False),
-}
 NEIGHBOURS_BYTES = 400_000
 # What to do about a warning, by words of it (evaluation/scores/diagnostics.py).
 ADVICE = {
@@ -40,22 +27,11 @@ ADVICE = {
 
 def charts(stats: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """A panel for each kind of statistic that there is."""
-    known = {name for series, _ in PANELS.values() for name in series} | {"step", "protocol"}
+    known = {name for lines, _ in PANELS.values() for name in lines} | {"step", "protocol"}
     rest = dict.fromkeys(name for line in stats for name in line if name not in known)
     panels = PANELS | {name: ({name: name}, False) for name in rest}
-    found = []
-    for title, (series, log) in panels.items():
-        points = {
-            short: [
-                (line["step"], line[name])
-                for line in stats
-                if isinstance(line.get(name), (int, float)) and not isinstance(line[name], bool)
-            ]
-            for name, short in series.items()
-        }
-        if drawn := chart(title, points, log):
-            found.append(drawn)
-    return found
+    drawn = (chart(title, points_of(stats, lines), log) for title, (lines, log) in panels.items())
+    return [panel for panel in drawn if panel]
 
 
 def _cell(score: registry.Score, result: kept.Result) -> str | tuple[str, str]:
