@@ -8,10 +8,11 @@ import itertools
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from datasets.image_files import SHEET, check_npz, save_samples
 from datasets.labels import named
@@ -24,7 +25,7 @@ from utils import plots
 from utils.console import progress
 from utils.distributed import select_device
 from utils.errors import UserError, explaining_memory, refuse_if, run_as_script
-from utils.files import check_target, write_atomically
+from utils.files import check_target, make_folder, write_atomically, writing_into
 
 OVERRIDES = ("seed", "device")
 LARGEST_SEED = 2**32
@@ -130,42 +131,51 @@ def labels_of(loaded: Loaded, given: argparse.Namespace) -> list[int]:
 
 
 def draw(loaded: Loaded, given: argparse.Namespace) -> None:
-    """Draw the image of each seed, or of each label and seed, into a folder, with a grid of them, and into an .npz.
-
-    Each is the same at any number of them: evaluation.inputs.sampling draws whole blocks.
-    """
-    ranges, out, npz = seeds_of(given, 64), Path(given.out) if given.out else None, given.npz
+    """Draw the image of each seed, or of each label and seed, into a folder, with a grid of them, and into an .npz."""
+    seeds, out = seeds_of(given, 64), Path(given.out) if given.out else None
     asked: list[int | None] = [*dict.fromkeys(labels_of(loaded, given))] or [None]
-    total = sum(map(len, ranges)) * len(asked)
+    total = sum(map(len, seeds)) * len(asked)
     if out:
-        make_folder(out, (name_of(loaded, *pair) for pair in itertools.product(asked, itertools.chain(*ranges))))
-    device = next(loaded.G.parameters()).device
-    settings = loaded.config.z_dim, loaded.config.seed, device, given.truncation or math.inf, loaded.classes
-    kept: list[list[torch.Tensor]] = [[] for _ in asked]
-    labels: list[torch.Tensor] = []
+        make_folder(out, f"--out {out}")
+        refuse_existing(out, (name_of(loaded, *pair) for pair in itertools.product(asked, itertools.chain(*seeds))))
+    rows: dict[int | None, list[Tensor]] = {label: [] for label in asked}
+    every: list[Tensor] = []
+    labels: list[Tensor] = []
     with explaining_memory(f"{total:,} images of {loaded.config.image_size} pixels", "ask for fewer at once"):
-        sources = [Generated(loaded.G, *settings, label) for label in asked]
-        images = itertools.chain.from_iterable(images_at(source, itertools.chain(*ranges)) for source in sources)
-        pairs = itertools.product(range(len(asked)), itertools.chain(*ranges))
-        for (place, seed), image in progress(zip(pairs, images), "images", total, unit="image"):
+        drawn = drawings(loaded, asked, seeds, given.truncation)
+        for label, seed, image, own in progress(drawn, "images", total, unit="image"):
             if out:
-                target = out / name_of(loaded, asked[place], seed)
-                plots.picture(plots.enlarge(image, given.enlarge or 1)).save(target)
-            if npz or len(kept[place]) < GRID:
-                kept[place].append(image)
-            if npz and (label := sources[place].labels(seed, 1)) is not None:
-                labels.append(label)
-        if npz:
-            every = torch.stack(list(itertools.chain(*kept)))
-            save_samples(npz, every, torch.cat(labels) if labels else None)
-            print(f"{total:,} images are in {npz}")
+                plots.picture(plots.enlarge(image, given.enlarge or 1)).save(out / name_of(loaded, label, seed))
+            if len(rows[label]) < GRID:
+                rows[label].append(image)
+            if given.npz:
+                every.append(image)
+                labels += [] if own is None else [own]
+        if given.npz:
+            save_samples(given.npz, torch.stack(every), torch.cat(labels) if labels else None)
+            print(f"{total:,} images are in {given.npz}")
     if out:
         names = [loaded.classes.names[label] for label in asked if label is not None] if loaded.classes else []
-        columns = min(ROW, len(kept[0])) if names else None  # of the classes that were asked for a row each
-        shown = [image for row in kept for image in row[: columns or GRID]]
+        columns = min(ROW, len(rows[asked[0]])) if names else None  # of the classes that were asked for a row each
+        shown = [image for row in rows.values() for image in row[: columns or GRID]]
         plots.grid(torch.stack(shown), columns, given.enlarge, names).save(out / SHEET)
         part = f", which has {len(shown)} of them" if len(shown) < total else ""
         print(f"{total:,} images are in {out}, beside {out / SHEET}{part}")
+
+
+def drawings(
+    loaded: Loaded, asked: Sequence[int | None], seeds: Sequence[range], truncation: float | None
+) -> Iterator[tuple[int | None, int, Tensor, Tensor | None]]:
+    """Yield (the label that was asked for, seed, image (C, H, W) uint8, its label if any) of each label and seed.
+
+    An image is the same at any number of them: evaluation.inputs.sampling draws whole blocks.
+    """
+    _, G, config, *_ = loaded
+    device = next(G.parameters()).device
+    for label in asked:
+        source = Generated(G, config.z_dim, config.seed, device, truncation or math.inf, loaded.classes, label)
+        for seed, image in zip(itertools.chain(*seeds), images_at(source, itertools.chain(*seeds))):
+            yield label, seed, image, source.labels(seed, 1)
 
 
 def name_of(loaded: Loaded, label: int | None, seed: int) -> str:
@@ -177,15 +187,11 @@ def name_of(loaded: Loaded, label: int | None, seed: int) -> str:
     return f"{word}_seed{seed:06d}.png"
 
 
-def make_folder(out: Path, names: Iterable[str]) -> None:
-    """Make the folder for pictures of these names. UserError where it cannot be, or has one of them already."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be made: {error.strerror}") from error
+def refuse_existing(out: Path, names: Iterable[str]) -> None:
+    """Raise UserError where a folder has a picture of one of these names already, or a grid."""
     for name in itertools.chain([SHEET], names):
-        if (out / name).exists():
-            raise UserError(f"{out / name} exists, and no picture is overwritten: choose another --out, or delete it")
+        there = f"{out / name} exists, and no picture is overwritten: choose another --out, or delete it"
+        refuse_if((out / name).exists(), there)
 
 
 def interpolate(loaded: Loaded, given: argparse.Namespace) -> Path:
@@ -242,10 +248,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = select_device(settings.get("device", "auto"))
     loaded = load_trained(given.path, not given.no_ema, settings, device)
     if given.out or given.npz:
-        try:
+        with writing_into(given.out or given.npz):
             draw(loaded, given)
-        except OSError as error:
-            raise UserError(f"cannot write into {given.out}: {error.strerror}") from error
     if given.walk:
         animate(loaded, given)
     if given.interpolate:
