@@ -18,10 +18,10 @@ from models.spectral_norm import iteration
 from settings.command_line import parse_args
 from settings.config import Config
 from training import augmenting, monitor, prepare
-from training.checkpoints.resume import roll_back
 from training.objective import Batch, Objective
-from training.run import Run, opened
+from training.run import Run
 from training.schedule import ema_decay, set_moving
+from training.session import begin, opened, roll_back
 from training.state import State
 from utils.console import command
 from utils.distributed import average, gradients_stay_local, processes, rank
@@ -45,8 +45,7 @@ def discriminator_step(
     found = []
     for i, part in enumerate(batch.chunk(objective.accumulate)):
         with in_part(i, objective.accumulate, D, D):
-            judged = (part.real, part.real_labels, part.real_drawn), (part.fake, part.labels, part.drawn)
-            real, fake = objective.judge(D, *judged, precision=precision)
+            real, fake = objective.judge(D, part.views("real", "fake"), precision)
             loss = objective.d_loss(real.logits, fake.logits) + objective.acgan_weight_D * real.class_loss
             loss = loss + objective.penalty(D, part, real.logits, fake.logits)
             precision.backward(loss / objective.accumulate)
@@ -69,9 +68,8 @@ def generator_step(
     losses = []
     for i, part in enumerate(batch.chunk(objective.accumulate)):
         with in_part(i, objective.accumulate, G, G, D):
-            samples = precision.call(G, part.z, part.labels), part.labels, part.drawn
-            reals = part.real, part.real_labels, part.real_drawn
-            fake, *real = objective.judge(D, samples, reals, precision=precision)
+            part = part._replace(fake=precision.call(G, part.z, part.labels))
+            fake, *real = objective.judge(D, part.views("fake", "real"), precision)
             loss = objective.g_loss(fake.logits, *(verdict.logits for verdict in real))
             loss = loss + objective.acgan_weight_G * fake.class_loss
             precision.backward(loss / objective.accumulate)
@@ -158,7 +156,7 @@ def train(config: Config, evaluator: Evaluator | None = None, images: Images | N
 def loop(run: Run) -> Path:
     """The steps to total_steps, and what is logged, drawn, scored and saved between them. Returns the last save."""
     config, state = run.config, run.state
-    run.begin()
+    begin(run)
     with run.progress() as bar:
         while state.step < config.total_steps:
             with run.explaining_memory():

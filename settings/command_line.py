@@ -5,7 +5,7 @@ Imports no torch, so that --help and a mistyped flag answer at once.
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from utils.errors import UserError
@@ -65,6 +65,19 @@ def add_settings(parser: argparse._ActionsContainer, names: Iterable[str]) -> No
             metavar=None if single else meta["metavar"] or ("PATH" if meta["path"] else PLACEHOLDERS[kind]),
             help=(meta["help"] + several + shown).replace("%", "%%"),
         )
+
+
+def as_flags(settings: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that give settings these values. No flag can be None: `no --NAME` is for messages."""
+    words = []
+    for name, value in settings.items():
+        if value is None:
+            words += ["no", f"--{name}"]
+        elif isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            words += [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
+    return words
 
 
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:

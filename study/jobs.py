@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from settings.command_line import as_flags
 from utils.console import progress
 from utils.errors import Stopped, UserError
 from utils.files import make_folder
@@ -17,7 +18,7 @@ from utils.signals import handled
 from utils.threads import cores
 
 from .grid import Run, Study
-from .runs import DONE, begin, failure_path, outcome, typed
+from .runs import DONE, begin, failure_path, outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN, FETCH = [str(ROOT / "main.py")], ["-c", "from study.jobs import fetch; fetch()"]
@@ -73,7 +74,7 @@ def run_all(study: Study, runs: Sequence[Run], jobs: int, done: int = 0) -> None
     ):
         try:
             if jobs > 1 and len(runs) > 1:
-                pool.submit(processes.run, [*FETCH, *typed(runs[0].flags)], console / "fetch.txt").result()
+                pool.submit(processes.run, [*FETCH, *as_flags(runs[0].flags)], console / "fetch.txt").result()
             for future in as_completed([pool.submit(run_one, run, processes, console, bar.write) for run in runs]):
                 future.result()
                 bar.update()

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evaluation.results import kept
+from settings.command_line import as_flags
 from settings.config import FIELDS, Config, differences
-from settings.layers import check_settings, load_yaml
+from training.checkpoints import record
 from training.checkpoints.run_dir import checkpoints, locked
 from utils.errors import UserError, refuse_if
 
@@ -34,29 +35,25 @@ LEFT = ("config.yaml", "log.txt", "stats.jsonl", "samples", "checkpoints", "plot
 
 def outcome(run: Run) -> Outcome:
     """What a run came to, by its directory. UserError where that holds another run than the study asks for."""
-    path = run.run_dir / "config.yaml"
     failure = failure_path(run)
     failed = failure.read_text(encoding="utf-8").strip() if failure.is_file() else ""
-    if not path.is_file():
+    if not (run.run_dir / record.NAME).is_file():
         return Outcome("failed", 0, failed) if failed else Outcome("missing")
     try:
-        content = load_yaml(path)
-        record = content.pop("record", None)
-        before = Config(**check_settings(content))
-    except (UserError, ValueError, AttributeError, TypeError) as error:  # the next start writes it anew
-        return Outcome("failed", 0, f"{path} is damaged: {error}")
-    record = tuple(entry for entry in record if isinstance(entry, dict)) if isinstance(record, list) else ()
-    step = max([entry["to_step"] for entry in record if type(entry.get("to_step")) is int], default=0)
+        before, starts = record.read(run.run_dir)
+    except UserError as error:  # the next start writes it anew
+        return Outcome("failed", 0, str(error))
+    step = max([start["to_step"] for start in starts if type(start.get("to_step")) is int], default=0)
     # A run on a folder whose features are to be chosen writes down which it chose.
     config = run.config if run.config.features != "auto" else dataclasses.replace(run.config, features=before.features)
     refuse_other(run.run_dir, differences(before, config))
     if step > run.config.total_steps:
         raise UserError(f"{run.run_dir} is at step {step:,}, beyond total_steps {run.config.total_steps:,}")
-    if record and "diverged" in record[-1]:
-        return Outcome("diverged", step, str(record[-1]["diverged"]), record=record)
+    if starts and "diverged" in starts[-1]:
+        return Outcome("diverged", step, str(starts[-1]["diverged"]), record=tuple(starts))
     if evaluation := _evaluation(run, config):
-        return Outcome("finished", run.config.total_steps, evaluation=evaluation, record=record)
-    return Outcome("failed" if failed else "unfinished", step, failed, record=record)
+        return Outcome("finished", run.config.total_steps, evaluation=evaluation, record=tuple(starts))
+    return Outcome("failed" if failed else "unfinished", step, failed, record=tuple(starts))
 
 
 def failure_path(run: Run) -> Path:
@@ -90,20 +87,11 @@ def begin(run: Run) -> list[str]:
 
 def arguments(run: Run) -> list[str]:
     """The arguments of main.py that start a run or, where it was cut off, go on with it."""
-    if not checkpoints(run.run_dir):
-        return typed(run.flags)
-    resumable = {name: value for name, value in run.flags.items() if FIELDS[name].metadata["resumable"]}
-    return typed({"resume": run.flags["run_dir"]} | resumable)
-
-
-def typed(flags: dict[str, Any]) -> list[str]:
-    words = []
-    for name, value in flags.items():
-        if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no_{name}")
-        else:
-            words += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-    return words
+    flags = run.flags
+    if checkpoints(run.run_dir):
+        resumable = {name: value for name, value in flags.items() if FIELDS[name].metadata["resumable"]}
+        flags = {"resume": flags["run_dir"]} | resumable
+    return as_flags(flags)
 
 
 def clear(run: Run) -> None:

@@ -22,7 +22,7 @@ import train
 from datasets import load_split
 from evaluation.inputs.features import load_classifier
 from settings.config import Config
-from training import monitor
+from training.reporting.showing import Show
 from utils.errors import run_as_script
 from utils.locks import locked
 
@@ -52,14 +52,14 @@ def forks():
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Curves and animation are most of the time of a run of a few steps."""
-    monkeypatch.setattr(monitor, "finish_pictures", lambda run: None)
+    monkeypatch.setattr(Show, "end", lambda *args: None)
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The directory of a run of helpers.start() that nothing disturbed, to compare with. It stays as it is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(monitor, "finish_pictures", lambda run: None)
+        patch.setattr(Show, "end", lambda *args: None)
         return train.train(start(tmp_path_factory.mktemp("whole"))).parent.parent
 
 
@@ -67,7 +67,7 @@ def whole(tmp_path_factory):
 def unscored(tmp_path_factory):
     """The directory of a run of digits with checkpoints at the steps 0, 2 and 4, to be scored. It stays as it is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(monitor, "finish_pictures", lambda run: None)
+        patch.setattr(Show, "end", lambda *args: None)
         config = start(tmp_path_factory.mktemp("unscored"), total_steps=4, save_every=2)
         return train.train(config).parent.parent
 

@@ -205,7 +205,7 @@ def break_losses(patch, numbers):
 
 def rewrite(path, change):
     """Have change(content) alter what a checkpoint holds."""
-    content = checkpoint.load(path)
+    content = checkpoint.read(path)
     change(content)
     save(path, content)
 
@@ -239,6 +239,6 @@ def assert_same(a, b, where="checkpoint"):
 
 def assert_same_end(*run_dirs):
     """Two runs have the same last checkpoint, but for how many they keep, and the same statistics."""
-    ends = [checkpoint.load(latest(run_dir)) for run_dir in run_dirs]
+    ends = [checkpoint.read(latest(run_dir)) for run_dir in run_dirs]
     assert_same(*({**end, "config": {**end["config"], "keep": None}} for end in ends))
     assert_same(*([line | {"seconds_per_step": 0} for line in read_stats(run_dir)] for run_dir in run_dirs), "stats")

@@ -46,7 +46,7 @@ def test_the_pages_loss_trains_and_has_its_values_by_hand(pearson, tmp_path, no_
     assert g_loss(fake).item() == pytest.approx((0.25 + 9) / 2 / 2)
     assert accuracy("pearson", torch.tensor([[0.1]]), torch.tensor([[-0.1]])).item() == 1
     flags, _ = parse_args(None, ["--loss", "pearson", "--total_steps", "2"])
-    kept = checkpoint.load(train.train(start(tmp_path, **flags)))
+    kept = checkpoint.read(train.train(start(tmp_path, **flags)))
     assert kept["step"] == 2 and kept["config"]["loss"] == "pearson"
 
 

@@ -259,7 +259,7 @@ def bad_checkpoints(run_dir, folder):
     torch.save({"format": Payload(folder / "executed")}, paths["code"])
     paths["legacy_code"].write_bytes(pickle.dumps(Payload(folder / "executed")))
     torch.save(torch.zeros(3), paths["tensor"])
-    content = checkpoint.load(good)
+    content = checkpoint.read(good)
     content["config"]["model"] = "resnet"
     content["config"]["arch_variant"] = "code"
     torch.save(content, paths["foreign"])

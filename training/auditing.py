@@ -14,7 +14,7 @@ from utils.console import announced
 from utils.errors import UserError
 from utils.files import write_text
 
-from .checkpoints.checkpoint import load_discriminator, load_trained
+from .checkpoints.checkpoint import KEYS, load
 from .checkpoints.run_dir import latest, own_stem, stem_of
 from .reporting import page
 
@@ -26,8 +26,9 @@ def audit(
 ) -> Path:
     """Audit D of a checkpoint, or of a run's newest, on real images and samples of its G. Returns the written path."""
     path = latest(path) if Path(path).is_dir() else Path(path)
-    D = load_discriminator(path).to(device)
-    _, G, config, step, ema, classes, _ = load_trained(path, ema, settings, device)
+    saved = load(path, tuple(KEYS))
+    D = saved.discriminator().to(device)
+    _, G, config, step, ema, classes, _ = saved.generator(ema, settings, device)
     images = trained_on(load_split(config), config.num_images)
     generator = torch.Generator().manual_seed(config.seed)
     places = torch.randperm(len(images.images), generator=generator)[:AUDIT_IMAGES]

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,18 +25,13 @@ from utils.errors import Diverged, Stopped
 from utils.files import write_text
 from utils.plots import grid
 
-from .objective import Objective
+from .run import PREVIEW, Run
 from .schedule import images_seen, moving
 from .state import STATISTICS, State, check_weights, disk_use
 
-if TYPE_CHECKING:
-    from .run import Run
-
-PREVIEW = 100  # samples in a grid
 SHOWN = 20  # classes in the line of their counts
 ROWS = COLUMNS = 10  # of a conditional run's grid: classes at most, and samples of each
 PROBED = 64  # real images, and samples, at which each line of the log measures D's gradient
-PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
 
 
 def total_norm(network: nn.Module) -> Tensor:
@@ -55,7 +50,7 @@ def check_finite(state: State) -> Tensor:
     return history
 
 
-def log(run: "Run") -> dict[str, float]:
+def log(run: Run) -> dict[str, float]:
     """Write the statistics since the last line into stats.jsonl. Returns them."""
     state, config, seconds = run.state, run.config, run.seconds_per_step()
     means = dict(zip(STATISTICS, check_finite(state).mean(dim=0).tolist()))
@@ -72,9 +67,6 @@ def log(run: "Run") -> dict[str, float]:
         "seconds_per_step": seconds,
     }
     run.logger.write(state.step, line)
-    if share := run.waiting.slowed():
-        advice = "end some, or take fewer --threads" if torch.get_num_threads() > 1 else "end some of them"
-        run.logger.say(f"slowed      other programs had the cores {share:.0%} of the time, the run waited: {advice}")
     run.start_clock()
     return line
 
@@ -113,7 +105,7 @@ def steepness(state: State, z: Tensor) -> float:
         return lipschitz.input_gradient_norms(state.D, torch.cat([real, fake]), both).mean().item()
 
 
-def audit(run: "Run") -> None:
+def audit(run: Run) -> None:
     """Write the audit of D as it is now to audits/step_NNNNNN.json."""
     check_weights(run.state)
     if rank() == 0:
@@ -122,7 +114,7 @@ def audit(run: "Run") -> None:
         path = run.run_dir / "audits" / f"step_{run.state.step:06d}.json"
         path.parent.mkdir(exist_ok=True)
         write_text(path, text)
-    run.start_clock()  # it is no part of a step's time
+    run.start_clock()
 
 
 class Preview(NamedTuple):
@@ -142,12 +134,7 @@ def preview(z: Tensor, classes: Classes | None) -> Preview:
     return Preview(z[:COLUMNS].repeat(len(labels), 1), labels.repeat_interleave(COLUMNS).to(z.device), names)
 
 
-def preview_latents(z_dim: int, device: torch.device | str) -> Tensor:
-    """The fixed z of a run's grids."""
-    return torch.randn(PREVIEW, z_dim, generator=torch.Generator().manual_seed(PREVIEW_SEED)).to(device)
-
-
-def sample(run: "Run") -> None:
+def sample(run: Run) -> None:
     """Draw the grid of the fixed z in eval mode and save it under the step's name."""
     if rank() == 0:
         G, (z, labels, names) = run.state.scored, preview(run.z, run.state.classes)
@@ -156,10 +143,11 @@ def sample(run: "Run") -> None:
         drawn = grid(images, COLUMNS, names=names)
         drawn.save(run.run_dir / "samples" / f"step_{run.state.step:06d}.png")
         run.logger.picture(run.state.step, "samples", drawn)
-    run.show.update()
+    run.show.update(run.state.step)
+    run.start_clock()
 
 
-def score(run: "Run") -> None:
+def score(run: Run) -> None:
     """Score the generator as it is now under the first protocol, into the log and stats.jsonl."""
     state, config, evaluator = run.state, run.config, run.evaluator
     assert evaluator is not None  # or it is not due
@@ -182,57 +170,59 @@ def score(run: "Run") -> None:
             line |= {key + name * (key != "protocol"): value for key, value in report.flat(results[0]).items()}
     if rank() == 0:
         run.logger.write(state.step, line)
-    run.show.update()
-    run.start_clock()  # it is no part of a step's time
+    run.show.update(state.step)
+    run.start_clock()
 
 
-def _weighed(config: Config, objective: Objective) -> Iterator[str]:
-    """D's regularizers, each with its weight."""
-    names = (name for name in config.regularizer if name != "none")
-    for name, (_, weight) in zip(names, objective.regularizers, strict=True):
-        moving = config.gamma_cosine if name in PENALTIES else None
-        yield f"{name} (weight {'{:g} to {:g}'.format(*moving) if moving else f'{weight:g}'})"
-
-
-def announce(run: "Run", images: Images, changes: Iterable[str], taken: Iterable[str] = ()) -> None:
+def announce(run: Run, images: Images, changes: Iterable[str], taken: Iterable[str] = ()) -> None:
     """Say what is about to be trained.
 
     changes: sentences about what is other than before, in a run that goes on; taken: about the weights that a new one
     starts from.
     """
-    config, state, logger = run.config, run.state, run.logger
-    count = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", state.G), ("D", state.D))}
-    if state.step:
-        left = "" if state.step < config.total_steps else ": nothing is left to train"
-        logger.say(f"resumed     at step {state.step:,}{left}")
-    for sentence in changes:
-        logger.say(f"changed     {sentence}")
+    config, state = run.config, run.state
+    for note in images.origin.notes if images.origin else ():  # which were said when the images were loaded
+        run.logger.note(f"data        {note}")
+    left = "" if state.step < config.total_steps else ": nothing is left to train"
+    size = disk_use(state, config.keep) / 2**20
+    told = [("resumed", f"at step {state.step:,}{left}")] * bool(state.step)
+    told += [("changed", sentence) for sentence in changes]
+    told += _about_data(config, images)
+    told += [("start", sentence) for sentence in taken]
+    told += _about_training(config, state)
+    told += [
+        ("run", f"{run.run_dir}: up to {size:,.0f} MiB of checkpoints (--keep {config.keep}), beside pictures"),
+        *(("warning", sentence) for sentence in warnings(config, state.device.type == "cuda")),
+    ]
+    for name, sentence in told:
+        run.logger.say(f"{name:<12}{sentence}")
+
+
+def _about_data(config: Config, images: Images) -> Iterator[tuple[str, str]]:
     n, channels, side, _ = images.images.shape
-    norm, extra = " + ".join(config.d_norm), "".join(f" + {name}" for name in _weighed(config, state.objective))
+    yield "data", f"{config.dataset}: {n:,} images of {side}x{side}, {'grey' if channels == 1 else 'colour'}"
+    if images.origin:
+        yield "sizes", sizes_found(images.origin)
+    if is_labelled(images):
+        yield "classes", counted(images)
+
+
+def _about_training(config: Config, state: State) -> Iterator[tuple[str, str]]:
+    G, D = (f"{sum(p.numel() for p in net.parameters()):,}" for net in (state.G, state.D))
+    parts = f", conditional by {config.conditional}" * (config.conditional != "none")
+    parts += f", attention at side {config.attention}" * bool(config.attention)
+    yield "networks", f"{config.model}{parts}: G {G} parameters, D {D} with d_norm {' + '.join(config.d_norm)}"
     where = f"{state.device}" if world_size() == 1 else f"{world_size()} processes, {state.device.type}"
     if state.device.type == "cpu":
         where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
-    grey = "grey" if channels == 1 else "colour"
-    logger.say(f"data        {config.dataset}: {n:,} images of {side}x{side}, {grey}")
-    if images.origin:
-        logger.say(f"sizes       {sizes_found(images.origin)}")
-        for note in images.origin.notes:  # which were said when the images were loaded
-            logger.note(f"data        {note}")
-    if is_labelled(images):
-        logger.say(f"classes     {counted(images)}")
-    for sentence in taken:
-        logger.say(f"start       {sentence}")
-    parts = "".join(f", {what} {value}" for what, value in _parts(config))
-    logger.say(f"networks    {config.model}{parts}: G {count['G']:,} parameters, D {count['D']:,} with d_norm {norm}")
-    logger.say(f"training    {config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {where}")
+    penalties = zip((name for name in config.regularizer if name != "none"), state.objective.regularizers, strict=True)
+    extra = ""
+    for name, (_, weight) in penalties:
+        moving = config.gamma_cosine if name in PENALTIES else None
+        extra += f" + {name} (weight {'{:g} to {:g}'.format(*moving) if moving else f'{weight:g}'})"
+    yield "training", f"{config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {where}"
     if state.objective.augment:
-        logger.say(f"augmented   what D sees: {', '.join(config.augment)}, with probability {config.augment_p}")
-    size = disk_use(state, config.keep) / 2**20
-    logger.say(
-        f"run         {run.run_dir}: up to {size:,.0f} MiB of checkpoints (--keep {config.keep}), beside pictures"
-    )
-    for sentence in warnings(config, state.device.type == "cuda"):
-        logger.say(f"warning     {sentence}")
+        yield "augmented", f"what D sees: {', '.join(config.augment)}, with probability {config.augment_p}"
 
 
 def counted(images: Images) -> str:
@@ -253,7 +243,7 @@ def sizes_found(origin: Origin) -> str:
     return told + f"; {origin.sizes['enlarged']:,} were enlarged" * bool(origin.sizes["enlarged"])
 
 
-def show_data(run: "Run", images: Images) -> None:
+def show_data(run: Run, images: Images) -> None:
     """Save a grid of training images as samples/real.png, a row a class where there are classes."""
     target = run.run_dir / "samples" / "real.png"
     if rank() > 0 or target.exists():
@@ -267,16 +257,3 @@ def show_data(run: "Run", images: Images) -> None:
         rows = [(images.labels == label).nonzero().flatten() for label in shown]
         chosen = torch.cat([row[torch.arange(COLUMNS) * len(row) // COLUMNS] for row in rows])
     grid(images.images[chosen], COLUMNS, names=names).save(target)
-
-
-def _parts(config: Config) -> Iterator[tuple[str, Any]]:
-    """What a run's networks have beside those of the paper: what it is called, and which."""
-    if config.conditional != "none":
-        yield "conditional by", config.conditional
-    if config.attention:
-        yield "attention at side", config.attention
-
-
-def finish_pictures(run: "Run") -> None:
-    """The page, the curves and the animation of what was trained so far, and how it ended."""
-    run.show.end(run.ended)

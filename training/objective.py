@@ -1,6 +1,6 @@
 """What the two updates optimise: the losses and regularizers of a configuration, and the batches that they take."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,22 @@ from utils.distributed import local
 from utils.precision import FULL, Precision
 
 from .ema import LogitAverages
+
+
+class View(NamedTuple):
+    """Images that D is to judge: (N, C, H, W), the labels (N,) of conditional networks, and how they are augmented."""
+
+    images: Tensor
+    labels: Any = None
+    drawn: Tensor | None = None
+
+    @classmethod
+    def joined(cls, views: Sequence["View"]) -> "View":
+        """Augmented views as one."""
+        if len(views) == 1:
+            return views[0]
+        images, labels, _ = zip(*views)
+        return cls(torch.cat(images), None if labels[0] is None else torch.cat(labels))
 
 
 class Batch(NamedTuple):
@@ -44,6 +60,12 @@ class Batch(NamedTuple):
         fields = ([None] * count if field is None else field.chunk(count) for field in self)
         return [Batch._make(part) for part in zip(*fields, strict=True)]
 
+    def views(self, *names: str) -> list[View]:
+        """Those of its "real" and its "fake" images, in this order, as far as it has them."""
+        fields = {"real": (self.real_labels, self.real_drawn), "fake": (self.labels, self.drawn)}
+        found = {name: getattr(self, name) for name in names}
+        return [View(images, *fields[name]) for name, images in found.items() if images is not None]
+
 
 class Verdict(NamedTuple):
     """What D says of images: logits (N, 1), and the cross-entropy of their classes, 0 where it does not classify."""
@@ -54,7 +76,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """The losses of D and of G, and how D is judged by.
+    """The losses of D and of G, and how D judges images.
 
     d_loss(real_logits, fake_logits) and g_loss(fake_logits), or g_loss(fake_logits, real_logits) where G's batch has
     real images. regularizers: of D, each with its weight. joint: one forward of D for real and fake images, so one
@@ -95,30 +117,20 @@ class Objective:
             averages=LogitAverages(config.lecam_start) if "lecam" in config.regularizer else None,
         )
 
-    def judge(self, D: nn.Module, *batches: tuple[Any, ...], precision: Precision = FULL) -> list[Verdict]:
-        """D's verdict on each of these batches, (images (N, C, H, W), labels or None); none where images is None.
+    def judge(self, D: nn.Module, views: Sequence[View], precision: Precision = FULL) -> list[Verdict]:
+        """D's verdict on each of these views: by one forward of all where that is joint, and else by one of each."""
+        seen = [v if v.drawn is None else v._replace(images=augment(v.images, self.augment, v.drawn)) for v in views]
+        forwards = [seen] if self.joint else [[view] for view in seen]
+        return [verdict for together in forwards for verdict in self._verdicts(D, together, precision)]
 
-        labels: the classes that conditional networks were asked for. A third entry is how the images are augmented.
-        """
-        seen = [(self._augmented(images, *drawn), labels) for images, labels, *drawn in batches if images is not None]
-        outputs: Iterable[tuple[Tensor, ...]]
-        if self.joint and len(seen) > 1:
-            sizes = [len(images) for images, _ in seen]
-            together = (None if parts[0] is None else torch.cat(parts) for parts in zip(*seen))
-            outputs = zip(*(output.split(sizes) for output in self._outputs(D, *together, precision=precision)))
-        else:
-            outputs = (self._outputs(D, *batch, precision=precision) for batch in seen)
-        return [
-            Verdict(logits, *(class_cross_entropy(class_logits, labels) for class_logits in rest))
-            for (logits, *rest), (_, labels) in zip(outputs, seen)
-        ]
-
-    def _augmented(self, images: Tensor, drawn: Tensor | None = None) -> Tensor:
-        return images if drawn is None else augment(images, self.augment, drawn)
-
-    def _outputs(self, D: nn.Module, *seen: Tensor | None, precision: Precision) -> tuple[Tensor, ...]:
-        """D's logits of images and labels, and its class logits where it classifies."""
-        return precision.call(D, *seen, classify=True) if self.classifies else (precision.call(D, *seen),)
+    def _verdicts(self, D: nn.Module, views: Sequence[View], precision: Precision) -> Iterator[Verdict]:
+        """Those of one forward."""
+        images, labels, _ = View.joined(views)
+        outputs = precision.call(D, images, labels, **({"classify": True} if self.classifies else {}))
+        sizes = [len(view.images) for view in views]
+        parts = zip(*(output.split(sizes) for output in (outputs if self.classifies else [outputs])))
+        for view, (logits, *class_logits) in zip(views, parts):
+            yield Verdict(logits, *(class_cross_entropy(found, view.labels) for found in class_logits))
 
     def penalty(self, D: nn.Module, batch: Batch, *logits: Tensor) -> Tensor | float:
         """What the regularizers add to D's loss, in full precision; logits: those of the real images, of the samples.

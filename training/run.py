@@ -1,45 +1,36 @@
-"""A run that is going on: what the loop asks of it besides the mathematics, and what it is begun and ended with."""
+"""The run that the training loop sees: what is due after each step, how long a step takes, and what it is saved as."""
 
 import contextlib
-import dataclasses
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from datasets import Images, load_split, steps_of, trained_on
 from evaluation.evaluator import Evaluator
-from settings.config import Config, default_run_dir
+from settings.config import Config
 from settings.layers import CONFIGS_DIR
 from utils.console import command, progress
-from utils.distributed import (
-    agree,
-    on_rank_zero,
-    rank,
-    rank_zero_first,
-    say_once,
-    select_device,
-    world_size,
-)
-from utils.errors import Diverged, Stopped, UserError, explaining_memory
-from utils.precision import keep_memory, set_deterministic, set_tf32
+from utils.distributed import agree, on_rank_zero, rank
+from utils.errors import Stopped, explaining_memory
 from utils.signals import Signals
-from utils.threads import Waiting, by_work, share, threads, work
 
-from . import monitor
-from .checkpoints.fine_tune import start_from
-from .checkpoints.record import Record, recorded_threads
-from .checkpoints.resume import take_over
-from .checkpoints.run_dir import check_disk, checkpoint_path, locked, make_folders, refuse_existing, refuse_started
-from .reporting import page
-from .reporting.logger import Logger, Quiet, check_tensorboard
+from .checkpoints.record import Record
+from .checkpoints.run_dir import checkpoint_path
+from .reporting.logger import Logger, Quiet
+from .reporting.page import duration
 from .reporting.showing import Show
-from .state import State, disk_use, save_checkpoint
+from .state import State, save_checkpoint
 
+PREVIEW = 100  # samples in a grid
+PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
 LONG_AFTER, DAY = 20, 86_400  # seconds until a run's time is told, where it is over the second
+
+
+def preview_latents(z_dim: int, device: torch.device | str) -> torch.Tensor:
+    """The fixed z of a run's grids."""
+    return torch.randn(PREVIEW, z_dim, generator=torch.Generator().manual_seed(PREVIEW_SEED)).to(device)
 
 
 class Run:
@@ -49,29 +40,17 @@ class Run:
         self, config: Config, run_dir: Path, state: State, evaluator: Evaluator | None, logger: Logger | Quiet
     ) -> None:
         self.config, self.run_dir, self.state, self.evaluator, self.logger = config, run_dir, state, evaluator, logger
-        self.signals, self.waiting = Signals(), Waiting()
+        self.signals, self.asked = Signals(), 0
         self.record = Record(run_dir, config, state.device, state.step)
-        self.z = monitor.preview_latents(config.z_dim, state.device)
+        self.z = preview_latents(config.z_dim, state.device)
         self.path = checkpoint_path(run_dir, state.step)
-        self.show, self.ended, self.long_told = Show(self), "finished", False
-        self.start_clock()
-
-    def begin(self) -> None:
-        """What comes before the first step: of a new run, its first samples and checkpoint."""
-        self.state.G.train()
-        self.state.D.train()
-        if self.state.step == 0 and not self.state.rollbacks:
-            monitor.sample(self)
-            if self.config.audit_every:
-                monitor.audit(self)
-            self.path = save_checkpoint(self.run_dir, self.state, self.config)
-        on_rank_zero(self.record.save, self.state.step)
-        self.show.begin()
+        self.show = Show(run_dir, config, logger.say, state.step)
+        self.ended, self.long_told = "finished", False
         self.start_clock()
         self.began = self.clock
 
     def start_clock(self) -> None:
-        """Take the time of steps from here on."""
+        """Take the time of steps from here on: what came before is no part of it."""
         self.clock = time.perf_counter(), self.state.step
 
     def seconds_per_step(self) -> float:
@@ -113,7 +92,7 @@ class Run:
         self.long_told = True
         left = passed / max(1, self.state.step - first) * (self.config.total_steps - self.state.step)
         if left > DAY:
-            self.logger.say(f"long        about {page.duration(left)} to go at this speed{advice_for(self.config)}")
+            self.logger.say(f"long        about {duration(left)} to go at this speed{advice_for(self.config)}")
 
     def save(self) -> None:
         """Save a checkpoint, and answer the signal that asked for it, to whichever rank, if one did."""
@@ -141,108 +120,3 @@ def advice_for(config: Config) -> str:
         return ""
     shorter = command("python", "main.py", "--dataset", config.dataset, "--size", "small")
     return f"; for two CPU cores there is {shorter}"
-
-
-@contextlib.contextmanager
-def opened(config: Config, evaluator: Evaluator | None = None, images: Images | None = None) -> Iterator[Run]:
-    """A run from step 0, or from config.resume's last checkpoint, with all that it needs checked before its first step.
-
-    evaluator and images: where the caller has made them already. Raises UserError for what is missing; from its start
-    on, errors within are recorded, and its pictures made however it ends.
-    """
-    run_dir = Path(config.resume or config.run_dir or default_run_dir(config))
-    if not config.resume:
-        on_rank_zero(refuse_existing, run_dir)
-    check_shares(config)
-    device = set_up(config)
-    if images is None:
-        with rank_zero_first():
-            images = load_split(config)
-    everything, images = images, trained_on(images, config.num_images)
-    if config.num_epochs is not None:
-        steps = steps_of(config.num_epochs, len(images.images), config.batch_size, config.n_dis)
-        config = dataclasses.replace(config, total_steps=steps, num_epochs=None)
-    with explaining_memory("the networks and the data set", "choose a smaller --base_channels or --image_size"):
-        state = State(config, images, device)
-    taken = list(start_from(state, config)) if config.init_from and not config.resume else []
-    on_rank_zero(check_disk, run_dir, disk_use(state, config.keep))
-    if config.tensorboard:
-        check_tensorboard()
-    if evaluator is None and config.eval_every:
-        evaluator = Evaluator(config, everything, device, say=say_once)
-        evaluator.check(config.protocol[:1])
-
-    # From here on the run exists: its directory, lock, configuration and log.
-    on_rank_zero(make_folders, run_dir)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(threads(threads_of(config, state)))
-        on_rank_zero(stack.enter_context, locked(run_dir))
-        if not config.resume:
-            on_rank_zero(refuse_started, run_dir)
-        changes = take_over(run_dir, state, config) if config.resume else []
-        logger = on_rank_zero(Logger, run_dir, config.tensorboard, state.step) or Quiet()
-        stack.enter_context(contextlib.closing(logger))
-        run = Run(config, run_dir, state, evaluator, logger)
-        stack.enter_context(run.signals.noted())
-        if images.origin and images.origin.skipped:
-            run.record.now["skipped_images"] = dict(images.origin.skipped)
-        monitor.announce(run, images, [*changes, *run.record.changes()], taken)
-        with recorded(run):
-            monitor.show_data(run, images)
-            yield run
-
-
-def threads_of(config: Config, state: State) -> int:
-    """The CPU threads of a run's steps: those asked for, those it had before, or those that its networks are worth."""
-    before = recorded_threads(config.resume) if config.resume else None
-    if config.threads:
-        return config.threads
-    if before and before <= share():
-        return before
-    return by_work(work(state.G, state.D, config.batch_size // world_size()))
-
-
-def check_shares(config: Config) -> None:
-    """Raise UserError where the ranks' shares of a batch, or their parts, would not be of one size."""
-    parts = world_size() * config.accumulate
-    for name in ("batch_size", "batch_size_G"):
-        size = getattr(config, name)
-        if size and (size % parts or size < 2 * parts):
-            raise UserError(
-                f"{name} {size} cannot be split evenly over {world_size()} processes in {config.accumulate} parts each "
-                f"(--accumulate), of two images or more; choose a multiple of {parts}"
-            )
-
-
-def set_up(config: Config) -> torch.device:
-    """The device that a run computes on, made ready as it asks."""
-    device = select_device(config.device)
-    if config.deterministic:
-        set_deterministic()
-    if device.type == "cuda":
-        set_tf32(config.tf32)
-    else:
-        keep_memory()
-    return device
-
-
-@contextlib.contextmanager
-def recorded(run: Run) -> Iterator[None]:
-    """Within it, how a run ends is kept in its log, and its record where it diverges. Then its pictures are made."""
-    try:
-        yield
-    except Diverged as error:
-        run.ended = run.record.now["diverged"] = str(error)
-        on_rank_zero(run.record.save, run.state.step)
-        raise
-    except OSError as error:
-        run.ended = f"cannot write: {error}"
-        again = f"{command('--resume', run.run_dir)} goes on when it can"
-        raise UserError(f"cannot write into {run.run_dir}: {error}; {again}") from error
-    except BaseException as error:
-        run.ended = str(error) or type(error).__name__
-        raise
-    finally:
-        with contextlib.suppress(OSError):  # a full disk has been told of
-            run.logger.note(f"ended       at step {run.state.step:,}: {run.ended}")
-        monitor.finish_pictures(run)

@@ -1,5 +1,6 @@
 """All that changes while a run trains."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from settings.config import Config, stored
 from settings.layers import short
 from utils import files
 from utils.distributed import average, on_rank_zero, parallel
-from utils.errors import Diverged, UserError
+from utils.errors import Diverged, UserError, refuse_if
 from utils.precision import Precision
 
-from .checkpoints import checkpoint
+from .checkpoints.checkpoint import FORMAT, Checkpoint, fitting, load_weights, models_of, other_classes, stored_classes
 from .checkpoints.run_dir import checkpoint_path, thin
 from .ema import EMA
 from .objective import Objective
@@ -31,7 +32,7 @@ class State:
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         self.classes = classes_of(config, images)
         torch.manual_seed(config.seed)
-        G, D = checkpoint.models_of(config, self.classes)
+        G, D = models_of(config, self.classes)
         self.G, self.D, self.device = G.to(device), D.to(device), device
         self.objective = Objective.of(config)
         self.precision = {name: Precision(config.amp, device) for name in ("G", "D")}
@@ -56,6 +57,11 @@ class State:
         # The STATISTICS of the steps since the last line of the log: of this rank, and of all
         self.pending: list[Tensor] = []
         self.averaged: list[Tensor] = []
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Those that a checkpoint holds: G, D and, where there is one, the EMA."""
+        return {"G": self.G, "D": self.D} | ({"EMA": self.ema.G} if self.ema else {})
 
     @property
     def scored(self) -> nn.Module:
@@ -91,68 +97,75 @@ class State:
             "rollbacks": self.rollbacks,
             "logit_averages": self.objective.averages.values if self.objective.averages else None,
             "augment_p": self.augment_p if self.adaptive else None,
-            **checkpoint.stored_classes(self.classes),
+            **stored_classes(self.classes),
         }
 
-    def load_state_dict(self, content: dict[str, Any], path: str | Path) -> list[str]:
-        """Take over what a loaded checkpoint holds; path is for the messages. UserError where it does not fit.
-
-        Returns sentences about what could not be taken over.
-        """
-        notes = []
-        if (trained := checkpoint.classes_of(content, checkpoint.config_of(content, path), path)) != self.classes:
-            told = checkpoint.other_classes(trained, self.classes)
-            raise UserError(
-                f"{path} was trained on other classes than there are now ({told}): bring them back, or start a new run "
-                "with --init_from"
-            )
-        if content["data"].get("sha256") != self.data_sha256:
-            raise UserError(f"{path} was trained on other data than there are now: the same --data_dir, unchanged?")
-        networks = {"G": self.G, "D": self.D} | ({"ema": self.ema.G} if self.ema else {})
-        for name, network in networks.items():
-            checkpoint.load_weights(network, content[name], path, "EMA" if name == "ema" else name)
-        for name, optimizer in (("opt_G", self.opt_G), ("opt_D", self.opt_D)):
-            with checkpoint.fitting(path, f"optimizer of {name[-1]}"):
-                _load_optimizer(optimizer, content[name])
-        with checkpoint.fitting(path, "random state, data order, averages, scaler or augmentation"):
-            if content["random"].shape == self.random.get_state().shape:
-                self.random.set_state(content["random"])
-            else:
-                self.random.manual_seed(derived_seed(self.seed, content["step"]))
-                notes.append("the checkpoint is of another kind of device, so that other random numbers follow")
+    def load(self, saved: Checkpoint) -> list[str]:
+        """Take over a checkpoint. Returns sentences about what could not be; UserError where it does not fit."""
+        content, path = saved.content, saved.path
+        self._check_same_data(saved)
+        for name, network in self.networks.items():
+            load_weights(network, saved.weights(name), path, name)
+        for name, optimizer in (("G", self.opt_G), ("D", self.opt_D)):
+            with fitting(path, f"optimizer of {name}"):
+                _load_optimizer(optimizer, content[f"opt_{name}"])
+        with fitting(path, "random state"):
+            notes = self._load_random(content)
+        with fitting(path, "data order"):
             self.batches.load_state_dict(content["data"])
+        with fitting(path, "scaler or augmentation"):
             for name, precision in self.precision.items():
                 precision.load_state_dict(content.get("scalers", {}).get(name))
-            pending = content["pending"]
-            if pending is not None and pending.size(-1) != len(STATISTICS):
-                pending = None
-                notes.append(f"{path} has other statistics of its last steps, which are left out of the next line")
-            if pending is None:
-                pending = torch.empty(0)
-            rows = list(pending.to(self.device, torch.float32).view(-1, len(STATISTICS)))
-            rollbacks = content.get("rollbacks", 0)
-            if type(rollbacks) is not int or rollbacks < 0:
-                raise ValueError(f"rollbacks {short(rollbacks)}")
+            if self.adaptive:
+                self.augment_p = _finite(content, "augment_p", (), low=0, high=1).to(self.device, torch.float64)
+        with fitting(path, "averages of D's logits"):
             if self.objective.averages:
-                self.objective.averages.values = _averages(content.get("logit_averages")).to(self.device)
-            p = _probability(content.get("augment_p")) if self.adaptive else self.augment_p
-        self.augment_p = p.to(self.device)
-        self.step, self.rollbacks, self.pending, self.averaged = content["step"], rollbacks, [], rows
+                self.objective.averages.values = _finite(content, "logit_averages", (2,)).to(self.device, torch.float32)
+        with fitting(path, "statistics"):
+            notes += self._load_statistics(content["pending"], path)
+        self.step = saved.step
         return notes
 
+    def _check_same_data(self, saved: Checkpoint) -> None:
+        """Raise UserError where the images or their classes are not those that a checkpoint was trained on."""
+        if saved.classes != self.classes:
+            told = other_classes(saved.classes, self.classes)
+            raise UserError(
+                f"{saved.path} was trained on other classes than there are now ({told}): bring them back, or start a "
+                "new run with --init_from"
+            )
+        other = f"{saved.path} was trained on other data than there are now: the same --data_dir, unchanged?"
+        refuse_if(saved.content["data"].get("sha256") != self.data_sha256, other)
 
-def _probability(p: Any) -> Tensor:
-    if not isinstance(p, Tensor) or p.shape or not 0 <= p <= 1:
-        raise ValueError(f"augment_p {short(p)}, which is no probability")
-    return p.double()
+    def _load_random(self, content: dict[str, Any]) -> list[str]:
+        self.rollbacks = content.get("rollbacks", 0)
+        if type(self.rollbacks) is not int or self.rollbacks < 0:
+            raise ValueError(f"rollbacks {short(self.rollbacks)}")
+        if content["random"].shape == self.random.get_state().shape:
+            self.random.set_state(content["random"])
+            return []
+        self.random.manual_seed(derived_seed(self.seed, content["step"]))
+        return ["the checkpoint is of another kind of device, so that other random numbers follow"]
+
+    def _load_statistics(self, rows: Tensor | None, path: Path) -> list[str]:
+        """Take over the STATISTICS since the last line of the log: (steps, 5), or None without any."""
+        self.pending, self.averaged = [], []
+        if rows is not None and rows.size(-1) != len(STATISTICS):
+            return [f"{path} has other statistics of its last steps, which are left out of the next line"]
+        if rows is not None:
+            self.averaged = list(rows.to(self.device, torch.float32).view(-1, len(STATISTICS)))
+        return []
 
 
-def _averages(values: Any) -> Tensor:
-    if not isinstance(values, Tensor):
-        raise ValueError("no averages of D's logits, which LeCam's penalty needs")
-    if values.shape != (2,) or not values.isfinite().all():
-        raise ValueError(f"averages of D's logits {short(values.tolist())}")
-    return values.float()
+def _finite(
+    content: dict[str, Any], name: str, shape: tuple[int, ...], low: float = -math.inf, high: float = math.inf
+) -> Tensor:
+    """The tensor of this shape, its numbers finite and in this range, that a checkpoint has; ValueError for others."""
+    found: Any = content.get(name)
+    whole = isinstance(found, Tensor) and found.shape == shape and bool(found.isfinite().all())
+    if not (whole and low <= found.min() and found.max() <= high):
+        raise ValueError(f"{name} is {short(found)}")
+    return found
 
 
 def _load_optimizer(optimizer: Optimizer, content: dict[str, Any]) -> None:
@@ -178,10 +191,9 @@ def _make_optimizer(config: Config, network: nn.Module, lr: float) -> Optimizer:
 
 def disk_use(state: State, keep: int) -> int:
     """Bytes that the checkpoints that are kept take, the one that is being written included."""
-    networks = [state.G, state.D] + ([state.ema.G] if state.ema else [])
-    values = sum(tensor.numel() * tensor.element_size() for net in networks for tensor in net.state_dict().values())
-    adam = 2 * sum(p.numel() * p.element_size() for net in (state.G, state.D) for p in net.parameters())
-    return (values + adam) * (keep + 1)
+    networks = [net.state_dict().values() for net in state.networks.values()]
+    adam = [list(net.parameters()) * 2 for net in (state.G, state.D)]
+    return sum(tensor.nbytes for tensors in (*networks, *adam) for tensor in tensors) * (keep + 1)
 
 
 def check_weights(state: State) -> None:
@@ -197,7 +209,7 @@ def save_checkpoint(run_dir: str | Path, state: State, config: Config) -> Path:
     path = checkpoint_path(run_dir, state.step)
 
     def write():
-        files.save(path, {"format": checkpoint.FORMAT, "config": stored(config), **state.state_dict()})
+        files.save(path, {"format": FORMAT, "config": stored(config), **state.state_dict()})
         thin(run_dir, config.keep)
 
     on_rank_zero(write)

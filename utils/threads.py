@@ -1,4 +1,4 @@
-"""How many threads compute a step on a CPU, and whether other programs keep them waiting.
+"""How many threads compute a step on a CPU.
 
 How idle threads wait is set before torch is loaded, in utils/__init__.py.
 """
@@ -7,9 +7,7 @@ import contextlib
 import copy
 import itertools
 import os
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +19,6 @@ from .launcher import launched, number
 # Multiply-adds of G and D, forward, for each thread. With fewer, two threads are at most 1.5 times as fast as one on a
 # quiet machine, and one is 1.5 to 2.4 times as fast as two beside another program (benchmarks/busy.py).
 WORK_PER_THREAD = 5e8
-SLOWED = 0.25  # of the time, waited for a processor that others have
-MEASURED = 5.0  # seconds, before that is judged
 
 
 def cores() -> int:
@@ -93,28 +89,3 @@ def all_cores() -> Iterator[None]:
 
     with threads(count), threadpool_limits(count, user_api="blas"):
         yield
-
-
-class Waiting:
-    """How long the threads of this process have stood in line for a processor: what other programs took (Linux)."""
-
-    def __init__(self) -> None:
-        self.said, self.began, self.before = False, time.monotonic(), _in_line()
-
-    def slowed(self) -> float | None:
-        """Once: the share of the time since the start that they stood in line, where it is more than SLOWED."""
-        passed = time.monotonic() - self.began
-        if self.said or passed < MEASURED or self.before is None:
-            return None
-        found = ((_in_line() or 0) - self.before) / passed
-        self.said = found > SLOWED
-        return found if self.said else None
-
-
-def _in_line() -> float | None:
-    """Seconds in line of all threads so far, after the kernel's schedstat; None where it keeps none."""
-    try:
-        tasks = list(Path("/proc/self/task").iterdir())
-        return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
-    except (OSError, IndexError, ValueError):  # other systems, or a thread that has just ended
-        return None

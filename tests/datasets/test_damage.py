@@ -102,7 +102,7 @@ def test_memory_that_runs_out_is_not_taken_for_damage(tmp_path, monkeypatch, run
         with pytest.raises((MemoryError, RuntimeError)):
             read()
     with pytest.raises(UserError, match=r"cannot read .*a.pt: out of memory") as refused:
-        checkpoint.load(tmp_path / "a.pt")
+        checkpoint.read(tmp_path / "a.pt")
     assert not isinstance(refused.value, Damaged)  # which would set it aside
 
 

@@ -195,7 +195,7 @@ def test_evaluate_audits_a_runs_newest_checkpoint_or_the_one_that_is_named(run, 
     assert (found["step"], found["dataset"], found["d_norm"], found["num_images"]) == (4, "digits", ["spectral"], 512)
     assert found["checkpoint"] == str(run / "checkpoints" / "step_000004.pt")
     assert 0 < found["lower_bound"] < found["upper_bound"] and len(found["layers"]) == 8
-    D = checkpoint.load_discriminator(run / "checkpoints" / "step_000004.pt")
+    D = checkpoint.load(run / "checkpoints" / "step_000004.pt").discriminator()
     for layer in found["layers"]:
         sigma = torch.linalg.matrix_norm(D.get_submodule(layer["name"]).weight.flatten(1), 2).item()
         assert layer["sigma_svd"] == pytest.approx(sigma, rel=1e-4)
@@ -217,7 +217,7 @@ def test_an_exported_generator_has_no_discriminator_to_audit(run, call, tmp_path
 
 def test_a_checkpoint_with_broken_or_foreign_weights_of_d_is_refused(run, call, data_dir):
     path = latest(run)
-    content = checkpoint.load(path)
+    content = checkpoint.read(path)
     name, bias = next((name, value) for name, value in content["D"].items() if name.endswith("bias"))
     for value, words in ((bias * torch.nan, "weights of D are not finite"), (bias[:1], "its discriminator does not")):
         content["D"][name] = value.clone()

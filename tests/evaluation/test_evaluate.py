@@ -266,7 +266,7 @@ def test_exported_generators_are_scored_each_by_itself(unscored, tmp_path):
 def test_no_scores_are_kept_of_a_generator_whose_weights_are_broken(scored):
     def broken(run):
         path = latest(run)
-        content = checkpoint.load(path)
+        content = checkpoint.read(path)
         for value in content["ema"].values():
             value.mul_(torch.nan) if value.is_floating_point() else None
         torch.save(content, path)

@@ -144,7 +144,7 @@ def test_an_adaptive_run_is_killed_and_resumed_bit_for_bit_and_shows_p(tmp_path,
     assert_same_end(tmp_path / "whole", tmp_path / "killed")
     lines = read_stats(tmp_path / "whole")
     assert all(0 <= line["augment_p"] <= 24 * 8 / IMAGES for line in lines)
-    assert checkpoint.load(latest(tmp_path / "whole"))["augment_p"].item() == lines[-1]["augment_p"]
+    assert checkpoint.read(latest(tmp_path / "whole"))["augment_p"].item() == lines[-1]["augment_p"]
     assert "augmented   what D sees: color, translation, cutout" in (tmp_path / "whole" / "log.txt").read_text()
     assert any("probability of augmentation" in chart.caption for chart in content(tmp_path / "whole")["charts"])
 
@@ -161,4 +161,4 @@ def test_a_checkpoint_with_a_p_that_is_none_is_refused(tmp_path, p):
 def test_losses_models_and_colours_train_with_a_fixed_p(tmp_path, flags):
     path = train.train(start(tmp_path, total_steps=2, augment=ALL, augment_p=0.5, **flags))
     assert "augment_p" not in read_stats(tmp_path / "run")[-1]
-    assert checkpoint.load(path)["augment_p"] is None
+    assert checkpoint.read(path)["augment_p"] is None

@@ -47,7 +47,7 @@ def test_a_checkpoint_knows_its_classes_and_how_often_each_came(tmp_path):
     export(exported, checkpoint.load_trained(path))
     assert checkpoint.load_trained(exported).classes == Classes(("cat", "dog", "emu"), (4, 4, 4))
     plain = train.train(start(tmp_path, "plain", total_steps=1))
-    assert checkpoint.load_trained(plain).classes is None and "classes" not in checkpoint.load(plain)
+    assert checkpoint.load_trained(plain).classes is None and "classes" not in checkpoint.read(plain)
 
 
 def test_a_run_is_not_resumed_on_other_classes(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from helpers import SMALL, assert_same, assert_same_end, logged
 
 from settings.layers import resolve
-from training.run import check_shares
+from training.session import check_shares
 from utils.errors import UserError
 
 # Rounding of 1e-17 in a gradient, over Adam's eps of 1e-8, moves a weight by 1e-9; how often depends on the processor.
@@ -15,10 +15,11 @@ CLOSE = 1e-8
 BODY = """
 import builtins, os, signal, sys
 import torch
-import train, training.monitor
+import train
 from datasets import load_split
 from helpers import FAST, SMALL, at_step, break_losses
 from training import prepare
+from training.reporting.showing import Show
 from training.state import State
 from utils.distributed import processes, rank, world_size
 from utils.errors import run_as_script
@@ -26,7 +27,7 @@ from settings.layers import resolve
 
 FAST |= {"sample_every": 6, "log_every": 4}
 torch.set_num_threads(1)
-training.monitor.finish_pictures = lambda run: None  # most of the time of such a run
+Show.end = lambda *args: None  # most of the time of such a run
 
 def updates(path, steps, dtype, flags):
     torch.set_default_dtype(getattr(torch, dtype))
@@ -222,7 +223,7 @@ def test_torchrun_starts_a_run(tmp_path, run_script):
     ],
 )
 def test_batches_that_do_not_divide_are_refused(monkeypatch, flags, world, refused):
-    monkeypatch.setattr("training.run.world_size", lambda: world)
+    monkeypatch.setattr("training.session.world_size", lambda: world)
     config, _ = resolve(flags)
     if refused is None:
         check_shares(config)

@@ -50,7 +50,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_is_begun_anew_in_its_plac
         raise UserError("cannot write")
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.run.save_checkpoint", full)
+        patch.setattr("training.session.save_checkpoint", full)
         with pytest.raises(UserError, match="cannot write"):
             train.train(start(tmp_path))
     assert (tmp_path / "run" / "log.txt").is_file() and is_free(tmp_path / "run")

@@ -24,7 +24,7 @@ import train
 from datasets.sources import load_split
 from settings.config import FIELDS, Config
 from settings.layers import read_yaml, resolve
-from training import monitor, prepare
+from training import prepare
 from training.checkpoints import checkpoint
 from training.reporting.logger import Logger, read_stats
 from training.state import State
@@ -117,19 +117,19 @@ FLAGS |= {"total_steps": 2, "save_every": 2}
 def trained(folder):
     """The bytes and the content of a real checkpoint, and its data. Returns them hidden from hypothesis's messages."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(monitor, "finish_pictures", lambda run: None)
+        patch.setattr("training.reporting.showing.Show.end", lambda *args: None)
         path = train.train(prepare({**FLAGS, "run_dir": str(folder / "trained")}))
-    found = path.read_bytes(), checkpoint.load(path), load_split(resolve(FLAGS)[0])
+    found = path.read_bytes(), checkpoint.read(path), load_split(resolve(FLAGS)[0])
     return lambda: found
 
 
 def use(path, images, train_on):
     """Everything that is done with a checkpoint: sampled from, resumed from, trained on where that is affordable."""
-    content = checkpoint.load(path)
-    G, config, _ = checkpoint.generator_of(content, path)
+    saved = checkpoint.load(path)
+    G, config = saved.generator().G, saved.config
     G(torch.zeros(2, config.z_dim), *[torch.zeros(2, dtype=torch.int64)] * (config.conditional != "none"))
     state = State(config, images, torch.device("cpu"))
-    state.load_state_dict(content, path)
+    state.load(saved)
     if train_on:
         state.G.train()
         state.D.train()
@@ -271,7 +271,7 @@ def test_what_is_no_file_is_no_image(folder):
     with pytest.raises(UserError, match="no images below"), patience():
         load_split(replace(OWN, data_dir=str(folder / "odd")))
     with pytest.raises(UserError, match="is not a file"), patience():
-        checkpoint.load(folder / "odd" / "pipe.png")
+        checkpoint.read(folder / "odd" / "pipe.png")
 
 
 # ---- Statistics ----------------------------------------------------------------------------------------------------

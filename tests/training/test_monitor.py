@@ -7,10 +7,10 @@ from helpers import assert_same, break_losses, logged, start, steps_of
 import train
 from datasets import load_split
 from settings.layers import load_yaml
-from training import monitor
 from training.checkpoints import checkpoint
 from training.checkpoints.run_dir import latest
 from training.reporting.logger import read_stats
+from training.run import preview_latents
 from utils.errors import Diverged
 
 
@@ -41,7 +41,7 @@ def test_looking_at_D_changes_nothing_in_the_run(tmp_path, no_pictures, model):
     audits = sorted(path.name for path in (tmp_path / "looked" / "audits").iterdir())
     assert audits == [f"step_00000{step}.json" for step in range(5)]
     assert not (tmp_path / "alone" / "audits").exists()
-    first, second = checkpoint.load(looked), checkpoint.load(alone)
+    first, second = checkpoint.read(looked), checkpoint.read(alone)
     for part in ("G", "D", "ema"):
         assert all(torch.equal(value, second[part][name]) for name, value in first[part].items())
     assert torch.equal(first["random"], second["random"])
@@ -49,13 +49,12 @@ def test_looking_at_D_changes_nothing_in_the_run(tmp_path, no_pictures, model):
 
 def test_the_gradient_at_Ds_input_is_that_of_fixed_images_and_samples(tmp_path, no_pictures):
     path = train.train(start(tmp_path, total_steps=1, log_every=1, model="mlp", ema_decay=0.0, batch_size=6))
-    content = checkpoint.load(path)
-    D = checkpoint.load_discriminator(path)
-    G, config, _ = checkpoint.generator_of(content, path)
+    saved = checkpoint.load(path)
+    D, G, config = saved.discriminator(), saved.generator().G, saved.config
     images = load_split(config).images
     real = (images[[i * len(images) // 6 for i in range(6)]] + 0.5) / 128 - 1
     with torch.no_grad():
-        fake = G(monitor.preview_latents(config.z_dim, "cpu")[:6])
+        fake = G(preview_latents(config.z_dim, "cpu")[:6])
     x = torch.cat([real, fake]).requires_grad_(True)
     expected = torch.autograd.grad(D(x).sum(), x)[0].flatten(1).norm(dim=1).mean().item()
     (line,) = read_stats(tmp_path / "run")
@@ -65,7 +64,7 @@ def test_the_gradient_at_Ds_input_is_that_of_fixed_images_and_samples(tmp_path, 
 def test_scores_during_training_do_not_disturb_it(tmp_path, no_pictures, data_dir):
     plain = train.train(start(tmp_path, "plain", ema_decay=0.0))
     scored = train.train(start(tmp_path, "scored", ema_decay=0.0, eval_every=6, data_dir=data_dir))
-    assert_same(*({**checkpoint.load(path), "config": None} for path in (plain, scored)))
+    assert_same(*({**checkpoint.read(path), "config": None} for path in (plain, scored)))
     scores = [line for line in read_stats(tmp_path / "scored") if "fid" in line]
     assert [line["step"] for line in scores] == [6, 12]
     assert all(line["inception_score"] > 0.999 and line["fid"] > 0 for line in scores)
@@ -97,7 +96,7 @@ def test_a_diverging_run_stops_with_the_step_and_the_last_good_checkpoint(tmp_pa
     with pytest.raises(Diverged, match=r"not finite at step \d+.*last good checkpoint is .*step_0000") as diverged:
         train.train(start(tmp_path, **flags))
     assert diverged.value.exit_code == 3
-    saved = checkpoint.load(latest(tmp_path / "run"))
+    saved = checkpoint.read(latest(tmp_path / "run"))
     assert all(value.isfinite().all() for value in saved["D"].values())
     (entry,) = load_yaml(tmp_path / "run" / "config.yaml")["record"]
     assert "not finite at step" in entry["diverged"]
@@ -108,5 +107,5 @@ def test_a_picture_that_fails_does_not_hide_how_the_run_ended(tmp_path, monkeypa
         raise OSError("no space left")
 
     monkeypatch.setattr("training.reporting.plots.plot_curves", full)
-    assert checkpoint.load(train.train(start(tmp_path)))["step"] == 12
+    assert checkpoint.read(train.train(start(tmp_path)))["step"] == 12
     assert "could not be made: no space left" in (tmp_path / "run" / "log.txt").read_text()

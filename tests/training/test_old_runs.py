@@ -19,7 +19,7 @@ def test_an_old_checkpoint_goes_on_as_it_did(tmp_path, model):
     shutil.copytree(OLD_RUNS / model, tmp_path / "run")
     expected = read_stats(tmp_path / "run")
     path = train.train(prepare({"resume": str(tmp_path / "run")}))
-    assert checkpoint.load(path)["step"] == 6
+    assert checkpoint.read(path)["step"] == 6
     found = read_stats(tmp_path / "run")
     assert [line["step"] for line in found] == [1, 2, 3, 4, 5, 6]
     for line, old in zip(found, expected):

@@ -73,15 +73,15 @@ def test_losses_penalties_and_power_iteration_stay_in_float32_under_half_precisi
 
 
 def test_the_flags_for_cuda_change_nothing_on_a_cpu_and_say_so(tmp_path, no_pictures, capsys):
-    plain = checkpoint.load(train.train(start(tmp_path, "plain", total_steps=2)))
+    plain = checkpoint.read(train.train(start(tmp_path, "plain", total_steps=2)))
     assert "without effect" not in capsys.readouterr().out
     flags = {"amp": "fp16", "tf32": True, "compile": True}
     path = train.train(start(tmp_path, "fast", total_steps=2, device="cpu", **flags))
     assert "without effect on a CPU: --amp and --tf32 and --compile" in capsys.readouterr().out
-    content = checkpoint.load(path)
+    content = checkpoint.read(path)
     assert content["config"]["amp"] == "fp16"
     assert all(torch.equal(value, content["G"][name]) for name, value in plain["G"].items())
-    assert checkpoint.load(go_on(tmp_path, "fast", total_steps=3))["step"] == 3
+    assert checkpoint.read(go_on(tmp_path, "fast", total_steps=3))["step"] == 3
 
 
 class Waits(TorchDispatchMode):

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("model", FIELDS["model"].metadata["choices"])
 def test_every_model_trains_with_every_loss(tmp_path, model, loss):
     path = train.train(start(tmp_path, model=model, loss=loss, total_steps=2))
-    assert checkpoint.load(path)["step"] == 2
+    assert checkpoint.read(path)["step"] == 2
 
 
 NORMS = [("none",), ("spectral",), ("weight",), ("batch",), ("layer",), ("spectral", "batch"), ("weight", "layer")]
@@ -43,16 +43,16 @@ def test_every_sensible_norm_and_regularizer_trains_and_the_others_are_refused(t
         with pytest.raises(UserError, match=f"{regularizer} makes no sense with d_norm"):
             start(tmp_path, **flags)
     else:
-        assert checkpoint.load(train.train(start(tmp_path, **flags)))["step"] == 2
+        assert checkpoint.read(train.train(start(tmp_path, **flags)))["step"] == 2
 
 
 def test_num_epochs_become_steps(tmp_path):
     path = train.train(start(tmp_path, total_steps=1, n_dis=3, batch_size=250))
-    stream = checkpoint.load(path)["data"]
+    stream = checkpoint.read(path)["data"]
     assert (stream["epoch"], stream["position"]) == (0, 750)
     flags = {key: value for key, value in FAST.items() if key != "total_steps"} | {"batch_size": 250}
     path = train.train(prepare({**flags, "num_epochs": 2, "n_dis": 3, "run_dir": str(tmp_path / "epochs")}))
-    assert checkpoint.load(path)["step"] == 4  # ceil(2 * 1,498 / 750)
+    assert checkpoint.read(path)["step"] == 4  # ceil(2 * 1,498 / 750)
 
 
 def test_every_preset_and_experiment_resolves_to_networks_that_fit(tmp_path):
@@ -110,7 +110,7 @@ def test_memory_that_runs_out_names_the_batch_size_and_what_to_do(tmp_path, monk
         at_step(patched, 7, happen)
         with pytest.raises(UserError, match=r"out of memory with batch_size 8 and 16 for G: .*--accumulate 2"):
             train.train(start(tmp_path, batch_size_G=16))
-    assert checkpoint.load(go_on(tmp_path, accumulate=2))["step"] == 12
+    assert checkpoint.read(go_on(tmp_path, accumulate=2))["step"] == 12
 
 
 def test_an_error_of_the_program_itself_is_not_taken_for_one_of_memory(tmp_path, monkeypatch):

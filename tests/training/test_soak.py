@@ -13,11 +13,12 @@ BODY = """
 import json, os, random, select, shutil, signal, sys, time
 from pathlib import Path
 import train
-from training import monitor, prepare
+from training import prepare
 from training.checkpoints.run_dir import checkpoints
+from training.reporting.showing import Show
 
 flags, folder, kills, seed = json.loads(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-monitor.finish_pictures = lambda run: None  # drawn anew each time, of what is compared at the end
+Show.end = lambda *args: None  # drawn anew each time, of what is compared at the end
 
 def live(run_dir, seconds=None):
     child = os.fork()

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 def test_a_checkpoint_of_another_kind_of_device_goes_on_with_other_random_numbers_and_says_so(tmp_path, capsys):
     path = train.train(start(tmp_path, total_steps=2))
     rewrite(path, lambda content: content.update(random=torch.zeros(16, dtype=torch.uint8)))  # as CUDA's are
-    assert checkpoint.load(go_on(tmp_path, total_steps=4))["step"] == 4
+    assert checkpoint.read(go_on(tmp_path, total_steps=4))["step"] == 4
     assert "changed     the checkpoint is of another kind of device" in capsys.readouterr().out
 
 
@@ -47,4 +47,4 @@ def test_a_checkpoint_from_before_the_scalers_can_be_resumed(tmp_path):
                 group["fused"] = None
 
     rewrite(train.train(start(tmp_path, total_steps=2)), change)
-    assert checkpoint.load(go_on(tmp_path, total_steps=3))["step"] == 3
+    assert checkpoint.read(go_on(tmp_path, total_steps=3))["step"] == 3

@@ -40,9 +40,9 @@ def test_an_outlet_passes_on_what_can_be_written(tmp_path):
 
 UNREAD = f"""
 import os, runpy
-from training import monitor
+from training.reporting.showing import Show
 {inspect.getsource(closed_pipe)}
-monitor.finish_pictures = lambda run: None
+Show.end = lambda *args: None
 os.dup2(closed_pipe(), 1)
 os.dup2(closed_pipe(), 2)
 runpy.run_path("train.py", run_name="__main__")

@@ -78,6 +78,6 @@ def test_a_terminal_that_is_closed_stops_the_run_saved_and_nohup_keeps_it_going(
                 train.train(start(tmp_path))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         at_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGHUP))
-        assert checkpoint.load(go_on(tmp_path))["step"] == 12
+        assert checkpoint.read(go_on(tmp_path))["step"] == 12
     finally:
         signal.signal(signal.SIGHUP, before)

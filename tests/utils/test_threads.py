@@ -11,7 +11,7 @@ from torch import nn
 
 from settings.config import Config
 from training.checkpoints.record import recorded_threads
-from training.run import threads_of
+from training.session import threads_of
 from utils import threads
 
 
@@ -104,17 +104,6 @@ def test_threads_are_given_back():
         assert torch.get_num_threads() == before + 1
         raise ZeroDivisionError
     assert torch.get_num_threads() == before
-
-
-def test_it_is_said_once_that_others_have_the_cores(monkeypatch):
-    now, waited = [100.0], [7.0]
-    monkeypatch.setattr(threads.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(threads, "_in_line", lambda: waited[0])
-    waiting = threads.Waiting()
-    found = []
-    for now[0], waited[0] in ((101.0, 8.0), (120.0, 8.0), (140.0, 27.0), (160.0, 60.0)):  # too soon, little, half
-        found.append(waiting.slowed())
-    assert found == [None, None, 0.5, None]
 
 
 @pytest.mark.parametrize(

@@ -13,23 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from datasets import quantise
 from models import folded, remove_spectral_norm
+from models.conditional import given
 from settings.config import Config, stored
 from utils.errors import UserError, refuse_if
 from utils.files import check_target, save, write_atomically
 
-from . import safetensors
 from .checkpoint import EXPORT_FORMAT, METADATA, Loaded, stored_classes
 
 TRACED_IMAGES = 3  # at which a graph is made; neither 0 nor 1, which torch.export takes for fixed numbers
 
 
 class Drawing(nn.Module):
-    """What a graph holds: z (N, z_dim) -> images (N, C, H, W).
+    """What a graph holds: z (N, z_dim) and, of a conditional generator, labels (N,) int64 -> images (N, C, H, W).
 
     They are floats in [-1, 1]; as_uint8 of 256 levels, quantised as for scores, and RGB even where they are grey: what
     torch-fidelity's command takes.
@@ -39,29 +40,17 @@ class Drawing(nn.Module):
         super().__init__()
         self.G, self.as_uint8 = folded(G).cpu(), as_uint8
 
-    def draw(self, *inputs: Tensor) -> Tensor:
-        images = self.G(*inputs)
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        images = self.G(*given(z, labels))
         return quantise(images).expand(-1, 3, -1, -1) if self.as_uint8 else images
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.draw(z)
 
-
-class DrawingOfClasses(Drawing):
-    """The same for z (N, z_dim) and labels (N,) int64."""
-
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
-        return self.draw(z, labels)
-
-
-def graph_of(G: nn.Module, as_uint8: bool = False) -> tuple[Drawing, dict[str, Tensor]]:
-    """What is exported as a graph, and an example of each of its inputs, by name."""
+def example_of(G: nn.Module) -> dict[str, Tensor]:
+    """Inputs of a generator's graph, by name."""
     z_dim = G.z_dim
     assert isinstance(z_dim, int)
-    inputs = {"z": torch.zeros(TRACED_IMAGES, z_dim)}
-    if not getattr(G, "num_classes", 0):
-        return Drawing(G, as_uint8), inputs
-    return DrawingOfClasses(G, as_uint8), inputs | {"labels": torch.zeros(TRACED_IMAGES, dtype=torch.int64)}
+    labels = {"labels": torch.zeros(TRACED_IMAGES, dtype=torch.int64)} if getattr(G, "num_classes", 0) else {}
+    return {"z": torch.zeros(TRACED_IMAGES, z_dim)} | labels
 
 
 def check(path: str | None, as_uint8: bool) -> None:
@@ -117,17 +106,18 @@ def as_pt(path: str | Path, loaded: Loaded, _: bool = False) -> None:
 def as_safetensors(path: str | Path, loaded: Loaded, _: bool = False) -> None:
     """Tensors alone, and the configuration as JSON in the metadata."""
     weights, facts = without_sn(loaded)
-    safetensors.write(path, weights, {"format": "pt", METADATA: json.dumps(facts)})
+    contiguous = {name: value.contiguous() for name, value in weights.items()}
+    content = safetensors.torch.save(contiguous, {"format": "pt", METADATA: json.dumps(facts)})
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def as_onnx(path: str | Path, loaded: Loaded, as_uint8: bool = False) -> None:
     """A graph for onnxruntime and others, of any batch size. UserError where the packages for it are missing."""
-    drawing, inputs = graph_of(loaded.G, as_uint8)
-    batch = torch.export.Dim("batch")
+    inputs, batch = example_of(loaded.G), torch.export.Dim("batch")
     with quiet():
         try:
             program = torch.onnx.export(
-                drawing,
+                Drawing(loaded.G, as_uint8),
                 tuple(inputs.values()),
                 dynamo=True,
                 dynamic_shapes={name: {0: batch} for name in inputs},

@@ -16,11 +16,12 @@ import torch
 import yaml
 
 from settings.config import Config, to_yaml
-from settings.layers import load_yaml
+from settings.layers import check_settings, load_yaml
 from utils.distributed import world_size
 from utils.errors import UserError
 from utils.files import write_text
 
+NAME = "config.yaml"
 PACKAGES = ("torchvision", "numpy")
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,8 +30,7 @@ class Record:
     """The entries of a run directory's earlier starts, and the one of this start."""
 
     def __init__(self, run_dir: str | Path, config: Config, device: torch.device, step: int) -> None:
-        self.path, self.config = Path(run_dir) / "config.yaml", config
-        self.earlier = _entries(self.path)
+        self.path, self.config, self.earlier = Path(run_dir) / NAME, config, earlier(run_dir)
         self.now = {
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.executable).name, *sys.argv]),
@@ -59,24 +59,33 @@ class Record:
                 yield f"{name} {_flat(before[name])} -> {_flat(self.now[name])}"
 
 
+def read(run_dir: str | Path) -> tuple[Config, list[dict[str, Any]]]:
+    """The settings in a run's config.yaml, and the entries of its starts. UserError where it cannot be read."""
+    path = Path(run_dir) / NAME
+    try:
+        content = load_yaml(path)
+        entries = content.pop("record", [])
+        return Config(**check_settings(content)), [entry for entry in entries if isinstance(entry, dict)]
+    except (UserError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def earlier(run_dir: str | Path) -> list[dict[str, Any]]:
+    """The entries alone; none where config.yaml is absent or somebody broke it."""
+    try:
+        return read(run_dir)[1]
+    except UserError:
+        return []
+
+
 def recorded_threads(run_dir: str | Path) -> int | None:
     """The threads of a run's last start, where its record has them."""
-    found = [entry["threads"] for entry in _entries(Path(run_dir) / "config.yaml") if "threads" in entry]
+    found = [entry["threads"] for entry in earlier(run_dir) if "threads" in entry]
     return found[-1] if found and isinstance(found[-1], int) and found[-1] > 0 else None
 
 
 def _flat(value: Any) -> str:
     return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """The entries that config.yaml holds already; none where it is absent or somebody broke it."""
-    try:
-        content = load_yaml(path)
-    except UserError:
-        return []
-    entries = content.get("record") if isinstance(content, dict) else None
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def git_commit() -> dict[str, str | None]:

@@ -1,8 +1,8 @@
-"""How a run starts, goes on from a checkpoint, and goes back to one."""
+"""How a run starts, or goes on from its newest checkpoint."""
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -10,18 +10,14 @@ from settings.config import FIELDS, Config, default_run_dir, differences, to_yam
 from settings.layers import resolve
 from settings.rules import warnings
 from utils.console import command
-from utils.distributed import agree, broadcast, on_rank_zero, say_once
-from utils.errors import Damaged, Diverged, UserError
+from utils.distributed import broadcast, on_rank_zero, say_once
+from utils.errors import Damaged, UserError
 
 from ..schedule import described, images_seen, learning_rates
-from ..state import State, save_checkpoint
-from . import checkpoint, fine_tune
+from ..state import State
+from . import fine_tune
+from .checkpoint import Checkpoint, load
 from .run_dir import checkpoints, free_run_dir, latest, refuse_existing, set_aside
-
-if TYPE_CHECKING:
-    from ..run import Run
-
-MAX_ROLLBACKS = 3
 
 
 def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
@@ -57,7 +53,7 @@ def _resumed(flags: dict[str, Any]) -> Config:
     run_dir = flags["resume"]
     if not Path(run_dir).is_dir():
         raise UserError(f"--resume takes a run directory, and {run_dir} is none")
-    config = checkpoint.config_of(*load_newest(run_dir)[:2])
+    config = load_newest(run_dir)[0].config
     for name, value in flags.items():
         if name in ("run_dir", "config"):
             raise UserError(f"--{name} has no place beside --resume: {run_dir} has its own")
@@ -69,13 +65,13 @@ def _resumed(flags: dict[str, Any]) -> Config:
     return dataclasses.replace(config, **flags)
 
 
-def load_newest(run_dir: str | Path) -> tuple[dict[str, Any], Path, list[Damaged]]:
-    """Load a run directory's newest checkpoint that is whole. Returns (content, path, why newer ones are not)."""
+def load_newest(run_dir: str | Path) -> tuple[Checkpoint, list[Damaged]]:
+    """Load a run directory's newest checkpoint that is whole. Returns it, and why newer ones are not."""
     damaged: list[Damaged] = []
     latest(run_dir)  # refuses a directory without any
     for _, path in reversed(checkpoints(run_dir)):
         try:
-            return checkpoint.load(path), path, damaged
+            return load(path), damaged
         except Damaged as error:
             damaged.append(error)
     raise UserError(f"{run_dir} holds no checkpoint that can be read: {'; '.join(map(str, damaged))}")
@@ -84,35 +80,17 @@ def load_newest(run_dir: str | Path) -> tuple[dict[str, Any], Path, list[Damaged
 def take_over(run_dir: Path, state: State, config: Config) -> list[str]:
     """Take over the newest checkpoint that is whole. Returns sentences about what is other than it was there."""
     newest = on_rank_zero(load_newest, run_dir)
-    path, damaged = broadcast(newest and newest[1:])
-    content = newest[0] if newest else checkpoint.load(path)
-    notes = state.load_state_dict(content, path)
+    path, damaged = broadcast(newest and (newest[0].path, newest[1]))
+    saved = newest[0] if newest else load(path)
+    notes = state.load(saved)
     if state.step > config.total_steps:
         raise UserError(f"{run_dir} is at step {state.step:,} already, beyond --total_steps {config.total_steps:,}")
     on_rank_zero(set_aside, run_dir, state.step)
     changes = [f"{error}; it is set aside, and {path} taken" for error in damaged] + notes
-    if missing := checkpoint.missing_settings(content):
+    if missing := saved.missing_settings():
         changes.append(f"{path} is of a version without {', '.join(missing)}: their defaults are taken")
-    before = checkpoint.config_of(content, path)
-    seen, now = images_seen(before, state.step), images_seen(config, state.step)
-    rates = learning_rates(before, seen), learning_rates(config, now)
+    rates = [learning_rates(each, images_seen(each, state.step)) for each in (saved.config, config)]
     if rates[0] != rates[1]:
         shown = " -> ".join(" and ".join(f"{lr:.3g}" for lr in pair) for pair in rates)
         changes.append(f"the learning rates of G and D at this step {shown}, as they fall to 0 by the last one")
-    return changes + [f"{name} {old} -> {new}" for name, (old, new) in differences(before, config).items()]
-
-
-def roll_back(run: "Run", error: Diverged) -> None:
-    """Under --on_nan rollback, go back to the last good checkpoint with another seed; else raise Diverged, advised."""
-    state, found = run.state, checkpoints(run.run_dir)
-    if run.config.on_nan == "stop" or state.rollbacks == MAX_ROLLBACKS or not found:
-        last = f"the last good checkpoint is {found[-1][1]}" if found else "no checkpoint had been saved"
-        tried = f" {state.rollbacks} times it went back, with another seed each." if state.rollbacks else ""
-        advice = "A smaller learning rate or another normalization may help"
-        raise Diverged(f"{error}; {last}.{tried} {advice}") from error
-    state.load_state_dict(checkpoint.load(found[-1][1]), found[-1][1])
-    agree(0)  # all have read the file that is written next
-    state.change_seed()
-    save_checkpoint(run.run_dir, state, run.config)  # so that a resume, too, goes on with that seed and count
-    run.logger.rewind(state.step)
-    run.logger.say(f"rollback    {error}; back to step {state.step:,} with another seed ({state.rollbacks}.)")
+    return changes + [f"{name} {old} -> {new}" for name, (old, new) in differences(saved.config, config).items()]

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.files import write_text
+from utils.files import write_text, writing_into
 
 
 def read_stats(run_dir: str | Path) -> list[dict[str, Any]]:
@@ -56,10 +56,8 @@ class Logger:
         self.run_dir, self._tensorboard = Path(run_dir), tensorboard
         self._stats: Any = None
         self._writer: Any = None
-        try:
+        with writing_into(run_dir):
             self._text = open(self.run_dir / "log.txt", "a", 1, "utf-8", "backslashreplace")  # noqa: SIM115
-        except OSError as error:
-            raise UserError(f"cannot write into {run_dir}: {error.strerror}") from error
         self.rewind(step)
 
     def rewind(self, step: int) -> None:

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from evaluation.results import kept
 from settings.config import Config, stored, to_flag
-from settings.layers import check_settings, load_yaml, resolve
+from settings.layers import resolve
 from utils.console import command
 from utils.files import write_text
 
+from ..checkpoints import record
 from ..checkpoints.run_dir import is_trained
 from . import rendering, sections
 from .logger import read_stats
@@ -43,12 +44,9 @@ def write(run_dir: str | Path, now: Now | None = None) -> Path:
 
 def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
     """All that the page shows, by the names of its template."""
-    written = load_yaml(run_dir / "config.yaml") or {}
-    record = written.pop("record", [])
-    config, stats = Config(**check_settings(written)), read_stats(run_dir)
-    results = kept.read(run_dir / "evaluation")
-    log = _log(run_dir)
-    grids = grids_of(run_dir)
+    config, starts = record.read(run_dir)
+    stats, results = read_stats(run_dir), kept.read(run_dir / "evaluation")
+    log, grids = _log(run_dir), grids_of(run_dir)
     reached = [line["step"] for line in stats[-1:]] + [step for step, _ in grids[-1:]] + [0]
     now = now or Now(max(reached), ended=None if is_trained(run_dir) else _ended(log))
     defaults, preset = resolve({"dataset": config.dataset, "model": config.model})
@@ -75,7 +73,7 @@ def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
         "preset": f"configs/{preset.name}" if preset else "the defaults",
         "changed": [(name, value, theirs.get(name, "-")) for name, value in ours.items() if theirs.get(name) != value],
         "settings": list(ours.items()),
-        "record": _record(record),
+        "record": _record(starts),
     }
 
 
@@ -87,36 +85,24 @@ def _norms(config: Config) -> str:
     return norms + "".join(f" and {name}" for name in config.regularizer if name != "none")
 
 
-def _classes(config: Config) -> str:
-    """How networks know of classes, in words of a sentence."""
-    return f" of the class that is asked for ({config.conditional})" if config.conditional != "none" else ""
-
-
-def _augmented(config: Config) -> str:
-    """What D sees images through, in words of a sentence."""
-    if config.augment == ("none",):
-        return ""
-    return f" that sees all images through {', '.join(config.augment)} (p {config.augment_p})"
-
-
 def sentence(config: Config) -> str:
     """What is trained, in one sentence."""
     colour = "grey" if config.channels == 1 else "colour"
+    classes = f" of the class that is asked for ({config.conditional})" * (config.conditional != "none")
+    seen = f" that sees all images through {', '.join(config.augment)} (p {config.augment_p})"
     return (
         f"A {config.model} generator learns to draw {config.dataset}, {colour} images of {config.image_size} x "
-        f"{config.image_size} pixels{_classes(config)}, against a discriminator with {_norms(config)}"
-        f"{_augmented(config)}, by the {config.loss} loss: {config.total_steps:,} updates of G, each after "
-        f"{config.n_dis} of D."
+        f"{config.image_size} pixels{classes}, against a discriminator with {_norms(config)}"
+        f"{seen * (config.augment != ('none',))}, by the {config.loss} loss: {config.total_steps:,} updates of G, each "
+        f"after {config.n_dis} of D."
     )
 
 
 def status(config: Config, now: Now) -> str:
     """Where a run is, and how long it will take; or how it ended."""
     at = f"Step {now.step:,} of {config.total_steps:,}"
-    if now.ended is not None:
-        return f"{at}: {now.ended}."
-    if now.doing:
-        return f"{at}: {now.doing}."
+    if happening := now.ended or now.doing:
+        return f"{at}: {happening}."
     return f"{at}, about {duration(now.seconds_left)} left." if now.seconds_left is not None else f"{at}."
 
 
@@ -145,7 +131,7 @@ def _ended(log: Sequence[str]) -> str:
 
 
 def _warnings(log: Sequence[str]) -> list[str]:
-    found = (re.sub(r"^(warning|slowed) +", "", line) for line in log if re.match("(warning|slowed)  ", line))
+    found = (re.sub("^warning +", "", line) for line in log if line.startswith("warning  "))
     return list(dict.fromkeys(found))
 
 
@@ -167,9 +153,8 @@ def commands(run_dir: Path, config: Config, step: int) -> list[str]:
     ]
 
 
-def _record(entries: Any) -> list[tuple[str, str]]:
+def _record(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Rows about the last start, and the commands of all of them."""
-    entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     rows = [("command", str(entry["command"])) for entry in entries if "command" in entry]
     last = entries[-1] if entries else {}
     for name in ("started", "commit", "host", "device", "processes", "threads", "wall_seconds"):

@@ -7,16 +7,14 @@ import contextlib
 import time
 import webbrowser
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from settings.config import Config
 from utils.console import announced
 from utils.distributed import rank
 
 from . import page, plots
 from .logger import read_stats
-
-if TYPE_CHECKING:
-    from ..run import Run
 
 # What may be spent: seconds at once, and a share of the run's time. Together under 1 % of 40 seconds, and under 0.1 %
 # of 7 minutes and of all that is longer; at the end of a run all is drawn once more.
@@ -49,53 +47,51 @@ class Budget:
 class Show:
     """Draws what a run shows: whenever there are new samples or scores and it costs little, and at its end."""
 
-    def __init__(self, run: "Run") -> None:
-        self.run, self.first, self.began = run, run.state.step, time.perf_counter()
+    def __init__(self, run_dir: Path, config: Config, say: Callable[[str], object], first_step: int) -> None:
+        self.run_dir, self.config, self.say, self.first_step = run_dir, config, say, first_step
+        self.began = time.perf_counter()
         self.page, self.pictures = Budget(*PAGE), Budget(*PICTURES, FIRST_PICTURES)
         self.begun = self.told = False
 
-    def begin(self) -> None:
+    def begin(self, step: int) -> None:
         """The page before the first step; in the browser where that is asked for."""
         if rank() > 0 or self.begun:
             return
         self.begun = True
-        self._write_page()
-        if self.run.config.open:
-            open_page(self.run)
+        self._write_page(step)
+        if self.config.open:
+            self._open_page()
 
-    def update(self) -> None:
+    def update(self, step: int) -> None:
         """After new samples or scores."""
         if not self.begun:
             return
         if self.pictures.allows():
             self._draw()
         if self.page.allows():
-            self._write_page()
-        self.run.start_clock()  # it is no part of a step's time
+            self._write_page(step)
 
-    def end(self, ended: str) -> None:
+    def end(self, step: int, ended: str) -> None:
         """All of it, once more, with how the run ended."""
         if rank() > 0:
             return
         self._draw()
-        self._write_page(ended)
+        self._write_page(step, ended)
 
-    def _write_page(self, ended: str | None = None) -> None:
+    def _write_page(self, step: int, ended: str | None = None) -> None:
+        done, left = step - self.first_step, self.config.total_steps - step
+        seconds_left = (time.perf_counter() - self.began) / done * left if done > 0 else None
         with self._failing_quietly(), self.page.spending():
-            page.write(self.run.run_dir, page.Now(self.run.state.step, self._left(), ended))
-
-    def _left(self) -> float | None:
-        done, left = self.run.state.step - self.first, self.run.config.total_steps - self.run.state.step
-        return (time.perf_counter() - self.began) / done * left if done > 0 else None
+            page.write(self.run_dir, page.Now(step, seconds_left, ended))
 
     def _draw(self) -> None:
         """The curves and the animation of what was trained so far."""
-        config, run_dir = self.run.config, self.run.run_dir
+        config = self.config
         title = f"{config.dataset}, {config.model}, {config.loss}, D: {' + '.join(config.d_norm)}"
         drawing = announced("drawing the curves and the animation")
         with self._failing_quietly(), self.pictures.spending(), drawing:
-            plots.plot_curves(run_dir, read_stats(run_dir), title)
-            plots.animate(run_dir)
+            plots.plot_curves(self.run_dir, read_stats(self.run_dir), title)
+            plots.animate(self.run_dir)
 
     @contextlib.contextmanager
     def _failing_quietly(self) -> Iterator[None]:
@@ -106,16 +102,15 @@ class Show:
             if not self.told:
                 self.told = True
                 with contextlib.suppress(OSError):  # where the disk is full, log.txt cannot be written either
-                    self.run.logger.say(f"warning     the pictures in {self.run.run_dir} could not be made: {error}")
+                    self.say(f"warning     the pictures in {self.run_dir} could not be made: {error}")
 
-
-def open_page(run: "Run") -> None:
-    """Open a run's page in the browser. One in the terminal would take that away from the run, so it is passed over."""
-    address = (run.run_dir / page.NAME).resolve().as_uri()
-    try:
-        browser = webbrowser.get()
-        opened = type(browser) is not webbrowser.GenericBrowser and browser.open(address)
-    except webbrowser.Error:
-        opened = False
-    if not opened:
-        run.logger.say(f"page        no browser could be opened; open {run.run_dir / page.NAME}")
+    def _open_page(self) -> None:
+        """Open the page in the browser, but for one in the terminal, which would take that away from the run."""
+        address = (self.run_dir / page.NAME).resolve().as_uri()
+        try:
+            browser = webbrowser.get()
+            opened = type(browser) is not webbrowser.GenericBrowser and browser.open(address)
+        except webbrowser.Error:
+            opened = False
+        if not opened:
+            self.say(f"page        no browser could be opened; open {self.run_dir / page.NAME}")

@@ -58,7 +58,7 @@ def test_what_is_saved_is_loaded_again(tmp_path):
     path = tmp_path / "a.pt"
     content = content_of(Config(model="mlp", **TINY))
     files.save(path, content)
-    loaded = checkpoint.load(path)
+    loaded = checkpoint.read(path)
     assert loaded.keys() == content.keys()
     assert all(torch.equal(loaded["G"][name], value) for name, value in content["G"].items())
     assert loaded["step"] == 7
@@ -120,14 +120,14 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(UserError, match=str(path)):
-        checkpoint.load(path)
+        checkpoint.read(path)
 
 
 def test_a_text_file_is_refused(tmp_path):
     path = tmp_path / "a.pt"
     path.write_text("seed: 3\n")
     with pytest.raises(UserError, match=f"{path} is not a checkpoint of this project"):
-        checkpoint.load(path)
+        checkpoint.read(path)
 
 
 def plain_pickle(content, path):
@@ -139,7 +139,7 @@ def test_a_pickle_with_code_is_refused_and_the_code_does_not_run(tmp_path, save)
     path, proof = tmp_path / "a.pt", tmp_path / "the code ran"
     save(content_of(Config(model="mlp", **TINY)) | {"random": RunsCode(proof)}, path)
     with pytest.raises(UserError, match=f"{path} .* holds code or objects, which are never loaded"):
-        checkpoint.load(path)
+        checkpoint.read(path)
     assert not proof.exists()
     pickle.loads(pickle.dumps(RunsCode(proof)))
     assert proof.exists()  # so the payload is a real one
@@ -154,27 +154,27 @@ def test_a_torch_file_of_another_kind_is_refused(tmp_path, content):
     path = tmp_path / "a.pt"
     torch.save(content, path)
     with pytest.raises(UserError, match=f"{path} is not a checkpoint of this project"):
-        checkpoint.load(path)
+        checkpoint.read(path)
 
 
 def test_a_tensor_that_stands_for_more_than_its_file_is_refused(tmp_path):
     content = content_of(Config(model="mlp", **TINY))
     files.save(tmp_path / "a.pt", content)
-    assert checkpoint.load(tmp_path / "a.pt")["step"] == 7
+    assert checkpoint.read(tmp_path / "a.pt")["step"] == 7
     name = next(iter(content["G"]))
     files.save(tmp_path / "a.pt", content | {"G": content["G"] | {name: torch.zeros(1).expand(10**12)}})
     with pytest.raises(UserError, match="is damaged, or no such file"):
-        checkpoint.load(tmp_path / "a.pt")
+        checkpoint.read(tmp_path / "a.pt")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=f"there is no checkpoint {tmp_path}/absent.pt"):
-        checkpoint.load(tmp_path / "absent.pt")
+        checkpoint.read(tmp_path / "absent.pt")
 
 
 def test_a_directory_is_refused(tmp_path):
     with pytest.raises(UserError, match=str(tmp_path)):
-        checkpoint.load(tmp_path)
+        checkpoint.read(tmp_path)
 
 
 @pytest.mark.parametrize("other", [{"base_channels": 8}, {"image_size": 16}, {"model": "resnet"}, {"g_sn": True}])
@@ -192,14 +192,14 @@ def test_a_configuration_that_cannot_be_used_is_refused_with_the_files_name(chan
     content = content_of(Config(model="mlp", **TINY))
     content["config"] |= changed
     with pytest.raises(UserError, match=f"somewhere.pt: its configuration cannot be used: .*{next(iter(changed))}"):
-        checkpoint.config_of(content, "somewhere.pt")
+        checkpoint.Checkpoint("somewhere.pt", content)
 
 
 @pytest.mark.parametrize("config", [Config(), Config(d_norm=("weight", "layer"), betas=(0.0, 0.9), num_epochs=3)])
 def test_a_checkpoint_gives_back_its_configuration(tmp_path, config):
     path = tmp_path / "a.pt"
     files.save(path, content_of(config))
-    assert checkpoint.config_of(checkpoint.load(path), path) == config
+    assert checkpoint.load(path).config == config
 
 
 def test_a_size_that_the_model_cannot_make_is_a_user_error():
@@ -225,10 +225,10 @@ def test_a_checkpoint_gives_the_average_or_the_generator_itself(tmp_path, ema):
 def test_a_checkpoint_without_an_average_gives_the_generator_and_says_so(tmp_path):
     config = Config(model="mlp", **TINY)
     G = moved_generator(config)
-    loaded, found, ema = checkpoint.generator_of(content_of(config, G), "a.pt", ema=True)
+    loaded = checkpoint.Checkpoint("a.pt", content_of(config, G)).generator(ema=True)
     z = torch.randn(4, config.z_dim, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(loaded(z), G(z))
-    assert (found, ema) == (config, False)
+    assert torch.equal(loaded.G(z), G(z))
+    assert (loaded.config, loaded.ema) == (config, False)
 
 
 @pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
@@ -255,4 +255,4 @@ def test_an_exported_generator_is_no_checkpoint_to_resume_from(tmp_path):
     path = tmp_path / "generator.pt"
     export.export(path, checkpoint.Loaded(None, moved_generator(config), config, 7, True))
     with pytest.raises(UserError, match=f"{path} is not a checkpoint of this project that can be used here"):
-        checkpoint.load(path)
+        checkpoint.read(path)

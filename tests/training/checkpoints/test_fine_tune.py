@@ -21,21 +21,21 @@ def trained(tmp_path_factory):
     """The last checkpoints of a run without classes, and of one with ten."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.monitor.finish_pictures", lambda run: None)
+        patch.setattr("training.reporting.showing.Show.end", lambda *args: None)
         plain = train.train(start(folder, "plain", **FLAGS))
         return plain, train.train(start(folder, "classes", **FLAGS, conditional="projection"))
 
 
 def begun(run_dir):
     """What a run's checkpoint of step 0 holds."""
-    return checkpoint.load(checkpoint_path(run_dir, 0))
+    return checkpoint.read(checkpoint_path(run_dir, 0))
 
 
 @pytest.mark.parametrize("given", ["checkpoint", "run"])
 def test_G_D_and_EMA_are_taken_and_all_else_is_new(tmp_path, trained, capsys, given):
     path = trained[0] if given == "checkpoint" else trained[0].parent.parent
     train.train(start(tmp_path, **FLAGS, init_from=str(path), seed=5, batch_size=4))
-    before, after = checkpoint.load(trained[0]), begun(tmp_path / "run")
+    before, after = checkpoint.read(trained[0]), begun(tmp_path / "run")
     for name in ("G", "D", "ema"):
         assert all(torch.equal(value, before[name][key]) for key, value in after[name].items())
     assert after["step"] == 0 and after["opt_G"]["state"] == {}
@@ -45,7 +45,7 @@ def test_G_D_and_EMA_are_taken_and_all_else_is_new(tmp_path, trained, capsys, gi
 def test_an_exported_generator_gives_G_and_its_average(tmp_path, trained, capsys):
     export(tmp_path / "G.pt", checkpoint.load_trained(trained[0]))
     train.train(start(tmp_path, **FLAGS, init_from=str(tmp_path / "G.pt")))
-    weights, after = checkpoint.load(trained[0])["ema"], begun(tmp_path / "run")
+    weights, after = checkpoint.read(trained[0])["ema"], begun(tmp_path / "run")
     assert all(torch.equal(after[name][key], value) for name in ("G", "ema") for key, value in weights.items())
     assert "start       D is new: an exported file has none" in capsys.readouterr().out
 
@@ -61,7 +61,7 @@ def pets(tmp_path, *names):
 def test_other_classes_get_tables_of_their_own(tmp_path, trained, capsys):
     data = pets(tmp_path, "cat", "dog", "emu")
     path = train.train(start(tmp_path, **FLAGS, **data, conditional="projection", init_from=str(trained[1])))
-    before, after = checkpoint.load(trained[1]), begun(tmp_path / "run")
+    before, after = checkpoint.read(trained[1]), begun(tmp_path / "run")
     new = {key for key, value in after["G"].items() if value.shape != before["G"][key].shape}
     assert new and all(value.size(0) == 3 for key, value in after["G"].items() if key in new)
     assert all(torch.equal(value, before["G"][key]) for key, value in after["G"].items() if key not in new)
@@ -77,7 +77,7 @@ def test_as_many_classes_of_other_names_get_new_tables_too_and_the_same_ones_kee
     train.train(start(tmp_path, "same", **again, **pets(tmp_path)))
     (tmp_path / "pets" / "dog").rename(tmp_path / "pets" / "fox")
     train.train(start(tmp_path, "other", **again, **pets(tmp_path)))
-    before, same, other = checkpoint.load(first), begun(tmp_path / "same"), begun(tmp_path / "other")
+    before, same, other = checkpoint.read(first), begun(tmp_path / "same"), begun(tmp_path / "other")
     _, D = checkpoint.models_of(checkpoint.load_trained(first).config, checkpoint.load_trained(first).classes)
     names = {name for name in tables(D) if name.endswith("original")}  # of D; G's begin at 1 and 0
     assert names and all(torch.equal(same["D"][name], before["D"][name]) for name in names)
@@ -130,7 +130,7 @@ def test_a_resumed_run_goes_on_and_does_not_begin_again(tmp_path, trained):
     train.train(start(tmp_path, "whole", **FLAGS | {"total_steps": 4}, init_from=str(trained[0])))
     train.train(start(tmp_path, **FLAGS, init_from=str(trained[0])))
     go_on(tmp_path, total_steps=4)
-    last = [checkpoint.load(checkpoint_path(tmp_path / name, 4))["G"] for name in ("whole", "run")]
+    last = [checkpoint.read(checkpoint_path(tmp_path / name, 4))["G"] for name in ("whole", "run")]
     assert all(torch.equal(value, last[1][key]) for key, value in last[0].items())
     with pytest.raises(UserError, match="cannot change in a run that is resumed"):
         go_on(tmp_path, total_steps=6, init_from=str(trained[1]))

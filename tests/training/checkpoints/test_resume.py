@@ -110,7 +110,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
 
 def test_a_resumed_run_may_go_further_but_not_change_its_model(tmp_path):
     train.train(start(tmp_path, total_steps=4))
-    assert checkpoint.load(go_on(tmp_path, total_steps=6))["step"] == 6
+    assert checkpoint.read(go_on(tmp_path, total_steps=6))["step"] == 6
     with pytest.raises(UserError, match="--model resnet cannot change"):
         prepare({"resume": str(tmp_path / "run"), "model": "resnet"})
 
@@ -135,7 +135,7 @@ def test_a_checkpoint_of_a_version_without_a_setting_takes_its_default_and_says_
     path = train.train(start(tmp_path, total_steps=2))
     rewrite(path, lambda content: [content["config"].pop(name) for name in ("accumulate", "on_nan")])
     rewrite(path, lambda content: [content.pop(name) for name in ("rollbacks", "scalers")])
-    assert checkpoint.load(go_on(tmp_path, total_steps=4))["step"] == 4
+    assert checkpoint.read(go_on(tmp_path, total_steps=4))["step"] == 4
     assert "step_000002.pt is of a version without accumulate, on_nan: their defaults" in capsys.readouterr().out
 
 
@@ -160,7 +160,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_is_taken(tm
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     path.write_bytes({"truncated": whole[:1000], "a bit flipped": flipped, "empty": b"", "another file": other}[damage])
     capsys.readouterr()
-    assert checkpoint.load(go_on(tmp_path))["step"] == 12
+    assert checkpoint.read(go_on(tmp_path))["step"] == 12
     printed = capsys.readouterr().out
     assert "resumed     at step 10" in printed
     assert "step_000012.pt is not a checkpoint of this project" in printed and "is set aside" in printed
@@ -192,7 +192,7 @@ def test_rollback_goes_back_to_the_last_good_checkpoint_with_another_seed(tmp_pa
         break_losses(patched, {8})
         train.train(start(tmp_path, on_nan="rollback"))
     assert "rollback    loss_D is not finite at step 8" in capsys.readouterr().out
-    found = checkpoint.load(latest(tmp_path / "run"))
+    found = checkpoint.read(latest(tmp_path / "run"))
     assert (found["step"], found["rollbacks"]) == (12, 1)
     assert found["data"]["seed"] != 0
     assert logged(tmp_path / "run") == [2, 4, 6, 8, 10, 12]
@@ -215,4 +215,4 @@ def test_rollback_gives_up_after_three_times(tmp_path, monkeypatch, capsys):
     with pytest.raises(Diverged, match=r"last good checkpoint is .*step_000005.pt. 3 times it went back"):
         train.train(start(tmp_path, on_nan="rollback"))
     assert capsys.readouterr().out.count("rollback ") == 3
-    assert checkpoint.load(latest(tmp_path / "run"))["rollbacks"] == 3
+    assert checkpoint.read(latest(tmp_path / "run"))["rollbacks"] == 3

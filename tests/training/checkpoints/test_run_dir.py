@@ -11,7 +11,7 @@ import pytest
 from helpers import FAST, assert_same_end, at_step, go_on, logged, start, steps_of
 
 import train
-import training.run
+import training.session
 from training import prepare
 from training.checkpoints import checkpoint
 from training.checkpoints.run_dir import checkpoint_path, checkpoints, is_trained, latest, locked, thin
@@ -88,12 +88,12 @@ def test_a_disk_that_is_full_while_logging_stops_the_run(tmp_path, monkeypatch, 
         signal.raise_signal(signal.SIGUSR1)  # which has something said
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.run, "Logger", Remembered)
+        patched.setattr(training.session, "Logger", Remembered)
         at_step(patched, 7, fill)
         with pytest.raises(UserError, match=f"cannot write into .*No space left on device; --resume {tmp_path}/run"):
             train.train(start(tmp_path))
     assert 5 in steps_of(tmp_path / "run")
-    assert checkpoint.load(go_on(tmp_path))["step"] == 12
+    assert checkpoint.read(go_on(tmp_path))["step"] == 12
     assert logged(tmp_path / "run") == [2, 4, 6, 8, 10, 12]
 
 
@@ -145,7 +145,7 @@ def test_a_run_never_overwrites_another(tmp_path):
 def test_a_second_start_of_a_run_that_began_meanwhile_is_refused(tmp_path, monkeypatch):
     config = start(tmp_path, total_steps=2)
     train.train(config)
-    monkeypatch.setattr(training.run, "refuse_existing", lambda run_dir: None)  # it had looked before the other began
+    monkeypatch.setattr("training.session.refuse_existing", lambda _: None)  # it had looked before the other began
     with pytest.raises(UserError, match="was started by another process meanwhile"):
         train.train(config)
 
@@ -155,7 +155,7 @@ def test_two_processes_on_one_run_directory_are_refused_with_host_and_number_of_
     holder = f"process {os.getpid()} on {socket.gethostname()}"
     with locked(tmp_path / "run"), pytest.raises(UserError, match=f"is being trained by {holder}"):
         go_on(tmp_path, total_steps=4)
-    assert checkpoint.load(go_on(tmp_path, total_steps=4))["step"] == 4
+    assert checkpoint.read(go_on(tmp_path, total_steps=4))["step"] == 4
     assert not is_trained(tmp_path / "run")
 
 
@@ -165,4 +165,4 @@ def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path, forks):
     train.train(start(tmp_path, total_steps=2))
     killed = forks.run(body, tmp_path / "run")
     assert killed.returncode == -9
-    assert checkpoint.load(go_on(tmp_path, total_steps=4))["step"] == 4
+    assert checkpoint.read(go_on(tmp_path, total_steps=4))["step"] == 4

@@ -12,13 +12,14 @@ from PIL import Image
 
 import train
 from training.reporting import page, rendering, sections
+from training.reporting.showing import Show
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A run of a few steps, with scores, warnings and an audit that are made up."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.monitor.finish_pictures", lambda run: run.show._write_page(run.ended))
+        patch.setattr(Show, "end", Show._write_page)
         flags = {"sample_every": 2, "lr_G": 1e-3, "model": "mlp", "audit_every": 12}
         run_dir = train.train(start(tmp_path_factory.mktemp("page"), **flags)).parent.parent
     (run_dir / "evaluation.json").write_text(json.dumps(scored(10)), encoding="utf-8")

@@ -1,0 +1,165 @@
+"""A session of training: a run is opened with all that it needs, begun, rolled back where it diverges, and closed."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from datasets import Images, load_split, steps_of, trained_on
+from evaluation.evaluator import Evaluator
+from settings.config import Config, default_run_dir
+from utils.console import command
+from utils.distributed import agree, on_rank_zero, rank_zero_first, say_once, select_device, world_size
+from utils.errors import Diverged, UserError, explaining_memory
+from utils.precision import keep_memory, set_deterministic, set_tf32
+from utils.threads import by_work, share, threads, work
+
+from . import monitor
+from .checkpoints.checkpoint import load
+from .checkpoints.fine_tune import start_from
+from .checkpoints.record import recorded_threads
+from .checkpoints.resume import take_over
+from .checkpoints.run_dir import check_disk, checkpoints, locked, make_folders, refuse_existing, refuse_started
+from .reporting.logger import Logger, Quiet, check_tensorboard
+from .run import Run
+from .state import State, disk_use, save_checkpoint
+
+MAX_ROLLBACKS = 3
+
+
+@contextlib.contextmanager
+def opened(config: Config, evaluator: Evaluator | None = None, images: Images | None = None) -> Iterator[Run]:
+    """A run from step 0, or from config.resume's last checkpoint, with all that it needs checked before its first step.
+
+    evaluator and images: where the caller has made them already. Raises UserError for what is missing; from its start
+    on, errors within are recorded, and its pictures made however it ends.
+    """
+    run_dir = Path(config.resume or config.run_dir or default_run_dir(config))
+    if not config.resume:
+        on_rank_zero(refuse_existing, run_dir)
+    check_shares(config)
+    device = set_up(config)
+    if images is None:
+        with rank_zero_first():
+            images = load_split(config)
+    everything, images = images, trained_on(images, config.num_images)
+    if config.num_epochs is not None:
+        steps = steps_of(config.num_epochs, len(images.images), config.batch_size, config.n_dis)
+        config = dataclasses.replace(config, total_steps=steps, num_epochs=None)
+    with explaining_memory("the networks and the data set", "choose a smaller --base_channels or --image_size"):
+        state = State(config, images, device)
+    taken = list(start_from(state, config)) if config.init_from and not config.resume else []
+    on_rank_zero(check_disk, run_dir, disk_use(state, config.keep))
+    if config.tensorboard:
+        check_tensorboard()
+    if evaluator is None and config.eval_every:
+        evaluator = Evaluator(config, everything, device, say=say_once)
+        evaluator.check(config.protocol[:1])
+
+    # From here on the run exists: its directory, lock, configuration and log.
+    on_rank_zero(make_folders, run_dir)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(threads(threads_of(config, state)))
+        on_rank_zero(stack.enter_context, locked(run_dir))
+        if not config.resume:
+            on_rank_zero(refuse_started, run_dir)
+        changes = take_over(run_dir, state, config) if config.resume else []
+        logger = on_rank_zero(Logger, run_dir, config.tensorboard, state.step) or Quiet()
+        stack.enter_context(contextlib.closing(logger))
+        run = Run(config, run_dir, state, evaluator, logger)
+        stack.enter_context(run.signals.noted())
+        if images.origin and images.origin.skipped:
+            run.record.now["skipped_images"] = dict(images.origin.skipped)
+        monitor.announce(run, images, [*changes, *run.record.changes()], taken)
+        with recorded(run):
+            monitor.show_data(run, images)
+            yield run
+
+
+def set_up(config: Config) -> torch.device:
+    """The device that a run computes on, made ready as it asks."""
+    device = select_device(config.device)
+    if config.deterministic:
+        set_deterministic()
+    if device.type == "cuda":
+        set_tf32(config.tf32)
+    else:
+        keep_memory()
+    return device
+
+
+def threads_of(config: Config, state: State) -> int:
+    """The CPU threads of a run's steps: those asked for, those it had before, or those that its networks are worth."""
+    before = recorded_threads(config.resume) if config.resume else None
+    if config.threads:
+        return config.threads
+    if before and before <= share():
+        return before
+    return by_work(work(state.G, state.D, config.batch_size // world_size()))
+
+
+def check_shares(config: Config) -> None:
+    """Raise UserError where the ranks' shares of a batch, or their parts, would not be of one size."""
+    parts = world_size() * config.accumulate
+    for name in ("batch_size", "batch_size_G"):
+        size = getattr(config, name)
+        if size and (size % parts or size < 2 * parts):
+            raise UserError(
+                f"{name} {size} cannot be split evenly over {world_size()} processes in {config.accumulate} parts each "
+                f"(--accumulate), of two images or more; choose a multiple of {parts}"
+            )
+
+
+def begin(run: Run) -> None:
+    """What comes before the first step and after a rollback; of a new run also its first samples and checkpoint."""
+    run.state.G.train()
+    run.state.D.train()
+    if run.state.step == 0 and not run.state.rollbacks:
+        monitor.sample(run)
+        if run.config.audit_every:
+            monitor.audit(run)
+        run.path = save_checkpoint(run.run_dir, run.state, run.config)
+    on_rank_zero(run.record.save, run.state.step)
+    run.show.begin(run.state.step)
+    run.start_clock()
+    run.began = run.clock
+
+
+def roll_back(run: Run, error: Diverged) -> None:
+    """Under --on_nan rollback, go back to the last good checkpoint with another seed; else raise Diverged, advised."""
+    state, found = run.state, checkpoints(run.run_dir)
+    if run.config.on_nan == "stop" or state.rollbacks == MAX_ROLLBACKS or not found:
+        last = f"the last good checkpoint is {found[-1][1]}" if found else "no checkpoint had been saved"
+        tried = f" {state.rollbacks} times it went back, with another seed each." if state.rollbacks else ""
+        advice = "A smaller learning rate or another normalization may help"
+        raise Diverged(f"{error}; {last}.{tried} {advice}") from error
+    state.load(load(found[-1][1]))
+    agree(0)  # all have read the file that is written next
+    state.change_seed()
+    save_checkpoint(run.run_dir, state, run.config)  # so that a resume, too, goes on with that seed and count
+    run.logger.rewind(state.step)
+    run.logger.say(f"rollback    {error}; back to step {state.step:,} with another seed ({state.rollbacks}.)")
+
+
+@contextlib.contextmanager
+def recorded(run: Run) -> Iterator[None]:
+    """Within it, how a run ends is kept in its log, and its record where it diverges. Then its pictures are made."""
+    try:
+        yield
+    except Diverged as error:
+        run.ended = run.record.now["diverged"] = str(error)
+        on_rank_zero(run.record.save, run.state.step)
+        raise
+    except OSError as error:
+        run.ended = f"cannot write: {error}"
+        again = f"{command('--resume', run.run_dir)} goes on when it can"
+        raise UserError(f"cannot write into {run.run_dir}: {error}; {again}") from error
+    except BaseException as error:
+        run.ended = str(error) or type(error).__name__
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # a full disk has been told of
+            run.logger.note(f"ended       at step {run.state.step:,}: {run.ended}")
+        run.show.end(run.state.step, run.ended)
