@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from datasets import Images, to_float
 from evaluation.evaluator import Evaluator
 from losses import accuracy
-from models.spectral_norm import iteration
+from models.normalization import iteration
 from settings.command_line import parse_args
 from settings.config import Config
 from training import augmenting, monitor, prepare

@@ -18,7 +18,7 @@ from torchvision import transforms
 from losses import LOSSES
 from models import convolution, dcgan, remove_spectral_norm, resnet
 from models.resampling import ConvAvgPool2d, UpsampleConv2d
-from models.spectral_norm import is_spectrally_normalized
+from models.spectral_norm import norm_of
 
 
 class PlainUpsampleConv2d(nn.Conv2d):
@@ -84,7 +84,7 @@ PLAIN = {
 def plain_copy(network):
     """The same network with the same weights, u and v, in plain layers under torch.nn.utils.spectral_norm."""
     network = copy.deepcopy(network)
-    for layer in [layer for layer in network.modules() if is_spectrally_normalized(layer)]:
+    for layer in [layer for layer in network.modules() if norm_of(layer)]:
         parametrization = layer.parametrizations.weight
         weight, u, v = (tensor.detach().clone() for tensor in (parametrization.original, *parametrization[0].buffers()))
         remove_spectral_norm(layer)

@@ -18,7 +18,8 @@ import train
 from datasets import load_split, to_float
 from evaluation.discriminator import lipschitz
 from losses import LOSSES
-from models.spectral_norm import power_iteration, spectral_norm, weight_matrix
+from models.spectral_norm import power_iteration, spectral_norm
+from models.weights import weight_matrix
 from settings.layers import resolve
 from training.state import State
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .convolution import Conv2d, channels_last
+from .convolution import channels_last
 
 LEAST = 2  # pixels a side: keys and values are pooled
 
@@ -21,8 +21,8 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         narrow, half = max(1, channels // 8), max(1, channels // 2)
-        self.query, self.key = (Conv2d(channels, narrow, 1, bias=False) for _ in range(2))
-        self.value, self.output = Conv2d(channels, half, 1, bias=False), Conv2d(half, channels, 1, bias=False)
+        self.query, self.key = (nn.Conv2d(channels, narrow, 1, bias=False) for _ in range(2))
+        self.value, self.output = nn.Conv2d(channels, half, 1, bias=False), nn.Conv2d(half, channels, 1, bias=False)
         self.scale = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,13 +38,11 @@ def attention_at(side: int, attention: int | None, channels: int) -> list[nn.Mod
     return [SelfAttention(channels)] if side == attention else []
 
 
-def check_attention(attention: int, model: str, sides: Iterable[int] | None) -> None:
-    """ValueError where the networks have no feature maps of that side; sides: those that both have, None for none."""
-    if model == "r3gan":
-        raise ValueError("attention is not for r3gan, whose authors do without: use dcgan or resnet")
-    if sides is None:
-        raise ValueError(f"attention is between the pixels of feature maps, which {model} does not have")
+def check_attention(attention: int, model: str, sides: Iterable[int]) -> None:
+    """Raise ValueError unless the model's two networks both have feature maps of that side; sides: those that do."""
     there = [side for side in sides if side >= LEAST]
+    if not there:
+        raise ValueError(f"attention {attention} is for --model dcgan or resnet, not {model}")
     if attention not in there:
         raise ValueError(
             f"attention {attention}: of this size, {model} has feature maps of {', '.join(map(str, there))} pixels a "

@@ -5,7 +5,6 @@ Two variants: "code", the default, has the widths of the authors' chainer-gan-li
 """
 
 import itertools
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -13,11 +12,11 @@ from .attention import attention_at
 from .conditional import CONDITIONAL, Sequential, Verdict
 from .convolution import Conv2d, ConvTranspose2d, channels_last
 from .normalization import feature_norm
+from .shape import Shape
 
 SLOPE = 0.1
 # The width of each of D's seven convolutions, in units of base_channels.
 D_WIDTHS = {"code": (1, 2, 2, 4, 4, 8, 8), "paper": (1, 1, 2, 2, 4, 4, 8)}
-VARIANTS = tuple(D_WIDTHS)
 
 
 def initialise(network: nn.Module) -> None:
@@ -45,33 +44,23 @@ class Generator(nn.Module):
     All batch norms but the last know of the class under projection and acgan.
     """
 
-    def __init__(
-        self,
-        image_size: int = 32,
-        channels: int = 3,
-        z_dim: int = 128,
-        base_channels: int | None = None,
-        arch_variant: str = "code",
-        num_classes: int = 0,
-        conditional: str = "none",
-        attention: int | None = None,
-    ) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.z_dim, self.num_classes = z_dim, num_classes
-        check_image_size(image_size)
-        ch, self.bottom = base_channels or 64, image_size // 8
+        self.z_dim, self.num_classes = shape.z_dim, shape.num_classes
+        check_image_size(shape.image_size)
+        ch, self.bottom = shape.base_channels or 64, shape.image_size // 8
         widths = (8 * ch, 4 * ch, 2 * ch, ch)
-        self.classes = CONDITIONAL[conditional][0](num_classes)
+        self.classes = CONDITIONAL[shape.conditional][0](shape.num_classes)
         norm = self.classes.norm(nn.BatchNorm2d)
-        self.project = nn.Linear(z_dim + self.classes.extra(num_classes), self.bottom**2 * widths[0])
-        layers = [norm(widths[0]), nn.ReLU(inplace=True)] if arch_variant == "code" else []
-        layers += attention_at(self.bottom, attention, widths[0])
+        self.project = nn.Linear(shape.z_dim + self.classes.extra(shape.num_classes), self.bottom**2 * widths[0])
+        layers = [norm(widths[0]), nn.ReLU(inplace=True)] if shape.arch_variant == "code" else []
+        layers += attention_at(self.bottom, shape.attention, widths[0])
         for i, (in_channels, out_channels) in enumerate(itertools.pairwise(widths), 1):
-            layers.append(ConvTranspose2d(in_channels, out_channels, 4, 2, 1))
+            layers.append(ConvTranspose2d(in_channels, out_channels))
             layers.append((norm if i < len(widths) - 1 else nn.BatchNorm2d)(out_channels))
             layers.append(nn.ReLU(inplace=True))
-            layers += attention_at(self.bottom * 2**i, attention, out_channels)
-        self.layers = Sequential(*layers, Conv2d(ch, channels, 3, 1, 1), nn.Tanh())
+            layers += attention_at(self.bottom * 2**i, shape.attention, out_channels)
+        self.layers = Sequential(*layers, Conv2d(ch, shape.channels, 3), nn.Tanh())
         initialise(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -87,44 +76,32 @@ class Discriminator(nn.Module):
     classify, for acgan: (logits, class logits (N, num_classes)).
     """
 
-    def __init__(
-        self,
-        image_size: int = 32,
-        channels: int = 3,
-        base_channels: int | None = None,
-        d_norm: Sequence[str] = ("none",),
-        arch_variant: str = "code",
-        num_classes: int = 0,
-        conditional: str = "none",
-        attention: int | None = None,
-    ) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, image_size = shape.num_classes, shape.image_size
         check_image_size(image_size)
-        classes = CONDITIONAL[conditional][1]
-        widths = [
-            channels + classes.extra(num_classes),
-            *((base_channels or 64) * width for width in D_WIDTHS[arch_variant]),
-        ]
-        halved = 2 ** (len(D_WIDTHS[arch_variant]) // 2)
+        classes, units = CONDITIONAL[shape.conditional][1], D_WIDTHS[shape.arch_variant]
+        widths = [shape.channels + classes.extra(shape.num_classes)]
+        widths += [(shape.base_channels or 64) * unit for unit in units]
+        halved = 2 ** (len(units) // 2)
         if image_size % halved:
             raise ValueError(
-                f"with the {len(D_WIDTHS[arch_variant])} widths of arch_variant {arch_variant} dcgan's D takes images "
-                f"whose size is a multiple of {halved}, not {image_size}"
+                f"with the {len(units)} widths of arch_variant {shape.arch_variant} dcgan's D takes images whose size "
+                f"is a multiple of {halved}, not {image_size}"
             )
         layers: list[nn.Module] = []
         for i, (in_channels, out_channels) in enumerate(itertools.pairwise(widths)):
             strided = i % 2 == 1
-            layers.append(Conv2d(in_channels, out_channels, 4 if strided else 3, 2 if strided else 1, 1))
+            layers.append(Conv2d(in_channels, out_channels, *((4, 2) if strided else (3, 1))))
             if i > 0:  # as in DCGAN, the image itself is not normalised
-                layers.append(feature_norm(d_norm, out_channels))
+                layers.append(feature_norm(shape.d_norm, out_channels))
             layers.append(nn.LeakyReLU(SLOPE, inplace=True))
             if strided or i == 0:  # the first map of its side
-                layers += attention_at(image_size // 2 ** ((i + 1) // 2), attention, out_channels)
+                layers += attention_at(image_size // 2 ** ((i + 1) // 2), shape.attention, out_channels)
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1] * (image_size // halved) ** 2, 1)
         initialise(self)
-        self.classes = classes(num_classes, widths[-1])  # last: the other weights are those of a D without it
+        self.classes = classes(shape.num_classes, widths[-1])  # last: the other weights are those of a D without it
         initialise(self.classes)
 
     def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:

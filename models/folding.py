@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from .resnet import UpBlock
-from .spectral_norm import is_spectrally_normalized, remove_spectral_norm
+from .spectral_norm import norm_of, remove_spectral_norm
 
 
 def folded(G: nn.Module) -> nn.Module:
@@ -18,7 +18,7 @@ def folded(G: nn.Module) -> nn.Module:
     scale and shift become that layer's weight and bias. The copy cannot be trained.
     """
     G = copy.deepcopy(G).eval().requires_grad_(False)
-    if any(is_spectrally_normalized(module) for module in G.modules()):
+    if any(norm_of(module) for module in G.modules()):
         remove_spectral_norm(G)
     for module in list(G.modules()):
         if isinstance(module, nn.Sequential):

@@ -5,12 +5,12 @@
 
 import itertools
 import math
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from .conditional import CONDITIONAL, Sequential, Verdict
 from .normalization import feature_norm
+from .shape import Shape
 
 SLOPE = 0.2
 
@@ -21,28 +21,20 @@ class Generator(nn.Module):
     All batch norms but the last know of the class under projection and acgan.
     """
 
-    def __init__(
-        self,
-        image_size: int = 32,
-        channels: int = 3,
-        z_dim: int = 128,
-        base_channels: int | None = None,
-        num_classes: int = 0,
-        conditional: str = "none",
-    ) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.z_dim, self.num_classes = z_dim, num_classes
-        width, self.shape = base_channels or 256, (channels, image_size, image_size)
-        self.classes = CONDITIONAL[conditional][0](num_classes)
-        widths = (z_dim + self.classes.extra(num_classes), width, 2 * width, 4 * width)
+        self.z_dim, self.num_classes = shape.z_dim, shape.num_classes
+        width, self.image = shape.base_channels or 256, (shape.channels, shape.image_size, shape.image_size)
+        self.classes = CONDITIONAL[shape.conditional][0](shape.num_classes)
+        widths = (shape.z_dim + self.classes.extra(shape.num_classes), width, 2 * width, 4 * width)
         norms = (*[self.classes.norm(nn.BatchNorm1d)] * 2, nn.BatchNorm1d)
         layers: list[nn.Module] = []
         for (fan_in, fan_out), norm in zip(itertools.pairwise(widths), norms, strict=True):
             layers += [nn.Linear(fan_in, fan_out), norm(fan_out), nn.ReLU()]
-        self.layers = Sequential(*layers, nn.Linear(widths[-1], math.prod(self.shape)), nn.Tanh())
+        self.layers = Sequential(*layers, nn.Linear(widths[-1], math.prod(self.image)), nn.Tanh())
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.layers(self.classes.beside(z, labels), labels).unflatten(1, self.shape)
+        return self.layers(self.classes.beside(z, labels), labels).unflatten(1, self.image)
 
 
 class Discriminator(nn.Module):
@@ -51,28 +43,20 @@ class Discriminator(nn.Module):
     classify, for acgan: (logits, class logits (N, num_classes)).
     """
 
-    def __init__(
-        self,
-        image_size: int = 32,
-        channels: int = 3,
-        base_channels: int | None = None,
-        d_norm: Sequence[str] = ("none",),
-        num_classes: int = 0,
-        conditional: str = "none",
-    ) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        width = base_channels or 256
-        classes = CONDITIONAL[conditional][1]
+        self.num_classes = shape.num_classes
+        width = shape.base_channels or 256
+        classes = CONDITIONAL[shape.conditional][1]
         self.layers = nn.Sequential(
-            nn.Linear(channels * image_size**2 + classes.extra(num_classes), 2 * width),
+            nn.Linear(shape.channels * shape.image_size**2 + classes.extra(shape.num_classes), 2 * width),
             nn.LeakyReLU(SLOPE),
             nn.Linear(2 * width, width),
-            feature_norm(d_norm, width),
+            feature_norm(shape.d_norm, width),
             nn.LeakyReLU(SLOPE),
             nn.Linear(width, 1),
         )
-        self.classes = classes(num_classes, width)  # last: the other weights are those of a D without it
+        self.classes = classes(shape.num_classes, width)  # last: the other weights are those of a D without it
 
     def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:
         *hidden, head = self.layers

@@ -3,39 +3,33 @@
 Two reparametrize a weight and are applied to a finished, initialised network; two normalise features and are layers.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .convolution import channels_last
-from .spectral_norm import SUPPORTED, TRANSPOSED, spectral_norm, weight_matrix
+from .spectral_norm import SpectralNorm, spectral_norm
+from .weights import SUPPORTED, MatrixNorm, check_layer
 
 
-class WeightNorm(nn.Module):
+class WeightNorm(MatrixNorm):
     """The parametrization that scales each row of the reshaped weight to norm 1.
 
     The paper's reading of weight normalization (section 3, on Salimans and Kingma 2016): no learned scale, so that the
     squared singular values of W add up to d_out.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.transposed, self.groups = isinstance(module, TRANSPOSED), getattr(module, "groups", 1)
-
     def forward(self, weight: Tensor) -> Tensor:
-        rows = weight_matrix(weight, self.transposed, self.groups)
-        scale = rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)  # (d_out, 1)
-        if not self.transposed:
-            return weight / scale.view(-1, *[1] * (weight.dim() - 1))
-        scale = scale.view(self.groups, 1, -1)  # (groups, 1, d_out / groups), as the weight is stored
-        grouped = weight.unflatten(0, (self.groups, -1))
-        return (grouped / scale.view(*scale.shape, *[1] * (weight.dim() - 2))).flatten(0, 1)
+        W = self.matrix(weight)
+        return self.from_matrix(W / W.norm(dim=1, keepdim=True).clamp_min(torch.finfo(W.dtype).tiny), weight)
 
 
 def weight_norm(module: nn.Module) -> nn.Module:
     """Put a layer's weight under row normalization and return the layer."""
+    check_layer(module)
     parametrize.register_parametrization(module, "weight", WeightNorm(module))
     return module
 
@@ -95,3 +89,16 @@ def apply_weight_norm(network: nn.Module, d_norm: Iterable[str]) -> nn.Module:
             for layer in [module for module in network.modules() if isinstance(module, SUPPORTED)]:
                 WEIGHT_NORMS[name](layer)
     return network
+
+
+@contextlib.contextmanager
+def iteration(network: nn.Module, enabled: bool) -> Iterator[None]:
+    """A context in which training forwards of the network advance its u and v, or do not."""
+    before = {norm: norm.training for norm in network.modules() if isinstance(norm, SpectralNorm)}
+    for norm, training in before.items():
+        norm.train(enabled and training)
+    try:
+        yield
+    finally:
+        for norm, training in before.items():
+            norm.train(training)

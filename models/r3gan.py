@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .conditional import CONDITIONAL, ClassNorms, Embedding, Projection, Unlabelled, Verdict
-from .convolution import Conv2d, channels_last
+from .convolution import channels_last
 from .resampling import Downsample, Upsample
+from .shape import Shape
 
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # of the leaky ReLU
@@ -53,9 +54,10 @@ def groups_of(stages: Sequence[int], groups: int | None) -> list[int]:
     return found
 
 
-def check_d_norm(d_norm: Sequence[str]) -> None:
-    """ValueError, with the reason, for a normalization that does not fit."""
-    for name in d_norm:
+def check(shape: Shape) -> None:
+    """Raise ValueError, with the reason, for a normalization, groups or a size that do not fit."""
+    groups_of(widths(shape.image_size, shape.base_channels), shape.groups)
+    for name in shape.d_norm:
         if name in ("batch", "layer"):
             raise ValueError(
                 f"d_norm {name} is not for r3gan, which does without normalized features: use none or spectral"
@@ -96,9 +98,9 @@ class Block(nn.Module):
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         hidden = WIDENING * channels
-        self.conv1 = Conv2d(channels, hidden, 1)
-        self.conv2 = Conv2d(hidden, hidden, 3, padding=1, groups=groups)
-        self.conv3 = Conv2d(hidden, channels, 1, bias=False)
+        self.conv1 = nn.Conv2d(channels, hidden, 1)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1, groups=groups)
+        self.conv3 = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv2(F.leaky_relu(self.conv1(x), SLOPE))
@@ -107,7 +109,7 @@ class Block(nn.Module):
 
 def pointwise(in_channels: int, out_channels: int) -> list[nn.Module]:
     """The 1x1 convolution between stages of two widths; none where they have the same."""
-    return [Conv2d(in_channels, out_channels, 1, bias=False)] if in_channels != out_channels else []
+    return [nn.Conv2d(in_channels, out_channels, 1, bias=False)] if in_channels != out_channels else []
 
 
 class ClassBeside(Unlabelled):
@@ -140,31 +142,22 @@ class Generator(nn.Module):
     labels where there are classes: under projection and acgan a vector of the class stands beside z.
     """
 
-    def __init__(
-        self,
-        image_size: int = 32,
-        channels: int = 3,
-        z_dim: int = 128,
-        base_channels: int | None = None,
-        groups: int | None = None,
-        num_classes: int = 0,
-        conditional: str = "none",
-    ) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.z_dim, self.num_classes = z_dim, num_classes
-        stages = widths(image_size, base_channels)
-        of_G = CONDITIONAL[conditional][0]
+        self.z_dim, self.num_classes = shape.z_dim, shape.num_classes
+        stages = widths(shape.image_size, shape.base_channels)
+        of_G = CONDITIONAL[shape.conditional][0]
         described = issubclass(of_G, ClassNorms)
-        beside = z_dim if described else of_G.extra(num_classes)
-        self.basis = Basis(z_dim + beside, stages[0], SIDES[image_size][0])
+        beside = shape.z_dim if described else of_G.extra(shape.num_classes)
+        self.basis = Basis(shape.z_dim + beside, stages[0], SIDES[shape.image_size][0])
         layers: list[nn.Module] = []
-        for i, (width, count) in enumerate(zip(stages, groups_of(stages, groups))):
+        for i, (width, count) in enumerate(zip(stages, groups_of(stages, shape.groups))):
             if i:
                 layers += [*pointwise(stages[i - 1], width), Upsample()]
             layers += [Block(width, count) for _ in range(BLOCKS)]
         self.layers = nn.Sequential(*layers)
-        self.to_image = Conv2d(stages[-1], channels, 1, bias=False)
-        self.classes = ClassBeside(num_classes, z_dim) if described else of_G(num_classes)
+        self.to_image = nn.Conv2d(stages[-1], shape.channels, 1, bias=False)
+        self.classes = ClassBeside(shape.num_classes, shape.z_dim) if described else of_G(shape.num_classes)
         initialise(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -180,32 +173,22 @@ class Discriminator(nn.Module):
     classify, for acgan: (logits, class logits (N, num_classes)).
     """
 
-    def __init__(
-        self,
-        image_size: int = 32,
-        channels: int = 3,
-        base_channels: int | None = None,
-        groups: int | None = None,
-        d_norm: Sequence[str] = ("none",),
-        num_classes: int = 0,
-        conditional: str = "none",
-    ) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        check_d_norm(d_norm)
-        self.num_classes = num_classes
-        stages = widths(image_size, base_channels)
-        classes = CONDITIONAL[conditional][1]
-        self.from_image = Conv2d(channels + classes.extra(num_classes), stages[-1], 1, bias=False)
+        self.num_classes = shape.num_classes
+        stages = widths(shape.image_size, shape.base_channels)
+        classes = CONDITIONAL[shape.conditional][1]
+        self.from_image = nn.Conv2d(shape.channels + classes.extra(shape.num_classes), stages[-1], 1, bias=False)
         layers: list[nn.Module] = []
-        for i, (width, count) in reversed([*enumerate(zip(stages, groups_of(stages, groups)))]):
+        for i, (width, count) in reversed([*enumerate(zip(stages, groups_of(stages, shape.groups)))]):
             layers += [Block(width, count) for _ in range(BLOCKS)]
             if i:
                 layers += [Downsample(), *pointwise(width, stages[i - 1])]
         self.layers = nn.Sequential(*layers)
-        self.depthwise = nn.Conv2d(stages[0], stages[0], SIDES[image_size][0], groups=stages[0], bias=False)
+        self.depthwise = nn.Conv2d(stages[0], stages[0], SIDES[shape.image_size][0], groups=stages[0], bias=False)
         self.projects = issubclass(classes, Projection)
         self.head = nn.Linear(stages[0], stages[0] if self.projects else 1, bias=False)
-        self.classes = classes(num_classes, stages[0])
+        self.classes = classes(shape.num_classes, stages[0])
         initialise(self)
 
     def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:

@@ -9,45 +9,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .modes import at_once, constants, is_plain
 
-
-@constants
-def _positions(dtype: torch.dtype, device: torch.device) -> Tensor:
+def positions() -> Tensor:
     """(9, 16): 1 where a tap of a 3x3 kernel falls on a tap of a 4x4 one, in one of its four positions there."""
-    eye = torch.eye(4, dtype=dtype, device=device)
+    eye = torch.eye(4)
     shifted = eye[:3] + eye[1:]  # (3, 4), along one side
     return torch.kron(shifted, shifted)
 
 
-def spread(weight: Tensor) -> Tensor:
-    """Sum a 3x3 kernel over its four positions in a 4x4 one: (..., 3, 3) -> (..., 4, 4)."""
-    if not (at_once() and is_plain(weight)):  # the same sum without a constant
-        corners = [F.pad(weight, (left, 1 - left, top, 1 - top)) for top in (0, 1) for left in (0, 1)]
-        return torch.stack(corners).sum(0)
-    taps = weight.reshape(-1, 9) @ _positions(weight.dtype, weight.device)
-    return taps.view(*weight.shape[:-2], 4, 4)
+class Spread(nn.Conv2d):
+    """A 3x3 convolution that is computed as a 4x4 one of stride 2, whose kernel is the 3x3 one in four positions."""
 
-
-class UpsampleConv2d(nn.Conv2d):
-    """2x nearest upsampling, then a 3x3 convolution with padding 1: (N, C, H, W) -> (N, C', 2H, 2W)."""
+    positions: Tensor
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
+        self.register_buffer("positions", positions(), persistent=False)
+
+    def spread(self, weight: Tensor) -> Tensor:
+        """Sum a 3x3 kernel over its four positions in a 4x4 one: (..., 3, 3) -> (..., 4, 4)."""
+        taps = weight.reshape(-1, 9) @ self.positions.to(weight.dtype)
+        return taps.view(*weight.shape[:-2], 4, 4)
+
+
+class UpsampleConv2d(Spread):
+    """2x nearest upsampling, then a 3x3 convolution with padding 1: (N, C, H, W) -> (N, C', 2H, 2W)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        kernel = spread(self.weight.flip(2, 3).transpose(0, 1))  # (C, C', 4, 4)
+        kernel = self.spread(self.weight.flip(2, 3).transpose(0, 1))  # (C, C', 4, 4)
         return F.conv_transpose2d(input, kernel, self.bias, stride=2, padding=1)
 
 
-class ConvAvgPool2d(nn.Conv2d):
+class ConvAvgPool2d(Spread):
     """A 3x3 convolution with padding 1, then 2x2 average pooling: (N, C, H, W) -> (N, C', H/2, W/2), H and W even."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1)
-
     def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(input, spread(self.weight) / 4, self.bias, stride=2, padding=1)
+        return F.conv2d(input, self.spread(self.weight) / 4, self.bias, stride=2, padding=1)
 
 
 class Resampling(nn.Module):

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from .attention import attention_at
 from .conditional import CONDITIONAL, Labelled, Norm, Sequential, Verdict, call
-from .convolution import Conv2d, channels_last
+from .convolution import channels_last
 from .normalization import feature_norm
 from .resampling import ConvAvgPool2d, UpsampleConv2d
+from .shape import Shape
 
 # image size -> (side of G's first feature map, its width, the widths after each of G's up-blocks,
 #                D's blocks as (width, down)); widths in units of base_channels.
@@ -63,8 +64,8 @@ class UpBlock(Labelled):
     def __init__(self, in_channels: int, out_channels: int, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
         self.bn1, self.conv1 = norm(in_channels), UpsampleConv2d(in_channels, out_channels)
-        self.bn2, self.conv2 = norm(out_channels), Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = Conv2d(in_channels, out_channels, 1)
+        self.bn2, self.conv2 = norm(out_channels), nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         h = self.conv1(F.relu(call(self.bn1, x, labels), inplace=True))
@@ -79,28 +80,19 @@ class Generator(nn.Module):
     Under projection and acgan both batch norms of each block know of the class, the last before the image does not.
     """
 
-    def __init__(
-        self,
-        image_size: int = 32,
-        channels: int = 3,
-        z_dim: int = 128,
-        base_channels: int | None = None,
-        num_classes: int = 0,
-        conditional: str = "none",
-        attention: int | None = None,
-    ) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.z_dim, self.num_classes = z_dim, num_classes
-        base, (self.bottom, first, up, _) = architecture(image_size, base_channels)
+        self.z_dim, self.num_classes = shape.z_dim, shape.num_classes
+        base, (self.bottom, first, up, _) = architecture(shape.image_size, shape.base_channels)
         widths = [base * width for width in (first, *up)]
-        self.classes = CONDITIONAL[conditional][0](num_classes)
+        self.classes = CONDITIONAL[shape.conditional][0](shape.num_classes)
         norm = self.classes.norm(nn.BatchNorm2d)
-        self.project = nn.Linear(z_dim + self.classes.extra(num_classes), self.bottom**2 * widths[0])
-        blocks = attention_at(self.bottom, attention, widths[0])
+        self.project = nn.Linear(shape.z_dim + self.classes.extra(shape.num_classes), self.bottom**2 * widths[0])
+        blocks = attention_at(self.bottom, shape.attention, widths[0])
         for i, pair in enumerate(itertools.pairwise(widths), 1):
-            blocks += [UpBlock(*pair, norm), *attention_at(self.bottom * 2**i, attention, pair[1])]
+            blocks += [UpBlock(*pair, norm), *attention_at(self.bottom * 2**i, shape.attention, pair[1])]
         self.blocks = Sequential(*blocks)
-        self.bn, self.to_image = nn.BatchNorm2d(widths[-1]), Conv2d(widths[-1], channels, 3, padding=1)
+        self.bn, self.to_image = nn.BatchNorm2d(widths[-1]), nn.Conv2d(widths[-1], shape.channels, 3, padding=1)
         initialise(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -124,11 +116,11 @@ class DownBlock(nn.Module):
         hidden = out_channels if first else in_channels
         self.down, self.first = down, first
         self.norm1 = nn.Identity() if first else feature_norm(d_norm, in_channels)
-        self.conv1 = Conv2d(in_channels, hidden, 3, padding=1)
+        self.conv1 = nn.Conv2d(in_channels, hidden, 3, padding=1)
         self.norm2 = nn.Identity() if first else feature_norm(d_norm, hidden)
-        self.conv2 = ConvAvgPool2d(hidden, out_channels) if down else Conv2d(hidden, out_channels, 3, padding=1)
+        self.conv2 = ConvAvgPool2d(hidden, out_channels) if down else nn.Conv2d(hidden, out_channels, 3, padding=1)
         changes = down or in_channels != out_channels
-        self.shortcut = Conv2d(in_channels, out_channels, 1) if changes else nn.Identity()
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h = x if self.first else F.relu(self.norm1(x))  # never in place: the shortcut takes the raw x
@@ -143,32 +135,23 @@ class Discriminator(nn.Module):
     of other sizes have one. classify, for acgan: (logits, class logits (N, num_classes)).
     """
 
-    def __init__(
-        self,
-        image_size: int = 32,
-        channels: int = 3,
-        base_channels: int | None = None,
-        d_norm: Sequence[str] = ("none",),
-        num_classes: int = 0,
-        conditional: str = "none",
-        attention: int | None = None,
-    ) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        base, (*_, rows) = architecture(image_size, base_channels)
-        classes = CONDITIONAL[conditional][1]
-        widths = [channels + classes.extra(num_classes), *(base * width for width, _ in rows)]
+        self.num_classes, side = shape.num_classes, shape.image_size
+        base, (*_, rows) = architecture(side, shape.base_channels)
+        classes = CONDITIONAL[shape.conditional][1]
+        widths = [shape.channels + classes.extra(shape.num_classes), *(base * width for width, _ in rows)]
         blocks: list[nn.Module] = []
         for i, (_, down) in enumerate(rows):
-            blocks.append(DownBlock(widths[i], widths[i + 1], down, first=i == 0, d_norm=d_norm))
+            blocks.append(DownBlock(widths[i], widths[i + 1], down, first=i == 0, d_norm=shape.d_norm))
             if down:  # the first map of its side
-                image_size //= 2
-                blocks += attention_at(image_size, attention, widths[i + 1])
+                side //= 2
+                blocks += attention_at(side, shape.attention, widths[i + 1])
         self.blocks = nn.Sequential(*blocks)
-        self.norm = feature_norm(d_norm, widths[-1])
+        self.norm = feature_norm(shape.d_norm, widths[-1])
         self.head = nn.Linear(widths[-1], 1, bias=False)
         initialise(self)
-        self.classes = classes(num_classes, widths[-1])  # last: the other weights are those of a D without it
+        self.classes = classes(shape.num_classes, widths[-1])  # last: the other weights are those of a D without it
         initialise(self.classes)
 
     def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:

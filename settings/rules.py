@@ -13,28 +13,12 @@ COSINES: dict[str, float | None] = {"lr": None, "gamma": None, "beta2": 1.0, "em
 
 def check_networks(config: Config) -> None:
     """Raise UserError where a setting is of other networks than those that were chosen."""
-    from models import r3gan  # here, since it imports torch, which --help does not wait for
-    from models.normalization import check_d_norm
+    from models import Shape, check  # here, since it imports torch, which --help does not wait for
 
     try:
-        check_d_norm(config.d_norm)
-        if config.model == "r3gan":
-            r3gan.check_d_norm(config.d_norm)
-            r3gan.groups_of(r3gan.widths(config.image_size, config.base_channels), config.groups)
+        check(config.model, Shape(**{name: getattr(config, name) for name in Shape._fields if name in FIELDS}))
     except ValueError as error:
         raise UserError(str(error)) from error
-    refuse_if(
-        config.groups is not None and config.model != "r3gan",
-        f"groups {config.groups} is for --model r3gan: the convolutions of the other models have none",
-    )
-    refuse_if(
-        config.attention is not None and config.model in ("mlp", "r3gan"),
-        f"attention {config.attention} is for --model dcgan or resnet",
-    )
-    refuse_if(
-        config.arch_variant != "code" and config.model != "dcgan",
-        f"arch_variant {config.arch_variant} is for --model dcgan: paper and code agree on the other models",
-    )
 
 
 def check_combinations(config: Config) -> None:

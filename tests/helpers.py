@@ -8,7 +8,8 @@ from torch import nn
 
 import train
 from models import build_models
-from models.spectral_norm import SUPPORTED, spectral_norm
+from models.spectral_norm import spectral_norm
+from models.weights import SUPPORTED
 from training import prepare
 from training.checkpoints import checkpoint
 from training.checkpoints.run_dir import checkpoints, latest

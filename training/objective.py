@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from losses import LOSSES, PAIRED, REGULARIZERS, Regularizer, class_cross_entropy
 from models.augmentation import Augmented, augment
-from models.spectral_norm import iteration
+from models.normalization import iteration
 from settings.config import Config
 from utils.distributed import local
 from utils.precision import FULL, Precision

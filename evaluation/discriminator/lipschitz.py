@@ -5,7 +5,6 @@ number (Sedghi, Gupta and Long 2019, arXiv 1805.10408), and the product of such 
 """
 
 import copy
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,9 +17,9 @@ from torch.nn.utils import parametrize
 
 from models.attention import SelfAttention
 from models.conditional import given
-from models.convolution import Conv2d
 from models.resampling import ConvAvgPool2d
-from models.spectral_norm import fold_weight, power_iteration, weight_matrix
+from models.spectral_norm import power_iteration
+from models.weights import fold_weight, weight_matrix
 
 from .bounds import POOLING, Norms, Shapes, beside_image, lipschitz
 
@@ -183,12 +182,10 @@ def _spectrum(layer: nn.Linear | nn.Conv2d | nn.Embedding, shape: Sequence[int],
     }
     if isinstance(layer, nn.Embedding):
         return found | {"input": [len(W)]}  # the classes
-    # The library's way of convolving: for a single image, other ways spend more on the weight than they save.
-    forward = functools.partial(nn.Conv2d.forward, layer) if isinstance(layer, Conv2d) else layer
-    constant = forward(torch.zeros(1, *shape, dtype=W.dtype, device=W.device))  # what the bias makes of nothing
+    constant = layer(torch.zeros(1, *shape, dtype=W.dtype, device=W.device))  # what the bias makes of nothing
     classes = torch.zeros(1, beside, *shape[1:], dtype=W.dtype, device=W.device)
     image = (shape[0] - beside, *shape[1:])
-    norm = operator_norm(lambda x: forward(torch.cat([x, classes], dim=1)) - constant, image, W.device)
+    norm = operator_norm(lambda x: layer(torch.cat([x, classes], dim=1)) - constant, image, W.device)
     return found | {"operator_norm": norm}
 
 

@@ -16,9 +16,8 @@ import train
 from datasets.sources import load_split
 from evaluation.discriminator import lipschitz
 from models import build_models, spectral_norm
-from models.normalization import BatchNorm, LayerNorm
+from models.normalization import BatchNorm, LayerNorm, iteration
 from models.resampling import Downsample
-from models.spectral_norm import iteration
 from settings.layers import resolve
 from training import monitor
 from training.checkpoints import checkpoint

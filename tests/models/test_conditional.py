@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from models import CONDITIONAL, MODELS, folded
 from models.conditional import Classifier, ConditionalBatchNorm, Embedding, Projection, one_hot, rows_of
 from models.normalization import BatchNorm, weight_norm
-from models.spectral_norm import is_spectrally_normalized, spectral_norm
+from models.spectral_norm import norm_of, spectral_norm
 
 K = 4
 WITH_CLASSES = [name for name in CONDITIONAL if name != "none"]
@@ -208,7 +208,7 @@ def test_acgans_second_head_has_the_features_of_the_first_and_no_share_in_the_lo
     D.eval()
     logits, class_logits = D(x, y, classify=True)
     assert class_logits.shape == (12, K) and torch.equal(logits, D(x, y))
-    assert isinstance(D.classes, Classifier) and is_spectrally_normalized(D.classes.head)
+    assert isinstance(D.classes, Classifier) and norm_of(D.classes.head)
     _, other = conditional(model, "projection")
     with pytest.raises(ValueError, match="only the D of acgan classifies"):
         other(x, y, classify=True)

@@ -38,7 +38,7 @@ DCGAN = {  # G and D without their linear layers
 
 
 @pytest.mark.parametrize(("image_size", "bottom"), [(32, 4), (48, 6)])
-@pytest.mark.parametrize("variant", dcgan.VARIANTS)
+@pytest.mark.parametrize("variant", dcgan.D_WIDTHS)
 def test_dcgan_has_as_many_parameters_as_table_3_and_the_authors_code(variant, image_size, bottom):
     G, D = paper_size("dcgan", image_size, arch_variant=variant)
     expected_G, expected_D = DCGAN[variant]
@@ -61,7 +61,7 @@ def test_dcgans_layers_have_the_widths_and_sizes_of_table_3(variant, widths):
     assert kernels == [3, 4, 3, 4, 3, 4, 3] and D.layers[1].negative_slope == 0.1
 
 
-@pytest.mark.parametrize("variant", dcgan.VARIANTS)
+@pytest.mark.parametrize("variant", dcgan.D_WIDTHS)
 def test_only_the_authors_code_normalises_after_dcgans_linear_layer(variant):
     G, _ = build("dcgan", arch_variant=variant)
     bn_relu = [nn.BatchNorm2d, nn.ReLU]

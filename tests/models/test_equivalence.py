@@ -8,21 +8,13 @@ from helpers import ROOT
 
 import train
 from losses import LOSSES, PAIRED
-from models import build_models, convolution
+from models import build_models
 from training.objective import Batch, Objective
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import plain
 
 STEPS, LR = 20, 2e-4
-
-
-@pytest.fixture
-def every_way(monkeypatch):
-    """Let small widths take the ways of large ones."""
-    monkeypatch.setattr(convolution, "ROWS_MIN_CHANNELS", 4)
-    monkeypatch.setattr(convolution, "SQUARES_MIN_CHANNELS", 6)
-    monkeypatch.setattr(convolution, "FEW_OUTPUTS_MIN_CHANNELS", 4)
 
 
 def difference(mine, theirs):
@@ -35,7 +27,7 @@ def difference(mine, theirs):
     ("d_norm", "g_sn"), [("spectral", False), ("spectral", True), (("spectral", "batch"), False)], ids=str
 )
 @pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
-def test_twenty_steps_agree_with_the_plain_implementation(every_way, model, d_norm, g_sn, loss):
+def test_twenty_steps_agree_with_the_plain_implementation(model, d_norm, g_sn, loss):
     torch.manual_seed(0)
     settings = {"image_size": 16, "channels": 3, "z_dim": 8, "base_channels": 4}
     G, D = (network.double() for network in build_models(model, **settings, d_norm=d_norm, g_sn=g_sn))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models import build_models, folded
-from models.spectral_norm import is_spectrally_normalized
+from models.spectral_norm import norm_of
 
 # name -> (settings, batch norms that no layer to fold into stands before)
 GENERATORS = {
@@ -44,6 +44,6 @@ def test_a_folded_generator_draws_the_same_images_and_leaves_the_trained_one_alo
     assert G.training and not fold.training and not any(p.requires_grad for p in fold.parameters())
     assert (fold(z) - G.eval()(z)).abs().max() < 1e-12
     norms = [module for module in fold.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
-    assert len(norms) == left and not any(is_spectrally_normalized(module) for module in fold.modules())
+    assert len(norms) == left and not any(norm_of(module) for module in fold.modules())
     assert all(torch.equal(value, before[key]) for key, value in G.state_dict().items())
     G.train()(z).sum().backward()  # and it trains on: the copy took nothing from its original

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 from losses import LOSSES, REGULARIZERS
 from models import CONDITIONAL, MODELS, build_models, dcgan
 from models.normalization import D_NORMS
-from models.spectral_norm import is_spectrally_normalized
+from models.spectral_norm import norm_of
 from settings.config import FIELDS
 
 SIZES = (8, 16, 32, 48, 64, 128)
@@ -66,10 +66,10 @@ def test_biases_start_at_zero_and_batch_norms_at_the_identity(model):
 @pytest.mark.parametrize("model", MODELS)
 def test_d_norm_is_spectral_by_default_and_g_sn_wraps_all_of_G(model):
     G, D = build_models(model, 16, base_channels=2)
-    assert all(is_spectrally_normalized(layer) for layer in layers_of(D))
+    assert all(norm_of(layer) for layer in layers_of(D))
     assert not any(parametrize.is_parametrized(layer) for layer in layers_of(G))
     G, _ = build(model, 16, g_sn=True)
-    assert layers_of(G) and all(is_spectrally_normalized(layer) for layer in layers_of(G))
+    assert layers_of(G) and all(norm_of(layer) for layer in layers_of(G))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -100,10 +100,10 @@ def test_build_models_makes_the_pair_that_the_table_names():
     [
         ({"model": "biggan"}, "'biggan' is not one of dcgan, resnet, mlp, r3gan"),
         ({"model": "dcgan", "arch_variant": "thesis"}, "'thesis' is not one of code, paper"),
-        ({"model": "resnet", "arch_variant": "paper"}, "arch_variant paper is for dcgan"),
-        ({"model": "mlp", "arch_variant": "paper"}, "arch_variant paper is for dcgan"),
-        ({"model": "r3gan", "arch_variant": "paper"}, "arch_variant paper is for dcgan"),
-        ({"model": "mlp", "groups": 2}, "groups 2 is for r3gan"),
+        ({"model": "resnet", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
+        ({"model": "mlp", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
+        ({"model": "r3gan", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
+        ({"model": "mlp", "groups": 2}, "groups 2 is for --model r3gan"),
         ({"model": "dcgan", "image_size": 30}, "multiple of 8, not 30"),
         ({"model": "dcgan", "image_size": 4}, "multiple of 8, not 4"),
         ({"model": "dcgan", "image_size": 0}, "multiple of 8, not 0"),
@@ -123,7 +123,7 @@ def test_unknown_names_and_impossible_sizes_are_value_errors(settings, reason):
         ("loss", LOSSES),
         ("regularizer", REGULARIZERS),
         ("d_norm", D_NORMS),
-        ("arch_variant", dcgan.VARIANTS),
+        ("arch_variant", dcgan.D_WIDTHS),
         ("conditional", CONDITIONAL),
         ("image_size", SIZES),
     ],

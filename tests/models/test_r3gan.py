@@ -126,7 +126,7 @@ def test_conditional_G_has_a_row_of_the_class_as_long_as_z_beside_z(conditional)
         ({"d_norm": "batch"}, "d_norm batch is not for r3gan, which does without"),
         ({"d_norm": ("spectral", "layer")}, "d_norm layer is not for r3gan"),
         ({"d_norm": "weight"}, "a row of zeros cannot be scaled to norm 1. Use none or spectral"),
-        ({"attention": 8}, "attention is not for r3gan, whose authors do without"),
+        ({"attention": 8}, "attention 8 is for --model dcgan or resnet, not r3gan"),
         ({"base_channels": 8, "groups": 5}, "groups 5: 5 do not divide the 16 channels of r3gan's 3x3 convolutions"),
     ],
 )

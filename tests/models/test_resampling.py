@@ -6,7 +6,7 @@ from torch import nn
 from torch.autograd import gradgradcheck
 from torch.nn import functional as F
 
-from models.resampling import ConvAvgPool2d, UpsampleConv2d, spread
+from models.resampling import ConvAvgPool2d, UpsampleConv2d
 from models.spectral_norm import spectral_norm
 
 
@@ -59,7 +59,7 @@ def test_second_derivatives_match_finite_differences(fused):
 def test_spread_sums_the_kernel_over_four_positions():
     kernel = torch.tensor([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]])
     expected = torch.tensor([[1.0, 3, 5, 3], [5, 12, 16, 9], [11, 24, 28, 15], [7, 15, 17, 9]])
-    assert torch.equal(spread(kernel), expected)
+    assert torch.equal(UpsampleConv2d(1, 1).spread(kernel), expected)
 
 
 @pytest.mark.parametrize(("fused", "plain"), [UP, DOWN])

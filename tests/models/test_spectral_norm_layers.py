@@ -8,7 +8,7 @@ from helpers import LAYERS, make, original, vectors
 from torch import nn
 from torch.nn.utils import parametrize
 
-from models.spectral_norm import power_iteration, remove_spectral_norm, spectral_norm
+from models.spectral_norm import remove_spectral_norm, spectral_norm
 
 
 def same(layer, vectors_before):
@@ -122,5 +122,3 @@ def test_fewer_than_one_iteration_is_a_value_error(iterations):
     with pytest.raises(ValueError, match="at least"):
         spectral_norm(layer, n_power_iterations=iterations)
     assert not parametrize.is_parametrized(layer)
-    with pytest.raises(ValueError, match="at least"):
-        power_iteration(torch.eye(2), torch.ones(2), iterations)

@@ -10,8 +10,7 @@ from torch.func import functional_call, grad, jacrev, vmap
 from torch.nn.utils import parametrizations, parametrize
 
 from models import folded, spectral_norm
-from models.convolution import Conv2d, ConvTranspose2d
-from models.spectral_norm import is_spectrally_normalized
+from models.spectral_norm import norm_of
 
 PAPER = {"base_channels": None, "z_dim": 128}
 SIZES = [("dcgan", 8, {}), ("dcgan", 32, PAPER), ("resnet", 8, PAPER), ("resnet", 48, {}), ("mlp", 8, {})]
@@ -83,8 +82,32 @@ def test_after_torchs_remove_parametrizations_a_layer_is_a_plain_one():
     layer.train()
     x = torch.randn(2, 3, 5, 5).double()
     parametrize.remove_parametrizations(layer, "weight")
-    assert not is_spectrally_normalized(layer) and type(layer) is nn.Conv2d
+    assert not norm_of(layer) and type(layer) is nn.Conv2d
     assert torch.equal(layer(x), nn.functional.conv2d(x, layer.weight, layer.bias))
+
+
+def test_a_training_forward_within_grad_advances_u_and_v_once():
+    layer, _ = pair()
+    layer.train()
+    twin, x = copy.deepcopy(layer), torch.randn(2, 3, 5, 5).double()
+    name, weight = "parametrizations.weight.original", layer.parametrizations.weight.original
+    weight.data.normal_()
+    twin.parametrizations.weight.original.data.copy_(weight)
+    found = grad(lambda w: functional_call(layer, {name: w}, (x,)).square().sum())(weight.detach())
+    (expected,) = torch.autograd.grad(twin(x).square().sum(), twin.parametrizations.weight.original)
+    assert torch.allclose(found, expected, atol=1e-12)
+    for buffer, moved in zip(layer.buffers(), twin.buffers()):
+        assert torch.equal(buffer, moved)
+
+
+def test_a_cached_weight_still_advances_u_and_v_in_each_forward():
+    layer, _ = pair()
+    layer.train().parametrizations.weight.original.data.normal_()
+    u = layer.parametrizations.weight[0].u.clone()
+    with parametrize.cached():
+        first, second = (layer(torch.ones(1, 3, 5, 5).double()) for _ in range(2))
+    assert torch.equal(first, second) and not torch.equal(layer.parametrizations.weight[0].u, u)
+    assert not layer.parametrizations.weight[0].due
 
 
 class ReadsNothing(nn.Linear):
@@ -112,39 +135,3 @@ def test_no_reading_depends_on_what_a_forward_left_behind(broken):
     sigma = norm.u @ original @ norm.v
     assert torch.allclose(layer.weight, original / sigma) and torch.equal(layer.weight, layer.weight)
     assert torch.allclose(copy.deepcopy(layer).weight, original / sigma)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        *({"groups": 2}, {"dilation": 2}, {"padding": "same"}, {"padding": "valid"}, {"padding": (1, 0)}),
-        *({"stride": (2, 1)}, {"padding": 1, "padding_mode": "reflect"}, {"padding": 1}, {"bias": False, "padding": 1}),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("channels", [4, 256])
-def test_a_convolution_takes_what_nns_takes(settings, channels):
-    torch.manual_seed(0)
-    ours, theirs = (kind(channels, channels, 3, **settings).double() for kind in (Conv2d, nn.Conv2d))
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(2, channels, 8, 16).double()
-    for images in (x[..., :8], x[0], x[:0], x.transpose(2, 3), x[..., ::2]):
-        if settings.get("padding_mode") != "reflect" or images.numel():
-            assert torch.allclose(ours(images), theirs(images), atol=1e-12), images.shape
-
-
-@pytest.mark.parametrize(
-    "settings", [{"groups": 2}, {"dilation": 2}, {"output_padding": 1, "stride": 2}, {"stride": (2, 1)}], ids=str
-)
-def test_a_transposed_convolution_takes_what_nns_takes(settings):
-    torch.manual_seed(0)
-    ours, theirs = (kind(4, 6, 4, padding=1, **settings) for kind in (ConvTranspose2d, nn.ConvTranspose2d))
-    theirs.load_state_dict(ours.state_dict())
-    for side in (1, 4):
-        x = torch.randn(2, 4, side, side)
-        for images in (x, x[0], x[:0]):
-            assert torch.allclose(ours(images), theirs(images), atol=1e-5)
-    x = torch.randn(1, 4, 3, 3)
-    ours, theirs = (kind(4, 6, 3, stride=2, padding=1) for kind in (ConvTranspose2d, nn.ConvTranspose2d))
-    theirs.load_state_dict(ours.state_dict())
-    assert torch.allclose(ours(x, output_size=[6, 6]), theirs(x, output_size=[6, 6]), atol=1e-6)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from helpers import dense
 from torch import nn
+from torch.nn import Conv2d
 
 from evaluation.discriminator import lipschitz
 from models import build_models
-from models.convolution import Conv2d
 from models.normalization import LayerNorm
 from models.resampling import ConvAvgPool2d
 from models.resnet import DownBlock

@@ -1,0 +1,67 @@
+"""The weight of a layer as the matrix that the norms of D act on (Miyato et al. 2018, section 2.1), and back."""
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+SUPPORTED = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+
+
+def weight_matrix(weight: Tensor, transposed: bool = False, groups: int = 1) -> Tensor:
+    """Reshape a weight to (d_out, d_in * kernel size).
+
+    A transposed convolution stores (d_in, d_out / groups, ...): its output channels move to the front, group by group.
+    """
+    return (_swapped(weight, groups) if transposed else weight).flatten(1)
+
+
+def _swapped(weight: Tensor, groups: int) -> Tensor:
+    """Exchange inputs and outputs within each group: (groups * i, o, ...) -> (groups * o, i, ...)."""
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+class MatrixNorm(nn.Module):
+    """A parametrization that rescales the matrix of a layer's weight: forward(weight) -> weight of the same shape."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.transposed, self.groups = isinstance(layer, TRANSPOSED), getattr(layer, "groups", 1)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The reshaped weight (d_out, d_in * kernel size), in float32 at least, so that no norm overflows."""
+        W = weight_matrix(weight, self.transposed, self.groups)
+        return W if W.dtype == torch.float64 else W.float()
+
+    def from_matrix(self, W: Tensor, weight: Tensor) -> Tensor:
+        """Undo matrix(): W in the shape and precision of weight."""
+        W = W.to(weight.dtype)
+        if not self.transposed:
+            return W.view(weight.shape)
+        return _swapped(W.view(len(W), -1, *weight.shape[2:]), self.groups)
+
+
+def check_layer(layer: nn.Module) -> None:
+    """Raise TypeError for a layer without a weight matrix, ValueError for one whose weight is parametrized already."""
+    if not isinstance(layer, SUPPORTED):
+        raise TypeError(f"Linear, Embedding and convolutions have a weight matrix, {type(layer).__name__} has none")
+    if parametrize.is_parametrized(layer, "weight"):
+        raise ValueError(f"the weight of this {type(layer).__name__} is parametrized already")
+
+
+def fold_weight(layer: nn.Module) -> None:
+    """Replace the parametrized weight of a layer by a plain one of the same value."""
+    # A deep copy shares its class, and with it the property `weight`, with the original: give the layer its own.
+    shared = type(layer)
+    layer.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+    parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+
+
+def full_precision(weight: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """A context without autocast, which would compute the products of a matrix in half precision."""
+    kind = weight.device.type
+    enabled = kind != "meta" and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if enabled else contextlib.nullcontext()
