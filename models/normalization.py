@@ -94,11 +94,11 @@ def apply_weight_norm(network: nn.Module, d_norm: Iterable[str]) -> nn.Module:
 @contextlib.contextmanager
 def iteration(network: nn.Module, enabled: bool) -> Iterator[None]:
     """A context in which training forwards of the network advance its u and v, or do not."""
-    before = {norm: norm.training for norm in network.modules() if isinstance(norm, SpectralNorm)}
-    for norm, training in before.items():
-        norm.train(enabled and training)
+    before = {norm: norm.iterating for norm in network.modules() if isinstance(norm, SpectralNorm)}
+    for norm in before:
+        norm.iterating = enabled
     try:
         yield
     finally:
-        for norm, training in before.items():
-            norm.train(training)
+        for norm, value in before.items():
+            norm.iterating = value

@@ -72,30 +72,29 @@ class SpectralNorm(MatrixNorm):
         _, u, v = power_iteration(W, u, WARMUP_ITERATIONS, eps)
         self.register_buffer("u", u)
         self.register_buffer("v", v)
+        self.iterating = True  # normalization.iteration() may switch it off
         self.due = False  # whether the next reading advances u and v
         self.hooks = layer.register_forward_pre_hook(_before), layer.register_forward_hook(_after, always_call=True)
 
     def forward(self, weight: Tensor) -> Tensor:
         with full_precision(weight):
             W = self.matrix(weight)
-            return self.from_matrix(self.iterate(W) if self.due else self.divide(W), weight)
+            sigma, u, v = self.iterate(W) if self.due else self.estimate(W)
+            sigma = torch.where(sigma > self.eps, sigma, 1.0)  # a zero weight stays zero
+            return self.from_matrix(Division.apply(W, u, v, sigma.detach()) if self.training else W / sigma, weight)
 
-    def iterate(self, W: Tensor) -> Tensor:
-        """W_SN after a step of algorithm 1: u and v advance."""
+    def iterate(self, W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A step of algorithm 1. Returns (sigma, u, v), which autograd keeps: the buffers move on."""
         self.due = False
         sigma, u, v = power_iteration(W.detach(), self.u.to(W.dtype), self.n_power_iterations, self.eps)
-        # By out=, which torch.func.grad allows, unlike copy_(). Autograd keeps u and v, not the buffers, which move on.
-        torch.mul(u, 1, out=self.u)
+        torch.mul(u, 1, out=self.u)  # torch.func.grad allows this, but not copy_()
         torch.mul(v, 1, out=self.v)
-        return Division.apply(W, u, v, self.divisor(sigma))
+        return sigma, u, v
 
-    def divide(self, W: Tensor) -> Tensor:
-        """W_SN by u and v as they are."""
+    def estimate(self, W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns (sigma, u, v) for u and v as they are."""
         u, v = self.u.to(W.dtype, copy=True), self.v.to(W.dtype, copy=True)
-        return W / self.divisor(u @ (W @ v))
-
-    def divisor(self, sigma: Tensor) -> Tensor:
-        return torch.where(sigma > self.eps, sigma, 1.0)  # a zero weight stays zero
+        return u @ (W @ v), u, v
 
 
 def norm_of(layer: nn.Module) -> SpectralNorm | None:
@@ -106,7 +105,7 @@ def norm_of(layer: nn.Module) -> SpectralNorm | None:
 
 def _before(layer: nn.Module, inputs: Any) -> None:
     if norm := norm_of(layer):
-        norm.due = norm.training
+        norm.due = norm.training and norm.iterating
 
 
 def _after(layer: nn.Module, inputs: Any, output: Any) -> None:
@@ -117,8 +116,7 @@ def _after(layer: nn.Module, inputs: Any, output: Any) -> None:
 def spectral_norm(module: nn.Module, n_power_iterations: int = 1, eps: float = 1e-12) -> nn.Module:
     """Put a layer's weight under spectral normalization and return the layer.
 
-    Initialise the weight first: what is written into it later changes sigma. Raises what check_layer() raises, and
-    ValueError for fewer than one iteration.
+    Initialise the weight first, since what is written later changes sigma. Raises what check_layer() does, ValueError.
     """
     check_layer(module)
     if n_power_iterations < 1:
