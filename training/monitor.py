@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,21 +117,16 @@ def audit(run: Run) -> None:
     run.start_clock()
 
 
-class Preview(NamedTuple):
-    """What a run's grids are drawn from: z (n, z_dim) and, of a conditional run, labels (n,) and its rows' names."""
+def preview(z: Tensor, classes: Classes | None) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
+    """What a run's grids are drawn from, with the fixed z (PREVIEW, z_dim): z, labels (n,) and the rows' names if any.
 
-    z: Tensor
-    labels: Tensor | None = None
-    names: tuple[str, ...] = ()
-
-
-def preview(z: Tensor, classes: Classes | None) -> Preview:
-    """That of a run with the fixed z (PREVIEW, z_dim): of a conditional one a row a class, with one z a column."""
+    Of a conditional run it is a row a class, with one z a column.
+    """
     if classes is None:
-        return Preview(z)
+        return z, None, ()
     labels = classes.shown(ROWS)
     names = tuple(classes.names[label] for label in labels)
-    return Preview(z[:COLUMNS].repeat(len(labels), 1), labels.repeat_interleave(COLUMNS).to(z.device), names)
+    return z[:COLUMNS].repeat(len(labels), 1), labels.repeat_interleave(COLUMNS).to(z.device), names
 
 
 def sample(run: Run) -> None:

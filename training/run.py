@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from evaluation.evaluator import Evaluator
 from settings.config import Config
-from settings.layers import CONFIGS_DIR
 from utils.console import command, progress
 from utils.distributed import agree, on_rank_zero, rank
 from utils.errors import Stopped, explaining_memory
@@ -19,13 +18,11 @@ from utils.signals import Signals
 from .checkpoints.record import Record
 from .checkpoints.run_dir import checkpoint_path
 from .reporting.logger import Logger, Quiet
-from .reporting.page import duration
 from .reporting.showing import Show
 from .state import State, save_checkpoint
 
 PREVIEW = 100  # samples in a grid
 PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
-LONG_AFTER, DAY = 20, 86_400  # seconds until a run's time is told, where it is over the second
 
 
 def preview_latents(z_dim: int, device: torch.device | str) -> torch.Tensor:
@@ -45,9 +42,8 @@ class Run:
         self.z = preview_latents(config.z_dim, state.device)
         self.path = checkpoint_path(run_dir, state.step)
         self.show = Show(run_dir, config, logger.say, state.step)
-        self.ended, self.long_told = "finished", False
+        self.ended = "finished"
         self.start_clock()
-        self.began = self.clock
 
     def start_clock(self) -> None:
         """Take the time of steps from here on: what came before is no part of it."""
@@ -76,23 +72,12 @@ class Run:
     def due(self) -> set[str]:
         """What follows this step, of log, sample, audit, score, save and stop; the same on every rank."""
         config, step = self.config, self.state.step
-        self.say_if_long()
         every = {name: getattr(config, f"{name}_every") for name in ("log", "sample", "audit", "save")}
         due = {name for name, steps in every.items() if steps and (step % steps == 0 or step == config.total_steps)}
         if self.evaluator and config.eval_every and step % config.eval_every == 0:
             due.add("score")
         stopped, self.asked = agree(self.signals.stop, self.signals.save)
         return due | ({"save", "stop"} if stopped else {"save"} if self.asked else set())
-
-    def say_if_long(self) -> None:
-        """Once, as soon as it can be told: that the run will take over a day, and what takes less."""
-        began, first = self.began
-        if self.long_told or (passed := time.perf_counter() - began) < LONG_AFTER:
-            return
-        self.long_told = True
-        left = passed / max(1, self.state.step - first) * (self.config.total_steps - self.state.step)
-        if left > DAY:
-            self.logger.say(f"long        about {duration(left)} to go at this speed{advice_for(self.config)}")
 
     def save(self) -> None:
         """Save a checkpoint, and answer the signal that asked for it, to whichever rank, if one did."""
@@ -111,12 +96,3 @@ class Run:
             where = f"stopped after step {self.state.step:,} and saved {self.path}. Go on with: {again}"
             raise Stopped(f"{signal.Signals(stopped).name}: {where}", stopped)
         return self.path
-
-
-def advice_for(config: Config) -> str:
-    """What trains the same data in less time: their small preset, if there is one and it is not that already."""
-    small = CONFIGS_DIR / f"{config.dataset}_dcgan_small.yaml"
-    if not small.exists() or config.base_channels == 16:
-        return ""
-    shorter = command("python", "main.py", "--dataset", config.dataset, "--size", "small")
-    return f"; for two CPU cores there is {shorter}"

@@ -22,7 +22,7 @@ from .checkpoints.fine_tune import start_from
 from .checkpoints.record import recorded_threads
 from .checkpoints.resume import take_over
 from .checkpoints.run_dir import check_disk, checkpoints, locked, make_folders, refuse_existing, refuse_started
-from .reporting.logger import Logger, Quiet, check_tensorboard
+from .reporting.logger import Logger, Quiet, summary_writer
 from .run import Run
 from .state import State, disk_use, save_checkpoint
 
@@ -53,7 +53,7 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
     taken = list(start_from(state, config)) if config.init_from and not config.resume else []
     on_rank_zero(check_disk, run_dir, disk_use(state, config.keep))
     if config.tensorboard:
-        check_tensorboard()
+        summary_writer()
     if evaluator is None and config.eval_every:
         evaluator = Evaluator(config, everything, device, say=say_once)
         evaluator.check(config.protocol[:1])
@@ -124,7 +124,6 @@ def begin(run: Run) -> None:
     on_rank_zero(run.record.save, run.state.step)
     run.show.begin(run.state.step)
     run.start_clock()
-    run.began = run.clock
 
 
 def roll_back(run: Run, error: Diverged) -> None:

@@ -9,13 +9,12 @@ from helpers import FAST, ROOT, assert_same_end, at_step, go_on, logged, start
 
 import train
 from datasets import Classes
-from settings.config import FIELDS, Config
+from settings.config import FIELDS
 from settings.layers import resolve
 from settings.rules import check_combinations
 from training import prepare
 from training.checkpoints import checkpoint
 from training.reporting.logger import read_stats
-from training.run import advice_for
 from utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -127,13 +126,3 @@ def test_a_run_accumulates_and_may_do_so_from_a_resume_on(tmp_path):
     go_on(tmp_path, total_steps=4, accumulate=2)
     assert "changed     accumulate 1 -> 2" in (tmp_path / "run" / "log.txt").read_text()
     assert logged(tmp_path / "run")[-1] == 4
-
-
-def test_a_run_that_takes_over_a_day_says_so_once_and_names_the_small_preset(tmp_path, monkeypatch, no_pictures):
-    monkeypatch.setattr("training.run.LONG_AFTER", 0)
-    monkeypatch.setattr("training.run.DAY", 0)
-    train.train(start(tmp_path, total_steps=3))
-    text = (tmp_path / "run" / "log.txt").read_text()
-    assert text.count("long        about") == 1 and "--size small" not in text  # there is none for digits
-    assert advice_for(Config(dataset="mnist")).endswith("python main.py --dataset mnist --size small")
-    assert advice_for(Config(dataset="mnist", base_channels=16)) == ""

@@ -6,13 +6,11 @@ import dataclasses
 import io
 import json
 import logging
-import random
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -62,25 +60,12 @@ def check(path: str | None, as_uint8: bool) -> None:
 
 
 def export(path: str | Path, loaded: Loaded, as_uint8: bool = False) -> None:
-    """Save a generator for inference, in the format of the file's suffix. Neither it nor any random state changes.
+    """Save a generator for inference, in the format of the file's suffix. It does not change.
 
     .pt and .safetensors are what load_generator() reads; as_uint8: of ONNX alone (see Drawing). UserError where a
     package is missing.
     """
-    with undisturbed():
-        WRITERS[Path(path).suffix](path, loaded, as_uint8)
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Within it random numbers may be drawn: afterwards the generators of the process are as they were."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(enabled=True):
-            yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
+    WRITERS[Path(path).suffix](path, loaded, as_uint8)
 
 
 def facts_of(loaded: Loaded, config: Config) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Logger:
         if self._tensorboard:
             if self._writer:
                 self._writer.close()
-            self._writer = _summary_writer(self.run_dir, step)
+            self._writer = summary_writer()(self.run_dir / "tensorboard", purge_step=step + 1)
 
     def note(self, text: str) -> None:
         """Keep a line in log.txt alone: what is printed anyway."""
@@ -120,15 +120,10 @@ def append(run_dir: str | Path, text: str) -> None:
         file.write(text + "\n")
 
 
-def check_tensorboard() -> None:
-    """Raise UserError where --tensorboard has nothing to write with."""
+def summary_writer() -> Any:
+    """The class that writes for TensorBoard. UserError where --tensorboard has nothing to write with."""
     try:
-        import torch.utils.tensorboard  # noqa: F401
+        from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--tensorboard needs the tensorboard package: pip install tensorboard") from error
-
-
-def _summary_writer(run_dir: Path, step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(run_dir / "tensorboard", purge_step=step + 1)
+    return SummaryWriter

@@ -77,16 +77,15 @@ def classes(results: Sequence[kept.Result]) -> tuple[list[str], list[list[str]]]
 
 def pictures(run_dir: Path, results: Sequence[kept.Result]) -> list[dict[str, str]]:
     """The picture of the last scoring: nearest neighbours."""
-    memory = kept.headline(results).get("memorisation") if results else None
+    path = run_dir / "plots" / "evaluation_neighbours.png"
+    if not path.exists():
+        return []
     said = "Samples beside the training images nearest to them in feature space."
-    if memory:
+    if memory := kept.headline(results).get("memorisation") if results else None:
         said += (
             f" A sample is nearer to one than {memory['unseen']} are in {memory['nearer']:.0%} of comparisons: half is "
             "alike, nearly all would be copies."
         )
-    path = run_dir / "plots" / "evaluation_neighbours.png"
-    if not path.exists():
-        return []
     return [{"title": "Nearest neighbours", "caption": said, "src": rendering.embedded(path, NEIGHBOURS_BYTES)}]
 
 

