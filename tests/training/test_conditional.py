@@ -107,8 +107,8 @@ def test_a_grid_has_a_row_a_class_with_its_name_and_a_column_a_latent(tmp_path):
     assert labels.tolist() == [0] * 10 + [1] * 10 + [2] * 10 and names == ("cat", "dog", "emu")
 
 
-def test_scores_say_what_was_asked_for_and_what_came(tmp_path):
-    path = train.train(start(tmp_path, **TWO_STEPS))
+def test_scores_say_what_was_asked_for_and_what_came(tmp_path, data_dir):
+    path = train.train(start(tmp_path, **TWO_STEPS, data_dir=data_dir))
     evaluator = evaluate.make_evaluator(checkpoint.load_trained(path).config, torch.device("cpu"))
     evaluate.score([path], evaluator)
     found = json.loads((tmp_path / "run" / "evaluation.json").read_text())

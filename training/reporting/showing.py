@@ -25,10 +25,11 @@ FIRST_PICTURES = 1.5  # seconds that matplotlib and the first drawing take
 class Budget:
     """Whether there is time for something again, by what it took so far and the time that has passed."""
 
-    def __init__(self, at_once: float, share: float, expected: float = 0.0, clock: Callable[[], float] | None = None):
+    def __init__(
+        self, at_once: float, share: float, expected: float = 0.0, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.at_once, self.share, self.last, self.spent = at_once, share, expected, 0.0
-        self.clock = clock or time.perf_counter
-        self.began = self.clock()
+        self.clock, self.began = clock, clock()
 
     def allows(self) -> bool:
         passed = self.clock() - self.began
