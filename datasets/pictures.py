@@ -30,7 +30,7 @@ def load_pictures(config: Config, split: str, say: Say) -> Images:
     def make(file: IO[bytes]) -> Made:
         found = decode_all(listing.root, listing.names, how, file)
         changed = list_split(config.data_dir, split).digest != listing.digest
-        refuse_if(changed, f"{config.data_dir} changed while its images were decoded: start again when nothing does so")
+        refuse_if(changed, f"{config.data_dir} changed while its images were decoded: start again when nothing writes")
         refuse_if(not found.count, cannot_read(found.bad, listing.root, len(listing.names)))
         return _made(found, listing, how)
 
