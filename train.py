@@ -1,9 +1,10 @@
-"""Train a GAN: the mathematics of the two updates, and the loop around them (Miyato et al. 2018, section 4)."""
+"""Train a GAN: the updates of D and G, and the loop around them (Miyato et al. 2018, section 4; losses: losses/)."""
 
-import utils  # noqa: F401, first, since it says which package is missing
+import utils  # noqa: F401, must be first: it reports missing packages
 
 # isort: split
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +37,22 @@ def discriminator_step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One update of D on batch.real (N, C, H, W) and as many fresh samples G(batch.z), each with its label if any.
 
-    precision: of the networks; losses and penalties are computed in full precision. Returns detached (loss,
-    real_logits (N, 1), fake_logits (N, 1)); the loss, a scalar, includes the penalties and acgan's classes.
+    precision: for the networks only; losses and penalties are computed in full precision. Returns detached (loss,
+    real_logits (N, 1), fake_logits (N, 1)). The loss, a scalar, includes the penalties and the class loss of acgan.
     """
     with torch.no_grad():
         batch = batch._replace(fake=precision.call(G, batch.z, batch.labels))
     opt_D.zero_grad()
     found = []
-    for i, part in enumerate(batch.chunk(objective.accumulate)):
-        with in_part(i, objective.accumulate, D, D):
-            real, fake = objective.judge(D, part.views("real", "fake"), precision)
+    for i, part in enumerate(batch.chunk(objective.accumulate)):  # gradient accumulation: one backward for each part
+        with in_part(i, objective.accumulate, D, called=[D]):
+            real, fake = objective.judge(D, part.views("real", "fake"), precision)  # logits, and class loss if any
             loss = objective.d_loss(real.logits, fake.logits) + objective.acgan_weight_D * real.class_loss
             loss = loss + objective.penalty(D, part, real.logits, fake.logits)
             precision.backward(loss / objective.accumulate)
         found.append((loss.detach().view(1), real.logits.detach(), fake.logits.detach()))
     precision.update(opt_D)
-    objective.project(D)
+    objective.project(D)  # such as weight clipping
     losses, real_logits, fake_logits = (torch.cat(parts) for parts in zip(*found))
     return losses.mean(), real_logits, fake_logits
 
@@ -59,7 +60,7 @@ def discriminator_step(
 def generator_step(
     G: nn.Module, D: nn.Module, opt_G: Optimizer, batch: Batch, objective: Objective, precision: Precision = FULL
 ) -> Tensor:
-    """One update of G on samples G(batch.z), z (N, z_dim), and where the loss compares them with such, on batch.real.
+    """One update of G on samples G(batch.z), z (N, z_dim). A loss that compares them with real images has batch.real.
 
     D's parameters are frozen meanwhile. Returns the detached loss, a scalar.
     """
@@ -67,7 +68,7 @@ def generator_step(
     opt_G.zero_grad()
     losses = []
     for i, part in enumerate(batch.chunk(objective.accumulate)):
-        with in_part(i, objective.accumulate, G, G, D):
+        with in_part(i, objective.accumulate, G, called=[G, D]):
             part = part._replace(fake=precision.call(G, part.z, part.labels))
             fake, *real = objective.judge(D, part.views("fake", "real"), precision)
             loss = objective.g_loss(fake.logits, *(verdict.logits for verdict in real))
@@ -79,11 +80,11 @@ def generator_step(
     return torch.stack(losses).mean()
 
 
-def in_part(number: int, count: int, updated: nn.Module, *called: nn.Module) -> contextlib.ExitStack:
+def in_part(number: int, count: int, updated: nn.Module, called: Sequence[nn.Module]) -> contextlib.ExitStack:
     """A context for the forwards and the backward of one of `count` parts of a batch.
 
-    updated: the network whose gradients the other ranks wait for, till the last part. called: those whose u and v move
-    in the first part alone.
+    updated: the network to train; ranks average its gradients in the last part only. called: the networks that run;
+    spectral norm's u and v in them move in the first part only.
     """
     contexts = contextlib.ExitStack()
     if count > 1:
@@ -103,35 +104,40 @@ def next_real(state: State, config: Config) -> tuple[Tensor, Tensor | None]:
 def step(state: State, config: Config) -> None:
     """n_dis updates of D, each on a fresh real batch and fresh samples, then one of G and of its moving average."""
     G, D = state.parallel["G"], state.parallel["D"]
-    drawn: dict[str, Any] = {"generator": state.random, "device": state.device}
-    set_moving(state, config)
-    averages, paired = state.objective.averages, state.objective.paired  # a pair is of one class
+    source: dict[str, Any] = {"generator": state.random, "device": state.device}
+    set_moving(state, config)  # learning rates and whatever else has a schedule
+    averages, paired = (
+        state.objective.averages,
+        state.objective.paired,
+    )  # a pair: fake and real, of one class
     if averages:
         averages.begin(state.step)
-    # Random numbers are drawn for the whole batch on every rank: a run is the same on any number of them.
+    # Every rank draws the whole batch's random numbers, so that a run is the same on any number of ranks.
     for _ in range(config.n_dis):
         real, real_labels = next_real(state, config)
-        z = torch.randn(len(real), config.z_dim, **drawn)
-        alpha = torch.rand(len(real), 1, 1, 1, **drawn)
+        z = torch.randn(len(real), config.z_dim, **source)
+        alpha = torch.rand(len(real), 1, 1, 1, **source)  # for the gradient penalty, between real and fake
         labels = real_labels if paired else state.batches.draw_labels(len(real), state.random)
         batch = Batch(z, real, alpha, labels=labels, real_labels=real_labels)
         batch = batch._replace(drawn=augmenting.draw(state, len(z)), real_drawn=augmenting.draw(state, len(real)))
-        found = discriminator_step(G, D, state.opt_D, batch.local(), state.objective, state.precision["D"])
-        augmenting.adapt(state, config, *found[1:])
+        loss_D, real_logits, fake_logits = discriminator_step(
+            G, D, state.opt_D, batch.local(), state.objective, state.precision["D"]
+        )
+        augmenting.adapt(state, config, real_logits, fake_logits)
         if averages:
-            averages.update(average(torch.stack([logits.mean() for logits in found[1:]])))
-    z = torch.randn(config.batch_size_G or config.batch_size, config.z_dim, **drawn)
+            averages.update(average(torch.stack([real_logits.mean(), fake_logits.mean()])))
+    z = torch.randn(config.batch_size_G or config.batch_size, config.z_dim, **source)
     batch = Batch(z, labels=None if paired else state.batches.draw_labels(len(z), state.random))
     batch = batch._replace(drawn=augmenting.draw(state, len(z)))
     if paired:
         real, labels = next_real(state, config)
         real_drawn = augmenting.draw(state, len(real))
         batch = batch._replace(real=real, labels=labels, real_labels=labels, real_drawn=real_drawn)
+    # state.D without DistributedDataParallel: no one needs its gradients here.
     loss_G = generator_step(G, state.D, state.opt_G, batch.local(), state.objective, state.precision["G"])
     state.step += 1
     if state.ema:
         state.ema.update(state.G, ema_decay(config, state.step))
-    loss_D, real_logits, fake_logits = found
     accuracy_D = accuracy(config.loss, real_logits, fake_logits)
     state.pending.append(torch.stack([loss_D, loss_G, real_logits.mean(), fake_logits.mean(), accuracy_D]))
 
@@ -140,17 +146,17 @@ def step(state: State, config: Config) -> None:
 
 
 def train(config: Config, evaluator: Evaluator | None = None, images: Images | None = None) -> Path:
-    """Train to config.total_steps, from step 0 or from config.resume's last checkpoint. Returns the last one's path.
+    """Train to config.total_steps, from step 0 or from config.resume. Returns the path of the last checkpoint.
 
-    evaluator and images: where the caller has made them already. Raises UserError before the first step for anything
-    that is missing, Diverged for a loss or weight that is not finite, Stopped after a signal to stop, all saved.
+    Pass evaluator and images if you have made them already. Raises UserError before the first step if anything is
+    missing, Diverged if a loss or weight is not finite, Stopped if a signal ends the run, after saving.
     """
     with opened(config, evaluator, images) as run:
         while True:
             try:
                 return loop(run)
             except Diverged as error:
-                roll_back(run, error)  # where that is wanted; raises it else
+                roll_back(run, error)  # if --on_nan rollback asks for it; otherwise it raises the error
 
 
 def loop(run: Run) -> Path:

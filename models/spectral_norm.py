@@ -1,7 +1,7 @@
 """Spectral normalization (Miyato et al. 2018): W_SN = W / sigma(W), where sigma(W) is the largest singular value of W.
 
 W is a layer's weight, reshaped to a matrix with a row for each output. Training changes W little from step to step, so
-one power iteration in each training forward keeps the estimate of sigma close (appendix A, algorithm 1).
+one power iteration in each training forward of D, in G's updates too, keeps the estimate of sigma close (algorithm 1).
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ WARMUP_ITERATIONS = 15  # at construction: the first estimates from a random u a
 
 @torch.no_grad()
 def power_iteration(W: Tensor, u: Tensor, n_iterations: int = 1, eps: float = 1e-12) -> tuple[Tensor, Tensor, Tensor]:
-    """Estimate the largest singular value of W (rows, columns) from a left vector u (rows,): equations 19 to 21.
+    """Estimate the largest singular value of W (rows, columns) from u (rows,), a left vector (eq. 19 to 21).
 
     Returns (sigma, u, v), a scalar, (rows,) and (columns,), where sigma = u^T W v. A zero W gives sigma 0 and keeps u.
     """
@@ -33,10 +33,10 @@ def power_iteration(W: Tensor, u: Tensor, n_iterations: int = 1, eps: float = 1e
 class Division(torch.autograd.Function):
     """W / sigma, where sigma = u^T W v, with the gradient of equations 9 to 12: u and v are constants.
 
-    Autograd finds the same gradient through sigma by itself, but in more passes over W.
+    Autograd would find the same gradient by itself, with more passes over W.
     """
 
-    generate_vmap_rule = True
+    generate_vmap_rule = True  # for torch.func.vmap
 
     @staticmethod
     def forward(W: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Division(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
         W, u, v, sigma, W_SN = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative goes through sigma too
+        if torch.is_grad_enabled():  # for a second derivative: the same sigma, but with a gradient
             sigma = sigma + u @ ((W - W.detach()) @ v)
         inner = torch.dot(G.reshape(-1), W_SN.reshape(-1))
         return torch.addr(G, -inner * u, v) / sigma, None, None, None  # (G - <G, W_SN> u v^T) / sigma
@@ -72,7 +72,7 @@ class SpectralNorm(MatrixNorm):
         _, u, v = power_iteration(W, u, WARMUP_ITERATIONS, eps)
         self.register_buffer("u", u)
         self.register_buffer("v", v)
-        self.iterating = True  # normalization.iteration() may switch it off
+        self.iterating = True  # False freezes u and v: normalization.iteration()
         self.due = False  # whether the next reading advances u and v
         self.hooks = layer.register_forward_pre_hook(_before), layer.register_forward_hook(_after, always_call=True)
 
@@ -80,19 +80,21 @@ class SpectralNorm(MatrixNorm):
         with full_precision(weight):
             W = self.matrix(weight)
             sigma, u, v = self.iterate(W) if self.due else self.estimate(W)
-            sigma = torch.where(sigma > self.eps, sigma, 1.0)  # a zero weight stays zero
-            return self.from_matrix(Division.apply(W, u, v, sigma.detach()) if self.training else W / sigma, weight)
+            sigma = torch.where(sigma > self.eps, sigma, 1.0)  # a zero W stays zero
+            # The same value and gradient twice: the fast way, and the one that every mode of torch can follow.
+            W_SN = Division.apply(W, u, v, sigma.detach()) if self.training else W / sigma
+            return self.from_matrix(W_SN, weight)
 
     def iterate(self, W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A step of algorithm 1. Returns (sigma, u, v), which autograd keeps: the buffers move on."""
+        """Advance u and v by step 1 of algorithm 1. Returns (sigma, u, v): not the buffers, which change later."""
         self.due = False
         sigma, u, v = power_iteration(W.detach(), self.u.to(W.dtype), self.n_power_iterations, self.eps)
-        torch.mul(u, 1, out=self.u)  # torch.func.grad allows this, but not copy_()
+        torch.mul(u, 1, out=self.u)  # a copy: torch.func.grad forbids copy_()
         torch.mul(v, 1, out=self.v)
         return sigma, u, v
 
     def estimate(self, W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns (sigma, u, v) for u and v as they are."""
+        """Returns (sigma, u, v) for u and v as they are: copies, since autograd keeps them and the buffers change."""
         u, v = self.u.to(W.dtype, copy=True), self.v.to(W.dtype, copy=True)
         return u @ (W @ v), u, v
 
@@ -109,14 +111,14 @@ def _before(layer: nn.Module, inputs: Any) -> None:
 
 
 def _after(layer: nn.Module, inputs: Any, output: Any) -> None:
-    if (norm := norm_of(layer)) and norm.due:  # the forward read no weight, or one that parametrize.cached() kept
+    if (norm := norm_of(layer)) and norm.due:  # the forward failed, or parametrize.cached() kept an earlier reading
         norm(layer.get_parameter("parametrizations.weight.original").detach())
 
 
 def spectral_norm(module: nn.Module, n_power_iterations: int = 1, eps: float = 1e-12) -> nn.Module:
     """Put a layer's weight under spectral normalization and return the layer.
 
-    Initialise the weight first, since what is written later changes sigma. Raises what check_layer() does, ValueError.
+    Initialise the weight first: u and v are fitted to it here. Raises what check_layer() raises, and ValueError.
     """
     check_layer(module)
     if n_power_iterations < 1:
@@ -125,10 +127,7 @@ def spectral_norm(module: nn.Module, n_power_iterations: int = 1, eps: float = 1
 
 
 def remove_spectral_norm(module: nn.Module) -> nn.Module:
-    """Fold W / sigma into plain weights, in a layer or in all layers of a network, and return it.
-
-    Raises ValueError if nothing carries spectral normalization.
-    """
+    """Fold W / sigma into plain weights, in a layer or a network, and return it. Raises ValueError if there is none."""
     norms = {layer: norm for layer in module.modules() if (norm := norm_of(layer))}
     if not norms:
         raise ValueError(f"no layer of this {type(module).__name__} carries spectral normalization")

@@ -1,4 +1,4 @@
-"""The weight of a layer as the matrix that the norms of D act on (Miyato et al. 2018, section 2.1), and back."""
+"""The weight of a layer as the matrix that is normalised (Miyato et al. 2018, section 2.1), and back."""
 
 import contextlib
 from typing import Any
@@ -12,7 +12,7 @@ SUPPORTED = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOS
 
 
 def weight_matrix(weight: Tensor, transposed: bool = False, groups: int = 1) -> Tensor:
-    """Reshape a weight to (d_out, d_in * kernel size).
+    """Reshape a weight to (d_out, d_in / groups * kernel size): a row for each output, in an Embedding for each entry.
 
     A transposed convolution stores (d_in, d_out / groups, ...): its output channels move to the front, group by group.
     """
@@ -54,7 +54,7 @@ def check_layer(layer: nn.Module) -> None:
 
 def fold_weight(layer: nn.Module) -> None:
     """Replace the parametrized weight of a layer by a plain one of the same value."""
-    # A deep copy shares its class, and with it the property `weight`, with the original: give the layer its own.
+    # A deep copy shares the original's class, and so its property `weight`: give this layer a class of its own first.
     shared = type(layer)
     layer.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
     parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
