@@ -16,7 +16,7 @@ from typing import Any
 
 from settings.command_line import Parser, a_path, add_settings, given_settings
 from study.grid import GRID, Run, Study, claim, load_study, seeds_of
-from utils.errors import UserError, run_as_script
+from utils.errors import refuse_if, run_as_script
 from utils.files import make_folder
 
 CONFIG = "configs/studies/digits.yaml"
@@ -36,18 +36,13 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
     add = parser.add_argument_group("a part of the study").add_argument
     add("--quick", action="store_true", help="only a small part of the grid; its runs count towards the whole study")
     for key, choices in GRID.items():
-        add(
-            f"--{key}",
-            nargs="+",
-            metavar=key.removesuffix("s").upper(),
-            help=f"only these {key}, out of {', '.join(choices)}",
-        )
+        only, metavar = f"only these {key}, out of {', '.join(choices)}", key.removesuffix("s").upper()
+        add(f"--{key}", nargs="+", metavar=metavar, help=only)
     add("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds")
     group = parser.add_argument_group("instead of all runs and the report")
     what = group.add_mutually_exclusive_group()
-    what.add_argument(
-        "--report", action="store_true", help="write the report from the existing runs; start no new ones"
-    )
+    alone = "write the report from the existing runs; start no new ones"
+    what.add_argument("--report", action="store_true", help=alone)
     each = "print a command for each unfinished run, such as for a SLURM array, and stop"
     what.add_argument("--print_commands", action="store_true", help=each)
     what.add_argument("--run", metavar="NAME", help="do only this run, without a report: what --print_commands prints")
@@ -55,10 +50,8 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
     group.add_argument("--results", type=a_path, metavar="DIR", help=tables)
     add_settings(parser.add_argument_group("settings of all runs"), OVERRIDES)
     namespace = parser.parse_args(argv)
-    if namespace.jobs < 1:
-        raise UserError(f"--jobs {namespace.jobs}: at least 1")
-    if namespace.results and not namespace.report:
-        raise UserError("--results is for --report, which draws what the tables in it tell of; add --report")
+    refuse_if(namespace.jobs < 1, f"--jobs {namespace.jobs}: at least 1")
+    refuse_if(namespace.results and not namespace.report, "--results is for --report: add --report")
     return namespace, {name: value for name, value in given_settings(namespace).items() if name in OVERRIDES}
 
 
@@ -92,8 +85,8 @@ def run_missing(study: Study, runs: Sequence[Run], jobs: int, whole: Study | Non
             report(whole, known)
         elif not todo:
             print(f"{runs[0].name} is {known[runs[0].name].state} already")
-    if rest := [run.name for run in todo if outcome(run).state not in DONE]:
-        raise UserError(f"not finished: {', '.join(rest[:5])}{' ...' * (len(rest) > 5)}. The same command goes on")
+    rest = [run.name for run in todo if outcome(run).state not in DONE]
+    refuse_if(rest, f"not finished: {', '.join(rest)}. The same command goes on")
 
 
 def report(study: Study, known: Mapping[str, Any], tabled: Sequence[Any] = (), forced: bool = False) -> None:
@@ -107,8 +100,7 @@ def report(study: Study, known: Mapping[str, Any], tabled: Sequence[Any] = (), f
 
     found = {result.run.name: result for result in [*tabled, *collect(study.runs(), known)]}
     results = [found[run.name] for run in study.runs() if run.name in found]
-    if not results:
-        raise UserError(f"{study.folder} holds no run of this study yet")
+    refuse_if(not results, f"{study.folder} holds no run of this study yet")
     make_folder(study.folder)
     written, page = write_tables(study.folder, results), study.folder / "report.html"
     if forced or not page.is_file() or page.stat().st_mtime_ns < max(path.stat().st_mtime_ns for path in written):
@@ -125,8 +117,8 @@ def report_alone(study: Study, whole: Study, tables: str | None) -> None:
     from study.tables import read_tables
 
     claim(study, write=False)
-    if tables and Path(tables).resolve() == study.folder.resolve() and len(study.runs()) < len(whole.runs()):
-        raise UserError(f"{study.folder} has tables of more runs, which these would replace: choose another --out")
+    part = tables and Path(tables).resolve() == study.folder.resolve() and len(study.runs()) < len(whole.runs())
+    refuse_if(part, f"{study.folder} has tables of more runs, which these would replace: choose another --out")
     report(study, {}, read_tables(whole, Path(tables)) if tables else (), forced=True)
 
 
@@ -138,8 +130,7 @@ def main() -> None:
     whole = load_study(namespace.config, namespace.out, overrides=settings).with_all_of(study)
     whole = whole._replace(seeds=tuple(sorted({*whole.seeds, *seeds_of(study.folder)})))
     runs = [run for run in study.runs() if namespace.run in (None, run.name)]
-    if not runs:
-        raise UserError(f"{study.name} has no run {namespace.run}: they are named METHOD_SETTING_seedK")
+    refuse_if(not runs, f"{study.name} has no run {namespace.run}: they are named METHOD_SETTING_seedK")
     if namespace.print_commands:
         print_commands(runs)
     elif namespace.report:

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -28,7 +28,6 @@ from .scan import is_archive
 
 FORMAT = "sngan-images-1"
 FOLDER = ".cache"  # hidden, so that a folder of images does not take it for a class
-FULL = (errno.ENOSPC, errno.EDQUOT)
 Say = Callable[[str], object]
 
 
@@ -65,10 +64,17 @@ def kept_or_made(
     found = _kept(path, key, shape)
     if found is None:
         waiting = f"another process decodes images into {folder}; this one waits for it"
-        with _explaining(folder, config):
+        try:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder / ".lock", lambda _: say(waiting)):
                 found = _kept(path, key, shape) or _made(path, key, shape, count, make)
+        except OSError as error:
+            if memory_ran_out(error):
+                raise
+            raise UserError(
+                f"decoded images cannot be kept in {folder.absolute()}: {error.strerror or error}. Name a folder with "
+                "room for them with --cache_dir, or take a smaller --image_size"
+            ) from error
     assert found is not None
     return found
 
@@ -116,18 +122,3 @@ def _made(
 
 def _beside(path: Path) -> Path:
     return path.with_suffix(".json")
-
-
-@contextlib.contextmanager
-def _explaining(folder: Path, config: Config) -> Iterator[None]:
-    """Say what to do where the cache cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        if memory_ran_out(error):
-            raise
-        smaller = ", or take a smaller --image_size" if error.errno in FULL else ""
-        raise UserError(
-            f"decoded images cannot be kept in {folder.absolute()}: {error.strerror or error}. Name a folder with room "
-            f"for them with --cache_dir{smaller}"
-        ) from error

@@ -35,7 +35,6 @@ class Facts(NamedTuple):
 
     size: tuple[int, int]  # width and height
     transparent: bool = False
-    own_range: bool = False  # scaled by its own smallest and largest value
 
 
 class RefusedPicture(ValueError):
@@ -60,11 +59,11 @@ def picture(file: IO[bytes], how: How) -> tuple[Any, Facts]:
         image.load()
         with contextlib.suppress(Exception):  # broken EXIF is no reason to refuse a picture
             ImageOps.exif_transpose(image, in_place=True)
-        image, transparent, own_range = _eight_bits(image, how.background)
+        image, transparent = _eight_bits(image, how.background)
         image = image.convert("L" if how.channels == 1 else "RGB")
         if image.size != (side, side):
             image = image.resize((side, side), Image.Resampling.BILINEAR, box=_box(image.size, how.crop))
-        return np.asarray(image), Facts(size, transparent, own_range)
+        return np.asarray(image), Facts(size, transparent)
 
 
 def wrong_size(width: int, height: int, side: int) -> str:
@@ -85,55 +84,25 @@ def _box(size: tuple[int, int], crop: str) -> tuple[float, float, float, float]:
     return left, top, left + side, top + side
 
 
-def _eight_bits(image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, bool, bool]:
-    """A picture of 8 bits a channel without transparency; whether it had such, and whether its range was its own."""
+def _eight_bits(image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, bool]:
+    """A picture of 8 bits a channel, what is transparent laid on a colour; and whether anything was."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return *_upper_byte(image, background), False
+        upper = np.clip(np.asarray(image), 0, 2**16 - 1) >> 8  # Pillow itself would clip at 255
+        return Image.fromarray(upper.astype(np.uint8)), False
     if image.mode in ("I", "F"):
-        return _scaled(image), False, True
+        raise RefusedPicture("it holds 32-bit or floating-point numbers: save it with 8 or 16 bits")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         whole = image.convert("RGBA")
         lowest: Any = whole.getchannel("A").getextrema()[0]
-        return (_on(whole, background), True, False) if lowest < 255 else (image, False, False)
-    return image, False, False
-
-
-def _upper_byte(image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, bool]:
-    """16-bit grey, which Pillow would clip, as 8 bits; and whether one of its values was transparent."""
-    values = np.asarray(image)
-    reduced = Image.fromarray((np.clip(values, 0, 2**16 - 1) >> 8).astype(np.uint8))
-    key = image.info.get("transparency")
-    if type(key) is int and (values == key).any():
-        reduced.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
-        return _on(reduced, background), True
-    return reduced, False
-
-
-def _scaled(image: Image.Image) -> Image.Image:
-    """32-bit or floating-point numbers, brought from their smallest and largest to 0 and 255."""
-    values = np.array(image, np.float64)
-    low, high = values.min(), values.max()
-    if not np.isfinite([low, high]).all():
-        raise RefusedPicture("not all of its values are finite")
-    if low == high:
-        raise RefusedPicture(f"all of its values are {low:g}: there is no range to scale them by")
-    values -= low
-    values *= 255 / (high - low)
-    return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
-
-
-def _on(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """A picture with transparency, laid on a colour."""
-    whole = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", whole.size, (*background, 255)), whole).convert("RGB")
+        if lowest < 255:
+            return Image.alpha_composite(Image.new("RGBA", whole.size, (*background, 255)), whole), True
+    return image, False
 
 
 def reason_of(error: Exception) -> str:
     """Why a picture cannot be read, in one line without its path."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, Image.DecompressionBombError):  # Pillow's own bound, far above MAX_PIXELS
-        return "its pixels are too many"
     said = " ".join(str(error).split())
     return "it is no picture" if "cannot identify image file" in said else said[:200] or type(error).__name__
 
@@ -146,8 +115,6 @@ def opener(root: str | os.PathLike[str]) -> Callable[[str], IO[bytes]]:
 
     def unpack(name: str) -> IO[bytes]:
         member = archive.getinfo(name)
-        if member.flag_bits & 1:
-            raise RefusedPicture("it is encrypted")
         if member.compress_type not in UNPACKED:
             raise RefusedPicture("it is neither stored nor deflated")
         if member.file_size > MAX_FILE:

@@ -64,17 +64,15 @@ def load_samples(path: str | Path, image_size: int, channels: int) -> Tensor:
         raise UserError(f"--samples {path} has no array named {' or '.join(NPZ_KEYS)}")
     if array.ndim == 3:
         array = array[..., np.newaxis]
-    if array.ndim != 4 or array.shape[3] not in (1, 3) or not len(array):
-        raise UserError(f"--samples {path}: an array of N x H x W x C is needed, C 1 or 3, not {array.shape}")
     if array.dtype != np.uint8:
         raise UserError(
             f"--samples {path} holds {array.dtype}; scores are taken on uint8 images. Quantise them as they would be "
             "saved: round((x + 1) * 127.5) for x in [-1, 1]"
         )
+    if array.ndim != 4 or array.shape[3] != channels or not len(array):
+        raise UserError(f"--samples {path}: N x H x W x {channels} is needed, as the real images, not {array.shape}")
     height, width = array.shape[1:3]
     refuse_if((width, height) != (image_size, image_size), f"{path}: {wrong_size(width, height, image_size)}")
-    found = array.shape[3]
-    refuse_if(found != channels, f"--samples {path} has {found} channels, and the real images have {channels}")
     return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
 
 

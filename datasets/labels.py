@@ -43,9 +43,13 @@ def classes_of(config: Config, images: Images) -> Classes | None:
     """The Classes of a training split where a run is conditional; None where it is not. UserError without labels."""
     if config.conditional == "none":
         return None
-    what = f"--conditional {config.conditional} needs the class of every training image"
+    what = f"--conditional {config.conditional} needs the class of every training image of {config.dataset}"
     if len(images.classes) < 2 or bool((images.labels < 0).any()):
-        raise UserError(f"{what}, and {_unlabelled(config, images)}")
+        told = f"; it has {some(images.classes)}" if images.classes else ""
+        raise UserError(
+            f"{what}, of two classes or more{told}. Put each image of a folder into the folder of its class, and none "
+            "beside these"
+        )
     counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
     few = {name: count for name, count in zip(images.classes, counts) if count < 2}
     if config.dataset == "folder":
@@ -55,18 +59,6 @@ def classes_of(config: Config, images: Images) -> Classes | None:
         more = "" if config.num_images is None else "raise --num_images, "
         raise UserError(f"each class needs at least 2 images, and {told}: {more}add some, or remove these classes")
     return Classes(tuple(images.classes), tuple(counts))
-
-
-def _unlabelled(config: Config, images: Images) -> str:
-    """Why images have no labels, in words."""
-    if config.dataset != "folder":
-        return f"those of {config.dataset} have none"
-    what = f"{config.data_dir} has no classes, or has images beside its class folders"
-    if len(images.classes) == 1:
-        what = f"{config.data_dir} has one class alone, {images.classes[0]}"
-    elif images.classes:
-        what = f"some images of {config.data_dir} have none"
-    return f"{what}: put each image into the folder of its class"
 
 
 def named(classes: Sequence[str], words: Sequence[str]) -> list[int]:

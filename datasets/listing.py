@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,10 +122,7 @@ def _classes(found: Found, where: Path) -> tuple[tuple[str, ...], list[int], lis
         return classes, [number[folder] for folder in folders], []
     notes = []
     if len(stray) < len(names):
-        notes.append(
-            f"the folders in {where} are not taken for classes, since {counted(stray, 'image')} "
-            f"{'lies' if len(stray) == 1 else 'lie'} beside them: {some(stray)}"
-        )
+        notes.append(f"the folders in {where} are not taken for classes, since images lie beside them: {some(stray)}")
     return (), [-1] * len(names), notes
 
 
@@ -142,18 +139,13 @@ def _of_json(content: bytes, names: list[str], where: Path) -> tuple[tuple[str, 
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{where / LABELS} is not as StyleGAN's tools write it: {error}") from error
     missing = [name for name in names if name not in number]
-    refuse_if(missing, f"{where / LABELS} has no label of {counted(missing, 'image')}: {some(missing)}")
+    refuse_if(missing, f"{where / LABELS} has no label of {some(missing)}")
     labels = [number[name] for name in names]
     count = max(labels) + 1
     return tuple(map(str, range(count))), labels, [f"labels are those of {where / LABELS}: {count} classes"]
 
 
 # ---- Words ----------------------------------------------------------------------------------------------------------
-
-
-def counted(items: Sized, what: str) -> str:
-    """1 image, 2 images."""
-    return f"{len(items):,} {what}{'s' * (len(items) != 1)}"
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
@@ -163,7 +155,7 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def _passed_over(names: list[str]) -> str:
-    """12 files (10 .txt, 2 without a suffix), such as notes.txt."""
+    """10 .txt, 2 without a suffix: notes.txt, README, more.txt and 9 more."""
     kinds = Counter(os.path.splitext(name)[1].lower() or "without a suffix" for name in names)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
-    return f"{counted(names, 'file')} ({counts}): {some(names)}"
+    return f"{counts}: {some(names)}"

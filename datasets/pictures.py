@@ -12,7 +12,7 @@ from utils.errors import refuse_if
 from .cache import Made, Say, kept_or_made
 from .decode import How
 from .images import Images
-from .listing import Listing, counted, list_split
+from .listing import Listing, list_split
 from .workers import Decoded, decode_all
 
 SHOWN = 10  # bad pictures that a message lists
@@ -41,8 +41,7 @@ def load_pictures(config: Config, split: str, say: Say) -> Images:
     if skipped := images.origin.skipped:
         way = ", or leave such out with --bad_images skip"
         refuse_if(config.bad_images == "stop", cannot_read(skipped, listing.root, len(listing.names), way))
-        are = "is" if len(skipped) == 1 else "are"
-        say(f"{counted(skipped, 'picture')} of {len(listing.names):,} cannot be read and {are} skipped")
+        say(f"skipped, since they cannot be read: {len(skipped):,} of {len(listing.names):,} pictures")
     return images
 
 
@@ -61,13 +60,8 @@ def _made(found: Decoded, listing: Listing, how: How) -> Made:
     labels = [label for name, label in zip(listing.names, listing.labels) if name not in found.bad]
     notes = list(listing.notes)
     if transparent := sum(count for facts, count in found.seen.items() if facts.transparent):
-        colour = "white" if how.background == (255, 255, 255) else "{},{},{}".format(*how.background)
+        colour = ",".join(map(str, how.background))
         notes.append(f"{transparent:,} of {found.count:,} pictures are partly transparent, and laid on {colour}")
-    if own_range := sum(count for facts, count in found.seen.items() if facts.own_range):
-        notes.append(
-            f"{own_range:,} of {found.count:,} pictures hold 32-bit or floating-point numbers, each scaled by "
-            "its own smallest and largest"
-        )
     return Made(labels, listing.classes, _sizes(found, how.image_size), found.bad, tuple(notes))
 
 
@@ -91,9 +85,6 @@ def cannot_read(bad: dict[str, str], root: Path, count: int, way: str = "") -> s
 
     way: another way out than to remove or replace them.
     """
-    if len(bad) == 1:
-        ((name, reason),) = bad.items()
-        return f"cannot read the image {root / name}: {reason}. Remove or replace it{way}"
     lines = [f"\n  {root / name}: {reason}" for name, reason in list(bad.items())[:SHOWN]]
     more = f"\n  and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
     return f"cannot read {len(bad):,} of the {count:,} images. Remove or replace them{way}:{''.join(lines)}{more}"

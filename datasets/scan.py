@@ -17,7 +17,6 @@ from .decode import FORMATS, opener
 SUFFIXES = {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm"} | ({".avif"} if "AVIF" in FORMATS else set())
 LABELS = "dataset.json"  # what StyleGAN's dataset_tool.py writes beside images
-MAX_LABELS = 2**28  # bytes of it
 UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)  # of damaged archives
 
 
@@ -85,11 +84,9 @@ def _facts(member: os.DirEntry[str] | zipfile.ZipInfo) -> tuple[int, int]:
 def _read_labels(root: Path, name: str) -> bytes:
     try:
         with opener(root)(name) as file:
-            content = file.read(MAX_LABELS + 1)
+            return file.read()
     except UNREADABLE as error:
         raise UserError(f"cannot read {root / name}: {error}") from error
-    refuse_if(len(content) > MAX_LABELS, f"{root / name} is too long for labels")
-    return content
 
 
 # ---- Folders --------------------------------------------------------------------------------------------------------

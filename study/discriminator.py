@@ -95,7 +95,7 @@ def singular_values(study: Study, results: Sequence[Result]) -> Figure:
 def over_training(study: Study, results: Sequence[Result], kind: str) -> Figure:
     """One of the figures OVER_TRAINING, a line a method, under each a band from the lowest to the highest run."""
     title, shown = OVER_TRAINING[kind]
-    figure, axes = panels(len(shown), 2, 2.5, over_training=True, sharex=True)
+    figure, axes = panels(len(shown), 2, 2.5, steps=True, sharex=True)
     groups = by(results, "method")
     for axis, (name, values, scale) in zip(axes, shown):
         for method, group in groups.items():
@@ -113,12 +113,8 @@ def lipschitz(study: Study, results: Sequence[Result]) -> Figure:
     for method, audits in final_audits(results).items():
         found = {name: [audit[name] for audit in audits if audit[name] is not None] for name in AUDITED}
         spreads = {name: interval(values, logarithmic=name != "rank_used") for name, values in found.items()}
-        bounds, seen, row, colour = (
-            found["upper_bound"],
-            found["lower_bound"],
-            study.methods.index(method),
-            COLOURS[method],
-        )
+        bounds, seen = found["upper_bound"], found["lower_bound"]
+        row, colour = study.methods.index(method), COLOURS[method]
         axis.plot(seen, [row] * len(seen), "o", ms=4, mew=0, alpha=0.5, color=colour)
         axis.plot(bounds, [row] * len(bounds), "|", ms=9, mew=1.2, alpha=0.7, color=colour)
         means = [spread.mean for name in AUDITED[:2] if (spread := spreads[name])]

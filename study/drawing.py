@@ -88,13 +88,8 @@ def table_of_methods(header: Sequence[str], rows: Mapping[str, Sequence[Cell]]) 
 # ---- Axes ----------------------------------------------------------------------------------------------------------
 
 
-def panels(
-    count: int, columns: int, height: float, over_training: bool = False, **options: Any
-) -> tuple[Any, list[Axes]]:
-    """A figure with so many panels, and these; the axes that are not needed are removed. over_training: x is the step.
-
-    options: those of pyplot.subplots().
-    """
+def panels(count: int, columns: int, height: float, steps: bool = False, **options: Any) -> tuple[Any, list[Axes]]:
+    """A figure with so many panels, and these. steps: whether x is the step. options: those of pyplot.subplots()."""
     rows = -(-max(1, count) // columns)
     size = (WIDTH, height * rows + 0.5)
     figure, axes = pyplot().subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
@@ -102,7 +97,7 @@ def panels(
         axis.remove()
     for axis in axes.flat[max(0, count - columns) : count]:  # the lowest of each column, where it ends early too
         axis.xaxis.set_tick_params(labelbottom=True)
-    for axis in axes[-1] if over_training else ():
+    for axis in axes[-1] if steps else ():
         axis.set_xlabel("step (updates of G)", fontsize=10)
     for axis in axes.flat[:count]:
         axis.grid(alpha=0.3)
@@ -120,9 +115,8 @@ def name_rows(axis: Axes, methods: Sequence[str]) -> None:
 def legend(figure: Any, colours: Iterable[Any], labels: Iterable[str], columns: int) -> None:
     """A legend below the panels."""
     handles = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours]
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, frameon=False, handlelength=1.5, columnspacing=1.2
-    )
+    spacing = {"frameon": False, "handlelength": 1.5, "columnspacing": 1.2}
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **spacing)
 
 
 def legend_of_methods(figure: Any, methods: Sequence[str]) -> None:

@@ -149,18 +149,14 @@ def _check_names(names: Iterable[Any], choices: Iterable[str], what: str) -> Non
         refuse_if(name not in known, f"unknown {what} {short(name)}{hint}")
 
 
-def _refuse_reserved(what: str, settings: Iterable[str], reserved: Sequence[str]) -> None:
-    for key in settings:
-        refuse_if(key in reserved, f"{what} cannot set {key}, which the study itself decides")
-
-
 def _own_settings(own: dict[Any, Any]) -> dict[str, dict[str, Any]]:
     """Settings of a study's own, in the place of the paper's: {name: settings of a run}."""
     table = {name: check_settings(settings or {}) for name, settings in own.items()}
     for name, settings in table.items():
         named = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9-]+", name)
         refuse_if(not named, f"a setting is named in letters, digits and hyphens, not {short(name)}")
-        _refuse_reserved(f"setting {name}", settings, RESERVED)
+        decided = sorted({*settings} & {*RESERVED})
+        refuse_if(decided, f"setting {name} cannot set {', '.join(decided)}, which the study itself decides")
     return table
 
 
@@ -178,9 +174,10 @@ def _side(key: str, values: Any, table: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _base(base: dict[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
     """What all runs share. Settings of a study's own go before it; those of the paper it cannot set itself."""
-    _refuse_reserved("base", base, (*RESERVED, *SETTINGS["A"]) if table is SETTINGS else RESERVED)
-    for key, value in base.items():
-        refuse_if(value is None, f"base has no value for {key}; leave it out")
+    decided = sorted({*base} & {*RESERVED, *(SETTINGS["A"] if table is SETTINGS else ())})
+    refuse_if(decided, f"base cannot set {', '.join(decided)}, which the study itself decides")
+    empty = [key for key, value in base.items() if value is None]
+    refuse_if(empty, f"base has no value for {', '.join(empty)}; leave it out")
     measured = base.get("eval_every") and base.get("audit_every")
     refuse_if(not measured, "base needs eval_every and audit_every: the report draws what is measured in training")
     return base

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -33,6 +34,7 @@ class Processes:
         share = str(max(1, cores() // count))
         self.environment = {"OMP_NUM_THREADS": share, **os.environ, "PYTHONPATH": path}
         self.begun: list[subprocess.Popen[bytes]] = []
+        self.lock = threading.Lock()  # so that stop() knows of all that have begun
         self.stopped = False
 
     def run(self, words: Sequence[str], console: Path) -> int | None:
@@ -40,22 +42,21 @@ class Processes:
 
         Returns its exit code, which is negative after a signal; None after stop().
         """
-        if self.stopped:
-            return None
         # In a group of its own, which a terminal's Ctrl-C does not reach: stop() sends the one signal that it gets.
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": self.environment, "process_group": 0}
-        with open(console, "ab") as file:
+        with self.lock, open(console, "ab") as file:
+            if self.stopped:
+                return None
             process = subprocess.Popen([sys.executable, *words], stdout=file, stderr=file, **options)
-        self.begun.append(process)
-        if self.stopped:  # since it was looked at above
-            process.terminate()
+            self.begun.append(process)
         code = process.wait()
         return None if self.stopped else code
 
     def stop(self) -> None:
         """Let nothing more begin, and tell what runs to save itself and end (on Windows it ends at once)."""
-        self.stopped = True
-        for process in list(self.begun):
+        with self.lock:
+            self.stopped = True
+        for process in self.begun:
             process.terminate()  # does nothing to one that has ended
 
 
@@ -104,10 +105,7 @@ def run_one(run: Run, processes: Processes, console: Path, say: Callable[[str], 
 
 
 def fetch() -> None:
-    """Be `python -c FETCH FLAGS`: download the data, train the classifier, take the features of the real images.
-
-    Runs that begin together would each do it.
-    """
+    """Be `python -c FETCH FLAGS`: download and compute what runs that begin together would each."""
     from datasets import load_split
     from evaluation.evaluator import Evaluator
     from evaluation.protocol import PROTOCOLS

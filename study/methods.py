@@ -12,37 +12,32 @@ class Method(NamedTuple):
     settings: dict[str, Any]
 
 
-AUGMENTED = ("color", "translation", "cutout")
+NONE, SPECTRAL = {"d_norm": ("none",)}, {"d_norm": ("spectral",)}
+WASSERSTEIN, RELATIVISTIC = {"loss": "wasserstein"}, {"loss": "relativistic"}
+AUGMENTED = SPECTRAL | {"augment": ("color", "translation", "cutout")}
 # What the paper compares spectral norm with (section 4.1), and the standard GAN.
 PAPER = ("none", "batch", "layer", "weight", "weight_clipping", "wgan_gp", "gan_gp", "orthonormal", "spectral")
 # The paper's comparison, and beside it R1 and spectral norm under batch norm; then what came after it.
 METHODS = {
-    "none": Method("nothing", {"d_norm": ("none",)}),
+    "none": Method("nothing", NONE),
     "batch": Method("batch norm", {"d_norm": ("batch",)}),
     "layer": Method("layer norm", {"d_norm": ("layer",)}),
     "weight": Method("weight norm", {"d_norm": ("weight",)}),
-    "weight_clipping": Method(
-        "weight clipping (WGAN)", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": ("weight_clipping",)}
-    ),
-    "wgan_gp": Method("WGAN-GP", {"d_norm": ("none",), "loss": "wasserstein", "regularizer": ("gradient_penalty",)}),
-    "gan_gp": Method("GAN-GP", {"d_norm": ("none",), "regularizer": ("gradient_penalty",)}),
-    "orthonormal": Method("orthonormal", {"d_norm": ("none",), "regularizer": ("orthonormal",)}),
-    "r1": Method("R1", {"d_norm": ("none",), "regularizer": ("r1",)}),
-    "spectral": Method("spectral norm", {"d_norm": ("spectral",)}),
+    "weight_clipping": Method("weight clipping (WGAN)", NONE | WASSERSTEIN | {"regularizer": ("weight_clipping",)}),
+    "wgan_gp": Method("WGAN-GP", NONE | WASSERSTEIN | {"regularizer": ("gradient_penalty",)}),
+    "gan_gp": Method("GAN-GP", NONE | {"regularizer": ("gradient_penalty",)}),
+    "orthonormal": Method("orthonormal", NONE | {"regularizer": ("orthonormal",)}),
+    "r1": Method("R1", NONE | {"regularizer": ("r1",)}),
+    "spectral": Method("spectral norm", SPECTRAL),
     "spectral_batch": Method("spectral + batch norm", {"d_norm": ("spectral", "batch")}),
-    "relativistic": Method("relativistic", {"d_norm": ("none",), "loss": "relativistic"}),
-    "relativistic_r1": Method(
-        "relativistic + R1", {"d_norm": ("none",), "loss": "relativistic", "regularizer": ("r1",)}
-    ),
-    "relativistic_r1_r2": Method(
-        "relativistic + R1 + R2", {"d_norm": ("none",), "loss": "relativistic", "regularizer": ("r1_r2",)}
-    ),
-    "spectral_relativistic": Method("spectral + relativistic", {"d_norm": ("spectral",), "loss": "relativistic"}),
-    "diffaugment": Method("spectral + DiffAugment", {"d_norm": ("spectral",), "augment": AUGMENTED}),
-    "adaptive": Method("spectral + adaptive", {"d_norm": ("spectral",), "augment": AUGMENTED, "augment_p": "adaptive"}),
-    "lecam": Method(
-        "spectral + LeCam", {"d_norm": ("spectral",), "regularizer": ("lecam",), "lecam_start": 100}
-    ),  # runs are short
+    "relativistic": Method("relativistic", NONE | RELATIVISTIC),
+    "relativistic_r1": Method("relativistic + R1", NONE | RELATIVISTIC | {"regularizer": ("r1",)}),
+    "relativistic_r1_r2": Method("relativistic + R1 + R2", NONE | RELATIVISTIC | {"regularizer": ("r1_r2",)}),
+    "spectral_relativistic": Method("spectral + relativistic", SPECTRAL | RELATIVISTIC),
+    "diffaugment": Method("spectral + DiffAugment", AUGMENTED),
+    "adaptive": Method("spectral + adaptive", AUGMENTED | {"augment_p": "adaptive"}),
+    # Runs are short, so LeCam starts soon.
+    "lecam": Method("spectral + LeCam", SPECTRAL | {"regularizer": ("lecam",), "lecam_start": 100}),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from evaluation.results import kept
 from settings.command_line import as_flags
-from settings.config import FIELDS, Config, differences
+from settings.config import FIELDS, differences
 from training.checkpoints import record
 from training.checkpoints.run_dir import checkpoints, locked
 from utils.errors import UserError, refuse_if
@@ -51,21 +51,15 @@ def outcome(run: Run) -> Outcome:
         raise UserError(f"{run.run_dir} is at step {step:,}, beyond total_steps {run.config.total_steps:,}")
     if starts and "diverged" in starts[-1]:
         return Outcome("diverged", step, str(starts[-1]["diverged"]), record=tuple(starts))
-    if evaluation := _evaluation(run, config):
-        return Outcome("finished", run.config.total_steps, evaluation=evaluation, record=tuple(starts))
+    first = dataclasses.replace(config, protocol=config.protocol[:1])  # which a study compares by
+    if scores := kept.standing(run.run_dir / "evaluation", first, first.total_steps, bool(first.ema_decay)):
+        return Outcome("finished", run.config.total_steps, evaluation=scores[0], record=tuple(starts))
     return Outcome("failed" if failed else "unfinished", step, failed, record=tuple(starts))
 
 
 def failure_path(run: Run) -> Path:
     """Where it is written why a run failed, till it is started again."""
     return run.run_dir.parent / "console" / f"{run.name}.failed"
-
-
-def _evaluation(run: Run, config: Config) -> dict[str, Any] | None:
-    """The run's scores of its last step under its protocol, the latest of them; None where there are none."""
-    first = dataclasses.replace(config, protocol=config.protocol[:1])
-    found = kept.standing(run.run_dir / "evaluation", first, first.total_steps, bool(first.ema_decay))
-    return found[0] if found else None
 
 
 # ---- Starting it ---------------------------------------------------------------------------------------------------

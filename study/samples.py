@@ -1,5 +1,6 @@
 """The figures of a study's samples, all drawn from the same z: by method, by setting, over training."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,11 +26,9 @@ def grids_of(result: Result) -> dict[int, Path]:
 def images_of(result: Result, count: int, path: Path | None = None) -> np.ndarray | None:
     """The first samples of a run's grid, (n, H, W[, C]) uint8, its last one by default; None where none can be read."""
     path = path or next(reversed(grids_of(result).values()), None)
-    try:
-        conditional = result.run.config.conditional != "none"
-        return read_grid(path, named=conditional)[:count] if path else None
-    except OSError:  # cut off
-        return None
+    with contextlib.suppress(OSError):  # it was cut off
+        return read_grid(path, named=result.run.config.conditional != "none")[:count] if path else None
+    return None
 
 
 def _tile(images: np.ndarray, columns: int) -> np.ndarray:

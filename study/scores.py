@@ -85,7 +85,7 @@ def curves(study: Study, results: Sequence[Result], metric: str, own: bool = Fal
     words, logarithmic = METRICS[metric].heading, METRICS[metric].log
     name, words = (metric + OWN, f"{words} of G itself") if own else (metric, words)
     groups = by(results, "method", "setting")
-    figure, axes = panels(len(study.methods), 3, 1.6, over_training=True, sharex=True, sharey=True)
+    figure, axes = panels(len(study.methods), 3, 1.6, steps=True, sharex=True, sharey=True)
     colours = dict(zip(study.settings, pyplot().get_cmap("viridis")(np.linspace(0, 0.92, len(study.settings)))))
     for axis, method in zip(axes, study.methods):
         for setting in study.settings:

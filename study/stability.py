@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from evaluation.scores.registry import OWN
@@ -23,10 +23,10 @@ def seconds_at(result: Result) -> dict[int, float]:
     return found
 
 
-def seconds_to(result: Result, fid: float) -> float | None:
-    """The seconds of training after which a score is first at or below this FID; None where none is."""
+def seconds_to(result: Result, fid: float) -> float:
+    """The seconds of training after which a score is first at or below this FID; infinity where none is."""
     reached = next((step for step, value in result.series("fid").items() if value <= fid), math.inf)
-    return next((seconds for step, seconds in seconds_at(result).items() if step >= reached), None)
+    return next((seconds for step, seconds in seconds_at(result).items() if step >= reached), math.inf)
 
 
 def unstable(result: Result, name: str = "fid") -> float | None:
@@ -42,7 +42,7 @@ def steadied(results: Sequence[Result]) -> str:
 
 def median_best(results: Sequence[Result]) -> float | None:
     """The FID that half of the runs reach: the median of the best ones of each."""
-    return _median([result.best["fid"] for result in results if result.best])
+    return _median(result.best.get("fid") for result in results)
 
 
 # ---- Ranks ---------------------------------------------------------------------------------------------------------
@@ -79,9 +79,8 @@ def ranks(study: Study, results: Sequence[Result], target: float | None) -> list
     target: the FID to which seconds are counted.
     """
     name = steadied(results)
-    found = [
-        _rank(study, method, [r for r in results if r.run.method == method], target, name) for method in study.methods
-    ]
+    groups = by(results, "method")
+    found = [_rank(study, method, groups.get(method, []), target, name) for method in study.methods]
     return sorted(found, key=lambda rank: (rank.worst is None, rank.diverged, rank.worst.mean if rank.worst else 0))
 
 
@@ -89,18 +88,16 @@ def _rank(study: Study, method: str, results: Sequence[Result], target: float | 
     finished = [result for result in results if result.finished and result.last]
     whole = [group for group in by(finished, "seed").values() if len(group) == len(study.settings)]
     fids = [[result.last["fid"] for result in group] for group in whole]  # a seed that lacks a setting has no worst one
-    times = [seconds_to(result, target) if target else None for result in results]
-    seconds = _median([math.inf if time is None else time for time in times])
+    times = [seconds_to(result, target) if target else math.inf for result in results]
+    seconds = _median(times)
     return Rank(
         method=method,
         worst=interval(map(max, fids), logarithmic=True),
         median=interval(map(statistics.median, fids), logarithmic=True),
-        last_over_best=_median(
-            [result.last["fid"] / result.best["fid"] for result in finished if result.best["fid"] > 0]
-        ),
-        own_over_average=_median([factor for result in results if (factor := _own_factor(result))]),
+        last_over_best=_median(r.last["fid"] / r.best["fid"] for r in finished if r.best["fid"] > 0),
+        own_over_average=_median(map(_own_factor, results)),
         seconds=None if seconds == math.inf else seconds,
-        reached=len(times) - times.count(None),
+        reached=len(times) - times.count(math.inf),
         unstable=mean(unstable(result, steady) for result in results),
         collapsed=sum(result.collapsed for result in results),
         diverged=sum(result.outcome.state == "diverged" for result in results),
@@ -115,8 +112,10 @@ def _own_factor(result: Result) -> float | None:
     return own[step] / averaged[step] if step is not None and averaged[step] > 0 else None
 
 
-def _median(values: Sequence[float]) -> float | None:
-    return statistics.median(values) if values else None
+def _median(values: Iterable[float | None]) -> float | None:
+    """The median of those values that there are; None without any."""
+    found = [value for value in values if value is not None]
+    return statistics.median(found) if found else None
 
 
 def _shown(value: float | None, form: str) -> str:

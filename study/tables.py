@@ -107,8 +107,8 @@ def read_tables(study: Study, folder: Path) -> list[Result]:
         name = row["run"]
         refuse_if(name not in runs, f"{path} has {name}, which is no run of {study.name}")
         if row["outcome"] == "finished":
-            config, scored = runs[name].config, row.keys() >= {"last_step", "fid", "protocol"}
-            refuse_if(not scored, f"{path} is damaged: {name} is finished and has no score")
+            refuse_if(not row.keys() >= {"last_step", "fid", "protocol"}, f"{path} is damaged: {name} has no score")
+            config = runs[name].config
             alike = row["reached"] == config.total_steps and f"images of {config.dataset}," in row["protocol"]
             refuse_if(not alike, f"{path} is of other steps or images than {study.name}: {name} differs")
     return [_result(runs[row["run"]], row, lines.get(row["run"], [])) for row in rows]
@@ -125,16 +125,9 @@ def _read(path: Path, columns: Columns, *needed: str) -> list[Row]:
         for i, row in enumerate(rows, 2):
             whole = None not in row and all(row[name] for name in needed)
             refuse_if(not whole, f"{path} is damaged: line {i} lacks something, or has too much")
-        return [{name: _value(kind, row[name]) for name, kind in columns.items() if row.get(name)} for row in rows]
+        return [{name: kind(row[name]) for name, kind in columns.items() if row.get(name)} for row in rows]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-
-
-def _value(kind: type, text: str) -> Any:
-    value = kind(text)
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{text} is no number of a study")
-    return value
 
 
 def _result(run: Run, row: Row, lines: Sequence[Row]) -> Result:

@@ -76,7 +76,7 @@ def test_the_labels_of_a_dataset_json_go_before_the_folders(tmp_path):
     [
         ({"cat": 2, "dog": 1}, "dog has 1"),
         ({"cat": 2, "dog": 2, "emu": 0}, "emu has none"),
-        ({"cat": 3}, "one class alone, cat"),
+        ({"cat": 3}, "two classes or more; it has cat"),
     ],
 )
 def test_a_folder_whose_classes_cannot_be_learned_is_refused_with_the_reason(tmp_path, counts, words):
@@ -87,11 +87,11 @@ def test_a_folder_whose_classes_cannot_be_learned_is_refused_with_the_reason(tmp
 def test_images_without_labels_are_refused(tmp_path):
     save_image(tmp_path / "a.png", "red")
     config, images = folder(tmp_path, cat=2, dog=2)
-    with pytest.raises(UserError, match=r"needs the class of every training image.*or has images beside its class"):
+    with pytest.raises(UserError, match=r"needs the class of every training image of folder.*and none beside these"):
         classes_of(config, images)
     digits, _ = resolve({"conditional": "acgan"})
     unknown = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.full((4,), -1), ())
-    with pytest.raises(UserError, match="those of digits have none"):
+    with pytest.raises(UserError, match="every training image of digits"):
         classes_of(digits, unknown)
     with pytest.raises(UserError, match="STL-10 trains on its unlabelled images"):
         resolve({"dataset": "stl10", "conditional": "projection"})

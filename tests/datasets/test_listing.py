@@ -45,11 +45,11 @@ def test_files_of_every_kind_are_taken_in_order_and_what_is_passed_over_is_named
     other = ["notes.txt", "more.txt", "e/film.mp4", "README"]
     found = list_split(data(*pictures, *other, ".hidden.png", ".git/a.png"), "train")
     assert found.names == ["a.jfif", "b.JPE", "c.Jpeg", "d.png", "e/f.webp", "e/g.tif", "e.gif", "z.ppm"]
-    assert "4 files (2 .txt, 1 " in said(found) and "1 .mp4" in said(found) and "README" in said(found)
+    assert all(words in said(found) for words in ("passed over in", "2 .txt, 1 ", "1 .mp4", "README"))
 
 
 def test_no_pictures_are_an_error_that_names_what_there_is(data):
-    with pytest.raises(UserError, match=r"no images below .*; it takes .*\.jfif.* \(1 file \(1 \.txt\): a\.txt\)"):
+    with pytest.raises(UserError, match=r"no images below .*; it takes .*\.jfif.* \(1 \.txt: a\.txt\)"):
         list_split(data("a.txt"), "train")
 
 
@@ -129,7 +129,7 @@ def test_splits_by_the_names_of_folders(tmp_path, folders, splits):
 def test_a_stray_picture_beside_class_folders_is_named(data):
     found = list_split(data("cat/1.png", "dog/2.png", "stray.png"), "train")
     assert (found.classes, found.labels) == ((), [-1, -1, -1])
-    assert "not taken for classes, since 1 image lies beside them: stray.png" in said(found)
+    assert "not taken for classes, since images lie beside them: stray.png" in said(found)
 
 
 LABELS = [["00000/a.png", 2], ["00000/b.png", 0], ["00001/c.png", 1]]
@@ -155,7 +155,7 @@ def test_without_labels_its_folders_are_no_classes(data):
         ('{"labels": 5}', "not as StyleGAN's tools write it"),
         ('{"labels": [["00000/a.png", 1.5]]}', "whole numbers"),
         ('{"labels": [["00000/a.png", 99999999999]]}', "whole numbers"),
-        (json.dumps({"labels": LABELS[:2]}), r"has no label of 1 image: 00001/c\.png"),
+        (json.dumps({"labels": LABELS[:2]}), r"has no label of 00001/c\.png"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(data, content, words):
@@ -172,7 +172,7 @@ def test_links_in_a_circle_end(tmp_path):
     (tmp_path / "a" / "self.png").symlink_to(tmp_path / "a" / "self.png")
     (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "absent")
     found = list_split(tmp_path, "train")
-    assert found.names == ["a/1.png"] and "2 files (2 .png)" in said(found)
+    assert found.names == ["a/1.png"] and "2 .png: a/gone.png, a/self.png" in said(found)
 
 
 def test_a_linked_folder_is_read(tmp_path):
