@@ -25,7 +25,7 @@ from evaluation.inputs.sampling import Generated, Given, images_at
 from evaluation.protocol import of_run
 from evaluation.results import kept, report, table
 from settings.command_line import Parser, a_path, add_settings, given_settings
-from settings.config import Config, comparison
+from settings.config import Config, differences
 from settings.layers import resolve
 from training.auditing import audit
 from training.checkpoints.checkpoint import Loaded, load_trained
@@ -237,7 +237,9 @@ def score_runs(namespace: argparse.Namespace, settings: dict[str, Any], wanted: 
         config = configs[str(run_of(paths[0]) or paths[0])] = load_trained(paths[0], settings=settings).config
         say_written(score(paths, evaluator_of(config), not namespace.no_ema, settings, namespace.save_samples, wanted))
     if len(configs) > 1:
-        say_once("\n  ".join(["what differs between the runs:", *(list(comparison(configs)) or ["no setting"])]))
+        say_once("what differs between the runs:")
+        for name, values in differences(*configs.values()).items():
+            say_once(f"  {name}: " + ", ".join(f"{value} ({run})" for value, run in zip(values, configs)))
 
 
 def shared_evaluators(settings: dict[str, Any], reference: str | None) -> Callable[[Config], Evaluator]:

@@ -7,7 +7,6 @@ import argparse
 import itertools
 import math
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -82,15 +81,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--export", type=a_path, metavar="FILE", help=kinds)
     levels = "the exported ONNX file returns uint8 RGB images, as torch-fidelity expects, not floats in [-1, 1]"
     add("--uint8", action="store_true", help=levels)
-    given = parser.parse_args(with_lines(sys.argv[1:] if argv is None else argv))
+    given = parser.parse_args(argv)
     check_flags(given)
     return given
-
-
-def with_lines(argv: Sequence[str]) -> list[str]:
-    """Give an --interpolate before anything but a number its default, or it would take a run for the number."""
-    pairs = zip(argv, [*argv[1:], ""])
-    return [f"{word}={LINES}" if word == "--interpolate" and not then.isdigit() else word for word, then in pairs]
 
 
 def check_flags(given: argparse.Namespace) -> None:
@@ -99,7 +92,7 @@ def check_flags(given: argparse.Namespace) -> None:
     drawn = given.out or given.npz or given.walk
     idle = not drawn and (numbered or (given.interpolate is None and not given.export))
     refuse_if(idle, "say where the images go: --out DIR or --npz FILE.npz")
-    for name in ("num", "interpolate", "enlarge"):
+    for name in ("num", "interpolate", "enlarge", "frames"):
         value = getattr(given, name)
         refuse_if(value is not None and value < 1, f"--{name} {value}: at least 1")
     small = given.truncation is not None and not given.truncation >= LEAST_TRUNCATION
@@ -107,10 +100,6 @@ def check_flags(given: argparse.Namespace) -> None:
     refuse_if(given.truncation is not None and not drawn, "--truncation goes with --out, --npz or --walk")
     refuse_if(given.frames is not None and not given.walk, "--frames goes with --walk FILE.gif")
     refuse_if(given.walk and not given.walk.endswith(".gif"), f"--walk {given.walk}: the name must end in .gif")
-    if given.walk:
-        corners, frames = sum(map(len, seeds_of(given, CORNERS))), FRAMES if given.frames is None else given.frames
-        corners = corners_of(given, corners)
-        refuse_if(frames < corners, f"--frames {frames}: at least one for each of the {corners} images on the way")
     idle = given.labels and not (drawn or given.interpolate)
     refuse_if(idle, "--labels goes with --out, --npz, --walk or --interpolate")
     check_npz("npz", given.npz)
@@ -118,9 +107,9 @@ def check_flags(given: argparse.Namespace) -> None:
     check(given.export, given.uint8)
 
 
-def seeds_of(given: argparse.Namespace, default: int) -> list[range]:
-    """The seeds that are asked for, as ranges."""
-    return given.seeds or [range(given.num or default)]
+def seeds_of(given: argparse.Namespace, default: int) -> list[int]:
+    """The seeds that are asked for."""
+    return [*itertools.chain(*(given.seeds or [range(given.num or default)]))]
 
 
 def labels_of(loaded: Loaded, given: argparse.Namespace) -> list[int]:
@@ -134,20 +123,22 @@ def draw(loaded: Loaded, given: argparse.Namespace) -> None:
     """Draw the image of each seed, or of each label and seed, into a folder, with a grid of them, and into an .npz."""
     seeds, out = seeds_of(given, 64), Path(given.out) if given.out else None
     asked: list[int | None] = [*dict.fromkeys(labels_of(loaded, given))] or [None]
-    total = sum(map(len, seeds)) * len(asked)
+    total = len(seeds) * len(asked)
+    names = [loaded.classes.names[label] for label in asked if label is not None] if loaded.classes else []
+    columns = min(ROW, len(seeds)) if names else None  # of the classes that were asked for a row each
     if out:
         make_folder(out, f"--out {out}")
-        refuse_existing(out, (name_of(loaded, *pair) for pair in itertools.product(asked, itertools.chain(*seeds))))
-    rows: dict[int | None, list[Tensor]] = {label: [] for label in asked}
+        refuse_existing(out, (name_of(loaded, *pair) for pair in itertools.product(asked, seeds)))
+    shown: list[Tensor] = []
     every: list[Tensor] = []
     labels: list[Tensor] = []
     with explaining_memory(f"{total:,} images of {loaded.config.image_size} pixels", "ask for fewer at once"):
         drawn = drawings(loaded, asked, seeds, given.truncation)
-        for label, seed, image, own in progress(drawn, "images", total, unit="image"):
+        for number, (label, seed, image, own) in enumerate(progress(drawn, "images", total, unit="image")):
             if out:
                 plots.picture(plots.enlarge(image, given.enlarge or 1)).save(out / name_of(loaded, label, seed))
-            if len(rows[label]) < GRID:
-                rows[label].append(image)
+            if number % len(seeds) < (columns or GRID):
+                shown.append(image)
             if given.npz:
                 every.append(image)
                 labels += [] if own is None else [own]
@@ -155,16 +146,13 @@ def draw(loaded: Loaded, given: argparse.Namespace) -> None:
             save_samples(given.npz, torch.stack(every), torch.cat(labels) if labels else None)
             print(f"{total:,} images are in {given.npz}")
     if out:
-        names = [loaded.classes.names[label] for label in asked if label is not None] if loaded.classes else []
-        columns = min(ROW, len(rows[asked[0]])) if names else None  # of the classes that were asked for a row each
-        shown = [image for row in rows.values() for image in row[: columns or GRID]]
         plots.grid(torch.stack(shown), columns, given.enlarge, names).save(out / SHEET)
         part = f", which has {len(shown)} of them" if len(shown) < total else ""
         print(f"{total:,} images are in {out}, beside {out / SHEET}{part}")
 
 
 def drawings(
-    loaded: Loaded, asked: Sequence[int | None], seeds: Sequence[range], truncation: float | None
+    loaded: Loaded, asked: Sequence[int | None], seeds: Sequence[int], truncation: float | None
 ) -> Iterator[tuple[int | None, int, Tensor, Tensor | None]]:
     """Yield (the label that was asked for, seed, image (C, H, W) uint8, its label if any) of each label and seed.
 
@@ -174,7 +162,7 @@ def drawings(
     device = next(G.parameters()).device
     for label in asked:
         source = Generated(G, config.z_dim, config.seed, device, truncation or math.inf, loaded.classes, label)
-        for seed, image in zip(itertools.chain(*seeds), images_at(source, itertools.chain(*seeds))):
+        for seed, image in zip(seeds, images_at(source, seeds)):
             yield label, seed, image, source.labels(seed, 1)
 
 
@@ -222,8 +210,9 @@ def animate(loaded: Loaded, given: argparse.Namespace) -> None:
     Where there are fewer seeds than classes, or the reverse, it comes by the same ones again.
     """
     config, labels, truncation = loaded.config, labels_of(loaded, given), given.truncation or math.inf
-    seeds = list(itertools.chain(*seeds_of(given, CORNERS)))
-    count = corners_of(given, len(seeds))
+    seeds = seeds_of(given, CORNERS)
+    count, frames = max(len(seeds), len(labels)), given.frames or FRAMES
+    refuse_if(frames < count, f"--frames {frames}: at least one for each of the {count} images on the way")
     seeds = [seeds[i % len(seeds)] for i in range(count)]
     corners = torch.cat([latents(config.seed, seed, 1, config.z_dim, truncation) for seed in seeds])
     weights = None
@@ -231,15 +220,10 @@ def animate(loaded: Loaded, given: argparse.Namespace) -> None:
         own = [int(loaded.classes.labels(config.seed, seed, 1)) for seed in seeds]
         chosen = [labels[i % len(labels)] for i in range(count)] if labels else own
         weights = weights_of(chosen, len(loaded.classes.names))
-    z, classes = walk(corners, FRAMES if given.frames is None else given.frames, weights)
+    z, classes = walk(corners, frames, weights)
     with explaining_memory(f"{len(z):,} frames of {config.image_size} pixels", "ask for fewer --frames"):
         save_walk(given.walk, images_of(loaded.G, z, classes), given.enlarge)
     print(f"{given.walk}: a walk of {len(z)} frames by way of {len(corners)} images")
-
-
-def corners_of(given: argparse.Namespace, seeds: int) -> int:
-    """How many images a walk comes by, of so many seeds and the classes that are named."""
-    return max(seeds, len(given.labels or ()))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from torch.nn.utils import parametrize
 
+Labels = Tensor | None  # (N,) int64, of a conditional D's images
 
-def input_gradient(D: nn.Module, x: Tensor, labels: Tensor | None = None) -> Tensor:
+
+def input_gradient(D: nn.Module, x: Tensor, labels: Labels = None) -> Tensor:
     """The gradient of D's logits at each image, and at its label where there are any: (N, C, H, W), differentiable.
 
     D must treat images independently.
@@ -21,7 +23,7 @@ def input_gradient(D: nn.Module, x: Tensor, labels: Tensor | None = None) -> Ten
 
 
 def gradient_penalty(
-    D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor, real_labels: Tensor | None = None, *unused: Tensor | None
+    D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor, real_labels: Labels = None, labels: Labels = None
 ) -> Tensor:
     """Mean of (|grad D(x)| - 1)^2 at x between real and fake (Gulrajani et al. 2017, eq. 3). A scalar.
 
@@ -33,39 +35,24 @@ def gradient_penalty(
 
 
 def r1(
-    D: nn.Module,
-    real: Tensor,
-    fake: Tensor | None,
-    alpha: Tensor | None,
-    real_labels: Tensor | None = None,
-    *unused: Tensor | None,
+    D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor, real_labels: Labels = None, labels: Labels = None
 ) -> Tensor:
     """Half the mean of |grad D(real)|^2 (Mescheder et al. 2018, eq. 9). A scalar; fake and alpha are not used."""
     return 0.5 * input_gradient(D, real, real_labels).flatten(1).square().sum(dim=1).mean()
 
 
 def r2(
-    D: nn.Module,
-    real: Tensor | None,
-    fake: Tensor,
-    alpha: Tensor | None,
-    real_labels: Tensor | None = None,
-    labels: Tensor | None = None,
+    D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor, real_labels: Labels = None, labels: Labels = None
 ) -> Tensor:
     """R1's on samples, at the labels that they were asked for (Mescheder et al. 2018, eq. 10). A scalar."""
-    return r1(D, fake, None, None, labels)
+    return r1(D, fake, fake, alpha, labels)
 
 
 def r1_r2(
-    D: nn.Module,
-    real: Tensor,
-    fake: Tensor,
-    alpha: Tensor | None,
-    real_labels: Tensor | None = None,
-    labels: Tensor | None = None,
+    D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor, real_labels: Labels = None, labels: Labels = None
 ) -> Tensor:
     """Both, with one weight (Huang et al. 2024, section 2.2). A scalar."""
-    return r1(D, real, None, None, real_labels) + r2(D, None, fake, None, None, labels)
+    return r1(D, real, fake, alpha, real_labels) + r2(D, real, fake, alpha, real_labels, labels)
 
 
 def lecam(real_logits: Tensor, fake_logits: Tensor, average_real: Tensor, average_fake: Tensor) -> Tensor:

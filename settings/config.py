@@ -5,7 +5,6 @@ Imports no torch, so that --help is quick.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ def setting(
     choices: tuple[Any, ...] | None = None,
     low: float | None = None,
     above: float | None = None,
-    high: float | None = None,
+    high: float = 2**53,
     below: float | None = None,
     resumable: bool = False,
     stored: bool = True,
@@ -34,6 +33,8 @@ def setting(
     resets: tuple[tuple[str, tuple[str, ...]], ...] = (),
 ) -> Any:
     """A field of Config. low and high include the bound, above and below exclude it; they hold for each of a tuple.
+
+    high: by default what a whole number and a float can both be.
 
     group: its heading in --help. resumable: --resume may change it. stored: it is part of config.yaml, which says what
     a run is and not where. path: a file or folder, in which ~ is the user's home. words: what may stand for a number.
@@ -256,18 +257,11 @@ def default_run_dir(config: Config) -> Path:
     return Path("runs") / f"{config.dataset}_{config.model}_{config.loss}_{norm}_seed{config.seed}"
 
 
-def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
-    """What differs between two configurations: {setting: (its value before, its value after)}, where aside."""
-    old, new = stored(before), stored(after)
-    return {name: (old.get(name), new.get(name)) for name in FIELDS if old.get(name) != new.get(name)}
-
-
-def comparison(configs: Mapping[str, Config]) -> Iterator[str]:
-    """Sentences about the settings in which configurations {name: Config} differ, each with everyone's value."""
-    for setting in FIELDS:
-        values = {name: stored(config).get(setting) for name, config in configs.items()}
-        if any(value != next(iter(values.values())) for value in values.values()):
-            yield f"{setting}: " + ", ".join(f"{value} ({name})" for name, value in values.items())
+def differences(*configs: Config) -> dict[str, tuple[Any, ...]]:
+    """What differs between configurations: {setting: the value of each}, where aside."""
+    each = [stored(config) for config in configs]
+    values = {name: tuple(settings.get(name) for settings in each) for name in FIELDS}
+    return {name: those for name, those in values.items() if any(value != those[0] for value in those)}
 
 
 def to_flag(value: Any) -> str:

@@ -4,7 +4,6 @@ Precedence: default < preset (configs/DATASET_MODEL.yaml) < --config < flag. Imp
 """
 
 import difflib
-import math
 import operator
 import os
 import re
@@ -17,13 +16,12 @@ from typing import Any
 
 import yaml
 
-from utils.errors import UserError, refuse_if
+from utils.errors import UserError
 
 from .config import FIELDS, Config
 from .rules import check_combinations
 
 YAML_LIMIT = 2**20  # bytes
-LARGEST = 2**53  # whole number that means the same everywhere
 NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.IGNORECASE)
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 TYPES = typing.get_type_hints(Config)
@@ -38,14 +36,12 @@ BOUNDS = {
 
 def element_type(name: str) -> tuple[Any, bool, int | None]:
     """Returns (scalar type, optional, count): how many values the field takes; 0 for any number, None for a scalar."""
-    kind, optional = TYPES[name], False
-    if isinstance(kind, types.UnionType):
-        kind, *others = typing.get_args(kind)
-        optional = types.NoneType in others
-    if typing.get_origin(kind) is tuple:
-        args = typing.get_args(kind)
-        return args[0], optional, 0 if args[-1] is Ellipsis else len(args)
-    return kind, optional, None
+    hint = TYPES[name]
+    kind, *others = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    optional, parts = types.NoneType in others, typing.get_args(kind)
+    if not parts:
+        return kind, optional, None
+    return parts[0], optional, 0 if parts[-1] is Ellipsis else len(parts)
 
 
 def checked(name: str, value: Any) -> Any:
@@ -67,23 +63,17 @@ def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
     meta = FIELDS[name].metadata
     if value in meta["words"]:
         return value
-    if kind is float and type(value) is int:
-        value = float(value) if abs(value) < 2**1000 else math.inf
-    if type(value) is not kind:
+    if type(value) is not kind and not (kind is float and type(value) is int):
         is_number = kind in (int, float) and NUMBER.fullmatch(value if isinstance(value, str) else "")
         hint = " (YAML reads 2e-4 as text; write 2.0e-4 or 0.0002)" if is_number else ""
         raise ValueError(f"{name} must be {' or '.join([ARTICLES[kind], *meta['words']])}, not {short(value)}{hint}")
     if (choices := meta["choices"]) and value not in choices:
         hint = suggestion(value, choices)
         raise ValueError(f"{name} {short(value)} is not one of {', '.join(map(str, choices))}{hint}")
-    if kind is int and abs(value) > LARGEST:
-        raise ValueError(f"{name} must be at most {LARGEST}, not {short(value)}")
     for key, (words, holds) in BOUNDS.items():
-        if meta[key] is not None and not holds(value, meta[key]):  # NaN holds for none
+        if kind is not str and meta[key] is not None and not holds(value, meta[key]):  # NaN holds for none
             raise ValueError(f"{name} must be {words} {meta[key]}, not {short(value)}")
-    if kind is float and math.isinf(value):
-        raise ValueError(f"{name} must be finite")
-    return os.path.expanduser(value) if meta["path"] else value
+    return os.path.expanduser(value) if meta["path"] else kind(value)
 
 
 def short(value: Any) -> str:
@@ -111,11 +101,9 @@ class _Loader(yaml.SafeLoader):
 
 def load_yaml(path: str | Path) -> Any:
     """The content of a YAML file of plain values, which may come from anyone. UserError where it cannot be read."""
-    if not os.path.isfile(path):
-        what = "it is a folder; name a YAML file" if os.path.isdir(path) else "No such file"
-        raise UserError(f"cannot read the configuration {path}: {what}")
-    refuse_if(os.path.getsize(path) > YAML_LIMIT, f"{path} is too long for a configuration")
     try:
+        if os.path.getsize(path) > YAML_LIMIT:
+            raise ValueError("it is too long for settings")
         return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
@@ -171,14 +159,14 @@ def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
 
 def preset_of(chosen: Mapping[str, Any]) -> Path | None:
     """The preset of the chosen data set, model and size, if there is one. UserError if a size has none."""
-    name = "_".join(chosen.get(key, FIELDS[key].default) for key in ("dataset", "model"))
-    if size := chosen.get("size"):
-        preset = CONFIGS_DIR / f"{name}_{size}.yaml"
-        there = ", ".join(sorted(path.stem.removesuffix(f"_{size}") for path in CONFIGS_DIR.glob(f"*_{size}.yaml")))
-        refuse_if(not preset.exists(), f"size {size}: there is no configs/{preset.name}; there are those of {there}")
+    words = [chosen.get(key, FIELDS[key].default) for key in ("dataset", "model", "size")]
+    preset = CONFIGS_DIR / f"{'_'.join(filter(None, words))}.yaml"
+    if preset.exists():
         return preset
-    preset = CONFIGS_DIR / f"{name}.yaml"
-    return preset if preset.exists() else None
+    if size := chosen.get("size"):
+        there = ", ".join(sorted(path.name for path in CONFIGS_DIR.glob(f"*_{size}.yaml")))
+        raise UserError(f"size {size}: there is no configs/{preset.name}, but {there}")
+    return None
 
 
 def overlay(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:

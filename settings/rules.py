@@ -6,7 +6,6 @@ from utils.errors import UserError, refuse_if
 
 from .config import FIELDS, PENALTIES, STACKED, Config, to_flag
 
-PARTS = {"r1_r2": ("r1", "r2")}
 # What --NAME_cosine moves, each with what its values are below, if there is a bound
 COSINES: dict[str, float | None] = {"lr": None, "gamma": None, "beta2": 1.0, "ema_half_life": None}
 
@@ -68,13 +67,16 @@ def changed(config: Config, *names: str) -> list[str]:
     return [name for name in names if getattr(config, name) != FIELDS[name].default]
 
 
+def check_names(setting: str, names: tuple[str, ...]) -> None:
+    """Raise UserError where none stands beside others, or one is named twice."""
+    refuse_if("none" in names and len(names) > 1, f"{setting} {to_flag(names)}: none stands alone")
+    refuse_if(len(set(names)) < len(names), f"{setting} {to_flag(names)}: name each once")
+
+
 def check_regularizers(config: Config) -> None:
     """Raise UserError where the regularizers exclude each other, or what is said of them fits none."""
     names, weights = to_flag(config.regularizer), config.regularizer_weight
-    refuse_if("none" in config.regularizer and len(config.regularizer) > 1, f"regularizer {names}: none stands alone")
-    parts = [part for name in config.regularizer for part in PARTS.get(name, (name,))]
-    twice = len(set(parts)) < len(parts)
-    refuse_if(twice, f"regularizer {names}: one of them is named twice; a larger weight does the same")
+    check_names("regularizer", config.regularizer)
     refuse_if(weights is not None and config.regularizer == ("none",), "regularizer_weight needs a regularizer")
     refuse_if(
         weights is not None and len(weights) != len(config.regularizer),
@@ -86,10 +88,7 @@ def check_regularizers(config: Config) -> None:
 
 def check_augmentation(config: Config) -> None:
     """Raise UserError where what is said of the augmentation contradicts itself."""
-    names = to_flag(config.augment)
-    refuse_if("none" in config.augment and len(config.augment) > 1, f"augment {names}: none stands alone")
-    twice = len(set(config.augment)) < len(config.augment)
-    refuse_if(twice, f"augment {names}: name each once, since a second time would only widen its range")
+    check_names("augment", config.augment)
     unused = config.augment == ("none",) and changed(config, "augment_p")
     refuse_if(unused, "augment_p needs an augmentation: --augment color translation cutout, or one of them")
 

@@ -95,7 +95,7 @@ def test_a_walk_meets_the_images_of_its_seeds(run_dir, call, tmp_path):
 
 @pytest.mark.parametrize(("words", "lines"), [(["--interpolate"], 8), (["--interpolate", 3], 3)])
 def test_an_interpolation_has_as_many_lines_as_asked_for(run_dir, call, words, lines):
-    assert call("generate.py", *words, run_dir).returncode == 0
+    assert call("generate.py", run_dir, *words).returncode == 0
     with Image.open(run_dir / "plots" / "interpolation.png") as picture:
         assert picture.size == (10 * 66 + 2, lines * 66 + 2)
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from losses import LOSSES, PAIRED, REGULARIZERS, Regularizer, class_cross_entropy
+from losses import LOSSES, PAIRED, REGULARIZERS, Regularizer
 from models.augmentation import Augmented, augment
 from models.normalization import iteration
 from settings.config import Config
@@ -130,7 +131,8 @@ class Objective:
         sizes = [len(view.images) for view in views]
         parts = zip(*(output.split(sizes) for output in (outputs if self.classifies else [outputs])))
         for view, (logits, *class_logits) in zip(views, parts):
-            yield Verdict(logits, *(class_cross_entropy(found, view.labels) for found in class_logits))
+            # AC-GAN's second loss (Odena et al. 2017, eq. 3), of labels or of weights of the classes (N, K).
+            yield Verdict(logits, *(F.cross_entropy(found, view.labels) for found in class_logits))
 
     def penalty(self, D: nn.Module, batch: Batch, *logits: Tensor) -> Tensor | float:
         """What the regularizers add to D's loss, in full precision; logits: those of the real images, of the samples.

@@ -90,7 +90,7 @@ class State:
             "ema": self.ema.G.state_dict() if self.ema else None,
             "opt_G": self.opt_G.state_dict(),
             "opt_D": self.opt_D.state_dict(),
-            "scalers": {name: precision.state_dict() for name, precision in self.precision.items()},
+            "scalers": {name: precision.scaler.state_dict() for name, precision in self.precision.items()},
             "random": self.random.get_state(),
             "data": {**self.batches.state_dict(), "sha256": self.data_sha256},
             "pending": torch.stack(self.averaged) if self.averaged else None,
@@ -115,7 +115,8 @@ class State:
             self.batches.load_state_dict(content["data"])
         with fitting(path, "scaler or augmentation"):
             for name, precision in self.precision.items():
-                precision.load_state_dict(content.get("scalers", {}).get(name))
+                if state := content.get("scalers", {}).get(name):  # there is none without fp16
+                    precision.scaler.load_state_dict(state)
             if self.adaptive:
                 self.augment_p = _finite(content, "augment_p", (), low=0, high=1).to(self.device, torch.float64)
         with fitting(path, "averages of D's logits"):

@@ -49,27 +49,24 @@ def command(*words: object) -> str:
 
 
 def progress(
-    iterable: Iterable[Any] | None = None,
-    label: str | None = None,
-    total: float | None = None,
-    delay: float = PATIENCE,
-    **options: Any,
+    iterable: Iterable[Any] | None = None, label: str | None = None, total: float | None = None, **options: Any
 ) -> tqdm:
     """A tqdm bar that moves on a terminal and leaves a line now and then in a log file."""
     interval = 0.1 if sys.stderr.isatty() else LOG_FILE_INTERVAL
-    return tqdm(iterable, label, total, mininterval=interval, delay=delay, dynamic_ncols=True, **options)
+    defaults = {"mininterval": interval, "delay": PATIENCE, "dynamic_ncols": True}
+    return tqdm(iterable, label, total, **defaults | options)
 
 
 @contextlib.contextmanager
-def announced(what: str, delay: float = PATIENCE) -> Iterator[None]:
-    """Within it, a line on stderr tells what is being done if that takes longer than `delay` seconds.
+def announced(what: str, every_rank: bool = False) -> Iterator[None]:
+    """Within it, a line on stderr tells what is being done if that takes longer than PATIENCE seconds.
 
-    what: such as "computing the FID". Only rank 0 prints it.
+    what: such as "computing the FID". Only rank 0 prints it, unless every rank is to.
     """
-    if own_rank():
+    if own_rank() and not every_rank:
         yield
         return
-    timer = threading.Timer(delay, lambda: tqdm.write(f"{what} ...", file=sys.stderr))
+    timer = threading.Timer(PATIENCE, lambda: tqdm.write(f"{what} ...", file=sys.stderr))
     timer.daemon = True
     timer.start()
     try:

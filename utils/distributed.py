@@ -3,12 +3,9 @@
 import contextlib
 import datetime
 import gc
-import inspect
 import os
 import re
 import signal
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -18,15 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from .console import announced
 from .errors import UserError, refuse_if
-from .launcher import VARIABLES, launched, number, several
+from .launcher import launched, number, several
 from .signals import handled
 
 T = TypeVar("T")
-# The argument's name since torch 2.14, and before.
-NAMES = inspect.signature(DistributedDataParallel).parameters
-BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in NAMES else "broadcast_buffers"
-JOINING = 5  # seconds until it is said what a process waits for
 PATIENCE = datetime.timedelta(days=1)  # ranks wait this long for rank 0, which trains the classifier and scores
 
 
@@ -41,13 +35,13 @@ def select_device(name: str) -> torch.device:
     if name == "cpu" or (name == "auto" and not count):
         return torch.device("cpu")
     index = name.partition(":")[2]
-    crowded = launched() and count and number("LOCAL_WORLD_SIZE", 1) > count
-    refuse_if(crowded, f"there are more processes than CUDA devices, {count}: one each, or --device cpu")
-    single = f"--device {name} is one device, and there are several processes: --device cuda gives each its own"
-    refuse_if(launched() and index, single)
     absent = f"--device {name} was asked for, but torch sees {count} CUDA devices here; use --device auto"
     refuse_if(count <= int(index or 0), absent)
     if launched():
+        single = f"--device {name} is one device, and there are several processes: --device cuda gives each its own"
+        refuse_if(index, single)
+        crowded = f"there are more processes than CUDA devices, {count}: one each, or --device cpu"
+        refuse_if(number("LOCAL_WORLD_SIZE", 1) > count, crowded)
         index = str(number("LOCAL_RANK", 0) % count)
     return torch.device(f"cuda:{index}" if index else "cuda")
 
@@ -84,24 +78,18 @@ def processes() -> Iterator[None]:
 def _join() -> None:
     size, place = os.environ["WORLD_SIZE"], f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     advice = "start them with torchrun or, for one process alone, unset WORLD_SIZE and RANK"
-    if missing := [name for name in VARIABLES if not os.environ.get(name)]:
-        raise UserError(f"WORLD_SIZE is {size}, but {' and '.join(missing)} are missing to meet the others: {advice}")
     backend = "cpu:gloo"  # for what lies on the CPU: objects, features, signals
     if torch.cuda.is_available():
         torch.cuda.set_device(select_device("auto"))
         backend += ",cuda:nccl"
-    waiting = f"rank {os.environ['RANK']} waits at {place} for the others of WORLD_SIZE {size}; if there are none, "
-    timer = threading.Timer(JOINING, lambda: print(waiting + advice, file=sys.stderr, flush=True))
-    timer.daemon = True
-    timer.start()
+    waiting = f"waiting at {place} for all {size} processes; if there are no others, {advice}"
     try:
-        with handled({signal.SIGINT: signal.SIG_DFL}):  # the wait is not Python's, and would not see Ctrl-C
+        # The wait is not Python's, and would not see Ctrl-C.
+        with announced(waiting, every_rank=True), handled({signal.SIGINT: signal.SIG_DFL}):
             dist.init_process_group(backend, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise UserError(f"{size} processes cannot meet at {place} ({reason}): {advice}") from error
-    finally:
-        timer.cancel()
 
 
 @contextlib.contextmanager
@@ -149,7 +137,7 @@ def average(tensor: Tensor) -> Tensor:
     """The mean of every rank's tensor, the same bits on all."""
     if world_size() == 1:
         return tensor
-    return _summed(tensor) / world_size()
+    return SumOverRanks.apply(tensor) / world_size()
 
 
 def agree(*numbers: int) -> Sequence[int]:
@@ -174,17 +162,13 @@ class SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return _summed(tensor)
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(tensor)
+        return tensor
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _summed(gradient)
-
-
-def _summed(tensor: Tensor) -> Tensor:
-    tensor = tensor.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(tensor)
-    return tensor
+        return SumOverRanks.apply(gradient)
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -223,10 +207,11 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.__class__ = SyncBatchNorm  # its parameters and buffers stay what the optimizer and the EMA know
+    wrapped = DistributedDataParallel(network, [device.index] if device.type == "cuda" else None)
     # Buffers follow from the same numbers on every rank. To broadcast them, in place, would break the backward through
-    # a network that was called several times.
-    options: dict[str, Any] = {"device_ids": [device.index] if device.type == "cuda" else None, BUFFERS: False}
-    return DistributedDataParallel(network, **options)
+    # a network that was called several times. (The argument of this name is deprecated since torch 2.14.)
+    wrapped.broadcast_buffers = False
+    return wrapped
 
 
 def gradients_stay_local(network: nn.Module) -> contextlib.AbstractContextManager[None]:

@@ -1,14 +1,14 @@
 """The errors that a user can cause or must know of: shown as one message, without a traceback."""
 
 import contextlib
-import errno
 import sys
 from collections.abc import Callable, Iterator
 
 from .console import Outlet
 from .launcher import launched, own_rank
 
-NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "alloc_failed")  # in torch's errors
+# In the errors of torch and of the system.
+NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory", "alloc_failed")
 LOST_PEER = ("gloo", "nccl", "peer")  # in those of processes whose group is broken
 
 
@@ -58,9 +58,9 @@ def explaining_memory(what: str, advice: str) -> Iterator[None]:
 
 def memory_ran_out(error: BaseException) -> bool:
     """Whether an error is numpy's, torch's or the system's for too little memory; torch's are RuntimeErrors."""
-    if isinstance(error, RuntimeError):
-        return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in NO_MEMORY)
-    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    if isinstance(error, (RuntimeError, OSError)):
+        return any(word in str(error).lower() for word in NO_MEMORY)
+    return isinstance(error, MemoryError)
 
 
 def _first_line(error: BaseException) -> str:

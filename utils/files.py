@@ -21,7 +21,7 @@ from .errors import UserError
 def write_atomically(path: str | Path, write: Callable[[Path], object], durable: bool = True) -> None:
     """Call write(temporary path), then rename to path: the file is there whole or not at all.
 
-    durable: also after a power cut, for which the disk is waited for.
+    durable: also after a power cut, for which the disk is waited for; it may be the file of before then.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -31,8 +31,6 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], durable:
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-        if durable:
-            _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"cannot write {path}: {reason}") from error
@@ -78,16 +76,6 @@ def writing_into(folder: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {error.strerror or error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the disk know a file's new name, where the system can: a power cut must not leave the old one."""
-    with contextlib.suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
 
 
 def save(path: str | Path, content: dict[str, Any]) -> None:

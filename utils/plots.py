@@ -58,11 +58,8 @@ def named_cell(name: str, side: int, channels: int) -> Tensor:
         box = ImageDraw.Draw(canvas).multiline_textbbox((0, 0), lines, _font(size), spacing=2)
         if max(box[2], box[3]) <= side - 2:
             break
-    while max(box[2], box[3]) > side - 2 and len(lines) > 2:  # a name that is too long even so: its beginning
-        lines = lines[:-2] + "\u2026"
-        box = ImageDraw.Draw(canvas).multiline_textbbox((0, 0), lines, _font(size), spacing=2)
-    middle = ((side - box[2]) / 2, (side - box[3]) / 2)
-    ImageDraw.Draw(canvas).multiline_text(middle, lines, 0, _font(size), spacing=2, align="center")
+    corner = (max(0, side - box[2]) / 2, max(0, side - box[3]) / 2)  # of a name that is too long, the beginning shows
+    ImageDraw.Draw(canvas).multiline_text(corner, lines, 0, _font(size), spacing=2, align="center")
     return torch.from_numpy(np.array(canvas)).expand(1, channels, -1, -1)
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,13 +42,6 @@ class Precision:
         self.scaler.step(optimizer)
         self.scaler.update()
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.scaler.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        if state:
-            self.scaler.load_state_dict(state)
-
 
 FULL = Precision("none", torch.device("cpu"))
 
@@ -87,8 +79,7 @@ def keep_memory() -> None:
     The kernel clears each page that is handed out anew: without this, up to a fifth of a step on a CPU
     (docs/performance.md). A hint: elsewhere than on Linux with glibc it does nothing.
     """
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            mallopt = ctypes.CDLL("libc.so.6").mallopt
-            mallopt(M_MMAP_MAX, 0)
-            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from settings.config import FIELDS, Config, comparison, default_run_dir, differences, to_yaml
+from settings.config import FIELDS, Config, default_run_dir, differences, to_yaml
 from settings.layers import read_yaml
 
 STORED = [name for name, f in FIELDS.items() if f.metadata["stored"]]
@@ -47,7 +47,6 @@ def test_differences_name_each_setting_that_says_what_a_run_is():
     assert differences(before, before) == {}
 
 
-def test_a_comparison_gives_everyones_value_where_two_differ():
-    configs = {"a": Config(), "b": Config(loss="bce"), "c": Config(seed=3, loss="bce")}
-    assert list(comparison(configs)) == ["loss: hinge (a), bce (b), bce (c)", "seed: 0 (a), 0 (b), 3 (c)"]
-    assert list(comparison({"a": Config(), "b": Config()})) == []
+def test_differences_give_everyones_value_where_two_of_many_differ():
+    many = Config(), Config(loss="bce"), Config(seed=3, loss="bce")
+    assert differences(*many) == {"loss": ("hinge", "bce", "bce"), "seed": (0, 0, 3)}

@@ -72,7 +72,8 @@ class Heard(io.StringIO):
 
 def test_what_takes_long_is_said_once_by_the_first_process(monkeypatch):
     monkeypatch.setattr("sys.stderr", stream := Heard())
-    with announced("computing the answer", delay=0):
+    monkeypatch.setattr("utils.console.PATIENCE", 0)
+    with announced("computing the answer"):
         assert stream.line.wait(60)
     assert stream.getvalue().count("computing the answer ...\n") == 1
     monkeypatch.setattr("utils.console.threading.Timer", None)

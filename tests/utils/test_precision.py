@@ -18,7 +18,7 @@ def test_on_a_cpu_every_choice_of_amp_is_full_precision(amp):
     precision = Precision(amp, CPU)
     D = torch.nn.Linear(3, 1)
     x = torch.randn(2, 3)
-    assert torch.equal(precision.call(D, x), D(x)) and precision.state_dict() == {}
+    assert torch.equal(precision.call(D, x), D(x)) and precision.scaler.state_dict() == {}
 
 
 def test_half_precision_computes_the_layers_and_hands_back_float32():
@@ -48,10 +48,6 @@ def test_a_scaled_update_is_the_plain_one_and_an_overflow_is_skipped():
     precision.backward(scaled(x).sum() * 1e38)
     precision.update(torch.optim.SGD(scaled.parameters(), 0.1))
     assert torch.equal(scaled.weight, before) and precision.scaler.get_scale() == 2.0**9
-    restored = Precision("none", CPU)
-    restored.scaler = torch.amp.GradScaler("cpu")
-    restored.load_state_dict(precision.state_dict())
-    assert restored.scaler.get_scale() == 2.0**9
 
 
 def test_scores_are_in_full_float32_however_the_training_is():
@@ -82,6 +78,8 @@ print(faults() - before)
 
 
 def test_keep_memory_does_nothing_elsewhere(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr("ctypes.CDLL", None)  # calling it would fail
+    def absent(name):
+        raise OSError(f"dlopen({name}): no such file")
+
+    monkeypatch.setattr("ctypes.CDLL", absent)
     keep_memory()
