@@ -90,8 +90,7 @@ def check_flags(given: argparse.Namespace) -> None:
         wrong = getattr(given, name) is not None and not given.samples
         refuse_if(wrong, f"--{name} goes with --samples: a checkpoint has its own")
     refuse_if(given.samples and (single or unscored or given.no_ema), "--samples are scored, and nothing else")
-    several = single and len(given.checkpoints) > 1
-    refuse_if(several, f"{single} holds one generator's output, but more were named")
+    refuse_if(single and len(given.checkpoints) > 1, f"{single} holds one generator's output, but more were named")
     kept = "--save_samples keeps scored images, but --export, --interpolate and --audit do not score"
     refuse_if(given.save_samples and unscored, kept)
     about_scores = given.bootstrap or given.fid_infinity or given.reference

@@ -7,7 +7,7 @@ import argparse
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -57,9 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     which.add_argument("--num", type=int, metavar="N", help=many)
     seeds = "seeds and ranges of seeds such as 0-63; seed K gives the image that evaluate.py scores as number K"
     which.add_argument("--seeds", nargs="+", type=seed_range, metavar="SEED", help=seeds)
-    asked = (
-        "classes, by name or number, each drawn with all seeds; for conditional runs (default: each seed's own class)"
-    )
+    asked = "a conditional run's classes, by name or number, each drawn with all seeds (default: each seed's own)"
     add("--labels", nargs="+", metavar="CLASS", help=asked)
     near = "draw each number of z again until it is between -T and T, such as 0.7: better but less varied images"
     add("--truncation", type=float, metavar="T", help=near)
@@ -70,9 +68,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--npz", type=a_path, metavar="FILE.npz", help="save the images in one file as uint8, N x H x W x C")
     larger = "show each pixel as N x N pixels (default: 1 in PNGs; grids and walks enlarge small images)"
     add("--enlarge", type=int, metavar="N", help=larger)
-    between = (
-        f"draw N latent interpolations (default: {LINES}) into the run's plots; with --labels, between these classes"
-    )
+    between = f"draw N latent interpolations (default: {LINES}) into the run's plots; with --labels, between classes"
     add("--interpolate", nargs="?", type=int, const=LINES, metavar="N", help=between)
     closed = "animate a closed walk through latent space, past the images of --seeds or --num, and --labels"
     add("--walk", type=a_path, metavar="FILE.gif", help=closed)
@@ -128,7 +124,8 @@ def draw(loaded: Loaded, given: argparse.Namespace) -> None:
     columns = min(ROW, len(seeds)) if names else None  # of the classes that were asked for a row each
     if out:
         make_folder(out, f"--out {out}")
-        refuse_existing(out, (name_of(loaded, *pair) for pair in itertools.product(asked, seeds)))
+        for path in (out / SHEET, *(out / name_of(loaded, *pair) for pair in itertools.product(asked, seeds))):
+            refuse_if(path.exists(), f"{path} exists, and is not overwritten: choose another --out, or delete it")
     shown: list[Tensor] = []
     every: list[Tensor] = []
     labels: list[Tensor] = []
@@ -173,13 +170,6 @@ def name_of(loaded: Loaded, label: int | None, seed: int) -> str:
     words = [re.sub(r"[^\w.+-]+", "_", name).strip("._")[:WORD] for name in loaded.classes.names]
     word = words[label] if words.count(words[label]) == 1 and words[label] else f"class{label}_{words[label]}"
     return f"{word}_seed{seed:06d}.png"
-
-
-def refuse_existing(out: Path, names: Iterable[str]) -> None:
-    """Raise UserError where a folder has a picture of one of these names already, or a grid."""
-    for name in itertools.chain([SHEET], names):
-        there = f"{out / name} exists, and no picture is overwritten: choose another --out, or delete it"
-        refuse_if((out / name).exists(), there)
 
 
 def interpolate(loaded: Loaded, given: argparse.Namespace) -> Path:

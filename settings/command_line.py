@@ -95,9 +95,8 @@ def parse_args(description: str | None, argv: Sequence[str] | None = None) -> tu
     """Parse a training command line. Returns (flags, dry_run): the typed settings, and whether only to show them."""
     parser = Parser(description, "[--dataset digits] [--model dcgan] [--loss hinge] [--run_dir runs/demo] ...")
     for title in GROUPS:
-        add_settings(
-            parser.add_argument_group(title), [name for name in FIELDS if FIELDS[name].metadata["group"] == title]
-        )
+        names = [name for name, f in FIELDS.items() if f.metadata["group"] == title]
+        add_settings(parser.add_argument_group(title), names)
     parser.add_argument("--dry_run", action="store_true", help="print all settings and where they come from, then stop")
     namespace = parser.parse_args(argv)
     return given_settings(namespace), namespace.dry_run

@@ -131,7 +131,7 @@ def test_a_picture_is_never_overwritten(run_dir, call, tmp_path):
         (["--walk", "x.png"], "--walk x.png: the name must end in .gif"),
         (["--walk", "absent/x.gif"], "absent is not a folder"),
         (["--walk", "x.gif", "--frames", 7], "--frames 7: at least one for each of the 8 images on the way"),
-        (["--num", 2, "--out", "/proc/x"], "--out /proc/x cannot be made"),
+        (["--num", 2, "--out", "/proc/x"], "cannot write into --out /proc/x"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(run_dir, call, flags, words):

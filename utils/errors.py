@@ -90,12 +90,8 @@ def _told(error: BaseException) -> tuple[str, int]:
         return f"\n{name}interrupted", 130
     if memory_ran_out(error):
         return f"{name}error: out of memory; ask for less at once ({_first_line(error)})", UserError.exit_code
-    if _lost_another(error):
+    # What gloo and NCCL raise where another process of the group is gone.
+    lost = type(error).__name__.startswith("Dist") or any(word in str(error).lower() for word in LOST_PEER)
+    if launched() and lost:
         return f"{name}stops, since another process has ended, or cannot be reached: {_first_line(error)}", 1
     raise error
-
-
-def _lost_another(error: BaseException) -> bool:
-    """Whether an error is what gloo or NCCL raise where another process of the group is gone."""
-    named = type(error).__name__.startswith("Dist")
-    return launched() and (named or any(word in str(error).lower() for word in LOST_PEER))

@@ -63,10 +63,8 @@ def check_target(path: str | Path | None) -> None:
 
 def make_folder(folder: str | Path, name: str | None = None) -> None:
     """Make a folder and those above it, where they are not there. UserError, under this name, where they cannot be."""
-    try:
+    with writing_into(name or folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{name or folder} cannot be made: {error.strerror}") from error
 
 
 @contextlib.contextmanager

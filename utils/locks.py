@@ -41,9 +41,10 @@ def locked(path: str | Path, taken: Callable[[str], object] = lambda holder: Non
     except OSError as error:
         if error.errno not in ABSENT:
             raise
+    since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     try:
         with contextlib.suppress(OSError):  # on a full disk nobody can be named
-            _beside(path).write_text(_this_process(), encoding="utf-8")
+            _beside(path).write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since}", "utf-8")
         yield
     finally:
         _beside(path).unlink(missing_ok=True)
@@ -53,8 +54,3 @@ def locked(path: str | Path, taken: Callable[[str], object] = lambda holder: Non
 def _beside(path: Path) -> Path:
     """The file that says who holds a lock. What is written into the lock itself, another process may cut off."""
     return path.with_name(path.name + ".holder")
-
-
-def _this_process() -> str:
-    since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-    return f"process {os.getpid()} on {socket.gethostname()}, since {since}"

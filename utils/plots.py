@@ -79,11 +79,8 @@ def picture(image: Tensor) -> Image.Image:
 
 def save_gif(path: str | Path, frames: Sequence[Image.Image], durations: Sequence[int]) -> None:
     """Save frames as an animation without end, each shown for so many milliseconds."""
-    # A grey frame is its own palette.
-    indexed = [f if f.mode == "L" else f.convert("P", palette=Image.Palette.ADAPTIVE) for f in frames]
-    indexed[0].save(
-        path, format="GIF", save_all=True, append_images=indexed[1:], duration=list(durations), loop=0, disposal=1
-    )
+    first, *others = frames
+    first.save(path, format="GIF", save_all=True, append_images=others, duration=list(durations), loop=0, disposal=1)
 
 
 def read_grid(path: str | Path, columns: int = 10, named: bool = False) -> np.ndarray:
