@@ -59,7 +59,7 @@ def explaining_memory(what: str, advice: str) -> Iterator[None]:
 def memory_ran_out(error: BaseException) -> bool:
     """Whether an error is numpy's, torch's or the system's for too little memory; torch's are RuntimeErrors."""
     if isinstance(error, (RuntimeError, OSError)):
-        return any(word in str(error).lower() for word in NO_MEMORY)
+        return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in NO_MEMORY)
     return isinstance(error, MemoryError)
 
 
