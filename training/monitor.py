@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from datasets import Classes, Images, quantise, spaced
-from datasets.images import Origin
 from evaluation.discriminator import lipschitz
 from evaluation.evaluator import Wanted
 from evaluation.inputs.features import is_labelled
@@ -178,15 +177,14 @@ def announce(run: Run, images: Images, changes: Iterable[str], taken: Iterable[s
     config, state = run.config, run.state
     for note in images.origin.notes if images.origin else ():  # which were said when the images were loaded
         run.logger.note(f"data        {note}")
-    left = "" if state.step < config.total_steps else ": nothing is left to train"
-    size = disk_use(state, config.keep) / 2**20
-    told = [("resumed", f"at step {state.step:,}{left}")] * bool(state.step)
-    told += [("changed", sentence) for sentence in changes]
-    told += _about_data(config, images)
-    told += [("start", sentence) for sentence in taken]
-    told += _about_training(config, state)
-    told += [
-        ("run", f"{run.run_dir}: up to {size:,.0f} MiB of checkpoints (--keep {config.keep}), beside pictures"),
+    size = f"up to {disk_use(state, config.keep) / 2**20:,.0f} MiB"
+    told = [
+        *[("resumed", f"at step {state.step:,}")] * bool(state.step),
+        *(("changed", sentence) for sentence in changes),
+        *_about_data(config, images),
+        *(("start", sentence) for sentence in taken),
+        *_about_training(config, state),
+        ("run", f"{run.run_dir}: {size} of checkpoints (--keep {config.keep}), beside pictures"),
         *(("warning", sentence) for sentence in warnings(config, state.device.type == "cuda")),
     ]
     for name, sentence in told:
@@ -197,7 +195,10 @@ def _about_data(config: Config, images: Images) -> Iterator[tuple[str, str]]:
     n, channels, side, _ = images.images.shape
     yield "data", f"{config.dataset}: {n:,} images of {side}x{side}, {'grey' if channels == 1 else 'colour'}"
     if images.origin:
-        yield "sizes", sizes_found(images.origin)
+        sizes = images.origin.sizes
+        least, most, usual = ("x".join(map(str, sizes[name])) for name in ("smallest", "largest", "commonest"))
+        seen = f"from {least} to {most}, {sizes['different']:,} different, most often {usual}"
+        yield "sizes", f"{seen}; {sizes['enlarged']:,} were enlarged"
     if is_labelled(images):
         yield "classes", counted(images)
 
@@ -221,21 +222,12 @@ def _about_training(config: Config, state: State) -> Iterator[tuple[str, str]]:
 
 
 def counted(images: Images) -> str:
-    """How many images each class has, for up to SHOWN of them, and which is the rarest."""
+    """How many images the first SHOWN classes have, and the rarest."""
     counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
-    rarest = min(range(len(counts)), key=counts.__getitem__)
-    told = ", ".join(f"{name} {count:,}" for name, count in zip(images.classes, counts)) if len(counts) <= SHOWN else ""
-    return f"{len(counts)}{': ' if told else ''}{told}; the rarest is {images.classes[rarest]} with {counts[rarest]:,}"
-
-
-def sizes_found(origin: Origin) -> str:
-    """The sizes of the files that images come from, in words."""
-    least, most, usual = ("x".join(map(str, origin.sizes[name])) for name in ("smallest", "largest", "commonest"))
-    if origin.sizes["different"] == 1:
-        told = f"all {usual}"
-    else:
-        told = f"from {least} to {most}, {origin.sizes['different']:,} different, most often {usual}"
-    return told + f"; {origin.sizes['enlarged']:,} were enlarged" * bool(origin.sizes["enlarged"])
+    told = [f"{name} {count:,}" for name, count in zip(images.classes, counts)]
+    told[SHOWN:] = ["..."] * (len(told) > SHOWN)
+    least, rarest = min(zip(counts, images.classes))
+    return f"{len(counts)}: {', '.join(told)}; the rarest is {rarest} with {least:,}"
 
 
 def show_data(run: Run, images: Images) -> None:

@@ -25,14 +25,6 @@ class View(NamedTuple):
     labels: Any = None
     drawn: Tensor | None = None
 
-    @classmethod
-    def joined(cls, views: Sequence["View"]) -> "View":
-        """Augmented views as one."""
-        if len(views) == 1:
-            return views[0]
-        images, labels, _ = zip(*views)
-        return cls(torch.cat(images), None if labels[0] is None else torch.cat(labels))
-
 
 class Batch(NamedTuple):
     """What an update takes, all random numbers in it drawn; None where it needs none of that.
@@ -126,7 +118,8 @@ class Objective:
 
     def _verdicts(self, D: nn.Module, views: Sequence[View], precision: Precision) -> Iterator[Verdict]:
         """Those of one forward."""
-        images, labels, _ = View.joined(views)
+        images = torch.cat([view.images for view in views])
+        labels = None if views[0].labels is None else torch.cat([view.labels for view in views])
         outputs = precision.call(D, images, labels, **({"classify": True} if self.classifies else {}))
         sizes = [len(view.images) for view in views]
         parts = zip(*(output.split(sizes) for output in (outputs if self.classifies else [outputs])))

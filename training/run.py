@@ -25,11 +25,6 @@ PREVIEW = 100  # samples in a grid
 PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
 
 
-def preview_latents(z_dim: int, device: torch.device | str) -> torch.Tensor:
-    """The fixed z of a run's grids."""
-    return torch.randn(PREVIEW, z_dim, generator=torch.Generator().manual_seed(PREVIEW_SEED)).to(device)
-
-
 class Run:
     """A run's state, and what the loop asks for besides the mathematics. Under torchrun rank 0 alone writes."""
 
@@ -39,7 +34,8 @@ class Run:
         self.config, self.run_dir, self.state, self.evaluator, self.logger = config, run_dir, state, evaluator, logger
         self.signals, self.asked = Signals(), 0
         self.record = Record(run_dir, config, state.device, state.step)
-        self.z = preview_latents(config.z_dim, state.device)
+        fixed = torch.Generator().manual_seed(PREVIEW_SEED)
+        self.z = torch.randn(PREVIEW, config.z_dim, generator=fixed).to(state.device)
         self.path = checkpoint_path(run_dir, state.step)
         self.show = Show(run_dir, config, logger.say, state.step)
         self.ended = "finished"

@@ -72,11 +72,8 @@ def set_moving(state: State, config: Config) -> None:
 
 def described(config: Config) -> Iterator[str]:
     """A sentence for each schedule, with the steps that it takes."""
-    whole = f"of {images_seen(config, config.total_steps):,} in all" if config.num_epochs is None else ""
     for name in COSINES:
         if schedule := getattr(config, f"{name}_cosine"):
             start, end, images = schedule
-            steps = math.ceil(images / images_seen(config, 1))
-            ends = f"the first {images:,.0f} real images{f' ({whole})' if whole else ''}, by step {steps:,}"
-            values = " to ".join(f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in (start, end))
-            yield f"{name}: {values} by a cosine over {ends}"
+            until = f"the first {images:,.0f} real images, by step {math.ceil(images / images_seen(config, 1)):,}"
+            yield f"{name}: {start:,g} to {end:,g} by a cosine over {until}"

@@ -12,7 +12,7 @@ from evaluation.evaluator import Evaluator
 from settings.config import Config, default_run_dir
 from utils.console import command
 from utils.distributed import agree, on_rank_zero, rank_zero_first, say_once, select_device, world_size
-from utils.errors import Diverged, UserError, explaining_memory
+from utils.errors import Diverged, UserError, explaining_memory, refuse_if
 from utils.precision import keep_memory, set_deterministic, set_tf32
 from utils.threads import by_work, share, threads, work
 
@@ -21,7 +21,7 @@ from .checkpoints.checkpoint import load
 from .checkpoints.fine_tune import start_from
 from .checkpoints.record import recorded_threads
 from .checkpoints.resume import take_over
-from .checkpoints.run_dir import check_disk, checkpoints, locked, make_folders, refuse_existing, refuse_started
+from .checkpoints.run_dir import check_disk, checkpoints, locked, make_folders, refuse_existing
 from .reporting.logger import Logger, Quiet, summary_writer
 from .run import Run
 from .state import State, disk_use, save_checkpoint
@@ -64,7 +64,8 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         stack.enter_context(threads(threads_of(config, state)))
         on_rank_zero(stack.enter_context, locked(run_dir))
         if not config.resume:
-            on_rank_zero(refuse_started, run_dir)
+            meanwhile = f"{run_dir} was started by another process meanwhile. Go on with "
+            on_rank_zero(refuse_if, checkpoints(run_dir), meanwhile + command("--resume", run_dir))
         changes = take_over(run_dir, state, config) if config.resume else []
         logger = on_rank_zero(Logger, run_dir, config.tensorboard, state.step) or Quiet()
         stack.enter_context(contextlib.closing(logger))
@@ -92,9 +93,9 @@ def set_up(config: Config) -> torch.device:
 
 def threads_of(config: Config, state: State) -> int:
     """The CPU threads of a run's steps: those asked for, those it had before, or those that its networks are worth."""
-    before = recorded_threads(config.resume) if config.resume else None
     if config.threads:
         return config.threads
+    before = recorded_threads(config.resume) if config.resume else None
     if before and before <= share():
         return before
     return by_work(work(state.G, state.D, config.batch_size // world_size()))
@@ -130,10 +131,8 @@ def roll_back(run: Run, error: Diverged) -> None:
     """Under --on_nan rollback, go back to the last good checkpoint with another seed; else raise Diverged, advised."""
     state, found = run.state, checkpoints(run.run_dir)
     if run.config.on_nan == "stop" or state.rollbacks == MAX_ROLLBACKS or not found:
-        last = f"the last good checkpoint is {found[-1][1]}" if found else "no checkpoint had been saved"
-        tried = f" {state.rollbacks} times it went back, with another seed each." if state.rollbacks else ""
-        advice = "A smaller learning rate or another normalization may help"
-        raise Diverged(f"{error}; {last}.{tried} {advice}") from error
+        last = f"the last good checkpoint is {found[-1][1] if found else 'none'}, after {state.rollbacks} rollbacks"
+        raise Diverged(f"{error}; {last}. A smaller learning rate or another normalization may help") from error
     state.load(load(found[-1][1]))
     agree(0)  # all have read the file that is written next
     state.change_seed()

@@ -159,7 +159,7 @@ def test_every_figure_is_drawn_of_any_part_of_a_study_and_of_runs_that_have_just
 
 def test_every_figure_has_a_caption_that_says_what_to_see(tmp_path):
     study = make_study(tmp_path)
-    captions = rendering.environment().get_template("captions.html").module.CAPTIONS
+    captions = rendering.PAGES.get_template("captions.html").module.CAPTIONS
     kinds = {figure.kind for figure in figures(study, make_results(study, lambda method, setting: 10))}
     assert kinds == set(captions)
     assert all(text.endswith(".") for text in captions.values())

@@ -83,5 +83,5 @@ def test_the_dry_run_says_in_sentences_what_moves(tmp_path, capsys):
     with pytest.raises(SystemExit):
         prepare(flags, dry_run=True)
     said = capsys.readouterr().out
-    assert "# lr: 0.0002 to 5e-05 by a cosine over the first 80 real images (of 96 in all), by step 10\n" in said
+    assert "# lr: 0.0002 to 5e-05 by a cosine over the first 80 real images, by step 10\n" in said
     assert "# ema_half_life: 0 to 40 by a cosine over the first 80 real images" in said

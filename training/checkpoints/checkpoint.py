@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from torch import nn
 
 from datasets import Classes
 from models import build_models
-from settings.config import Config, stored
+from settings.config import Config
 from settings.layers import check_settings, short
 from settings.rules import check_combinations
 from utils.errors import Damaged, UserError, memory_ran_out, refuse_if
@@ -27,6 +28,9 @@ KEYS = {FORMAT: CHECKPOINT_KEYS, EXPORT_FORMAT: {"format", "config", "step", "em
 METADATA = "sngan"  # under which name a .safetensors keeps what is no tensor
 HEADER = 8  # bytes of its header's length, before the header
 MAX_CLASSES, SHOWN_CLASSES = 10_000, 10
+# The settings, beside the model, that a network's weights have to be of.
+SHAPING = ["image_size", "channels", "z_dim", "base_channels", "arch_variant", "d_norm", "g_sn"]
+SHAPING += ["conditional", "attention", "groups"]
 
 
 class Loaded(NamedTuple):
@@ -91,10 +95,6 @@ class Checkpoint:
         load_weights(D, self.content["D"], self.path, "discriminator")
         return D.eval()
 
-    def missing_settings(self) -> list[str]:
-        """The settings that it does not have, since its version of the project had not."""
-        return [name for name in stored(Config()) if name not in self.content["config"] and name != "total_steps"]
-
 
 def load(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> Checkpoint:
     """Load a checkpoint, or what else these formats are of. UserError where it is absent, damaged or something else."""
@@ -129,11 +129,14 @@ def read(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]
     Its configuration and weights are not looked at: Checkpoint does that.
     """
     path = Path(path)
-    start = _start_of(path)
+    refuse_if(not os.path.isfile(path), f"there is no checkpoint {path}, or it is not a file")
+    refuse_if(path.suffix == ".onnx", f"{path} is a graph for onnxruntime; name a run, a checkpoint or a .safetensors")
     try:
+        with open(path, "rb") as file:
+            start = file.read(HEADER + 1)
         content = _read_safetensors(path) if start[HEADER:] == b"{" else load_tensors(path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises a dozen kinds here: a zip cut short, a pickle with code in it, ...
         if memory_ran_out(error):
             raise UserError(f"cannot read {path}: out of memory ({error})") from error
@@ -148,19 +151,6 @@ def read(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]
     refuse_if(type(step) is not int or not 0 <= step < 2**53, f"{path}: its step is {short(step)}, no whole number")
     refuse_if(found == FORMAT and not isinstance(content["data"], dict), f"{path}: its data order is not one")
     return content
-
-
-def _start_of(path: Path) -> bytes:
-    """The first bytes of a file, by which its kind is known. UserError where it is no file, or none that is read."""
-    onnx = f"{path} is a graph for onnxruntime; name a run, a checkpoint, or an export as .safetensors"
-    try:
-        refuse_if(not path.exists(), f"there is no checkpoint {path}")
-        refuse_if(not path.is_file(), f"{path} is not a file")
-        refuse_if(path.suffix == ".onnx", onnx)
-        with open(path, "rb") as file:
-            return file.read(HEADER + 1)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -205,11 +195,9 @@ def _classes_of(content: dict[str, Any], config: Config, path: str | Path) -> Cl
         return None
     with fitting(path, "table of classes"):
         names, counts = content["classes"]["names"], content["classes"]["counts"]
-        if not 2 <= len(names) == len(set(names)) == len(counts) <= MAX_CLASSES:
-            raise ValueError("two names or more are needed, all different, each with a count")
-        words, whole = all(isinstance(name, str) for name in names), all(type(count) is int for count in counts)
-        if not (words and whole and 0 < min(counts) <= max(counts) < 2**40):
-            raise ValueError("names must be text, and counts whole numbers from 1 on")
+        named = 2 <= len(names) == len(set(names)) <= MAX_CLASSES and all(isinstance(name, str) for name in names)
+        if not (named and len(counts) == len(names) and all(type(n) is int and 0 < n < 2**40 for n in counts)):
+            raise ValueError("two names or more are needed, all different, each with a count from 1 on")
         return Classes(tuple(names), tuple(counts))
 
 
@@ -234,10 +222,8 @@ def load_weights(module: nn.Module, weights: Any, path: str | Path, what: str) -
 
 def models_of(config: Config, classes: Classes | None = None) -> tuple[nn.Module, nn.Module]:
     """build_models() with a Config's settings, and a conditional one's Classes. UserError for what no model has."""
-    names = ["image_size", "channels", "z_dim", "base_channels", "d_norm", "g_sn", "arch_variant"]
-    names += ["conditional", "attention", "groups"]
-    num_classes = len(classes.names) if classes else 0
+    settings = {name: getattr(config, name) for name in SHAPING}
     try:
-        return build_models(config.model, num_classes=num_classes, **{name: getattr(config, name) for name in names})
+        return build_models(config.model, num_classes=len(classes.names) if classes else 0, **settings)
     except ValueError as error:
         raise UserError(str(error)) from error

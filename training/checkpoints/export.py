@@ -1,13 +1,10 @@
 """Generators for other programs: spectral normalization folded in, as a .pt, tensors alone, or ONNX."""
 
-import contextlib
 import copy
 import dataclasses
-import io
 import json
-import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +38,6 @@ class Drawing(nn.Module):
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         images = self.G(*given(z, labels))
         return quantise(images).expand(-1, 3, -1, -1) if self.as_uint8 else images
-
-
-def example_of(G: nn.Module) -> dict[str, Tensor]:
-    """Inputs of a generator's graph, by name."""
-    z_dim = G.z_dim
-    assert isinstance(z_dim, int)
-    labels = {"labels": torch.zeros(TRACED_IMAGES, dtype=torch.int64)} if getattr(G, "num_classes", 0) else {}
-    return {"z": torch.zeros(TRACED_IMAGES, z_dim)} | labels
 
 
 def check(path: str | None, as_uint8: bool) -> None:
@@ -98,11 +87,14 @@ def as_safetensors(path: str | Path, loaded: Loaded, _: bool = False) -> None:
 
 def as_onnx(path: str | Path, loaded: Loaded, as_uint8: bool = False) -> None:
     """A graph for onnxruntime and others, of any batch size. UserError where the packages for it are missing."""
-    inputs, batch = example_of(loaded.G), torch.export.Dim("batch")
-    with quiet():
+    G: Any = loaded.G
+    inputs, batch = {"z": torch.zeros(TRACED_IMAGES, G.z_dim)}, torch.export.Dim("batch")
+    if getattr(G, "num_classes", 0):
+        inputs["labels"] = torch.zeros(TRACED_IMAGES, dtype=torch.int64)
+    with warnings.catch_warnings(action="ignore"):  # torch tells of its own future, to whom it is no use
         try:
             program = torch.onnx.export(
-                Drawing(loaded.G, as_uint8),
+                Drawing(G, as_uint8),
                 tuple(inputs.values()),
                 dynamo=True,
                 dynamic_shapes={name: {0: batch} for name in inputs},
@@ -117,18 +109,6 @@ def as_onnx(path: str | Path, loaded: Loaded, as_uint8: bool = False) -> None:
     assert program is not None
     program.model.metadata_props[METADATA] = json.dumps(facts_of(loaded, loaded.config))
     write_atomically(path, program.save)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Within it torch's exporter says nothing that is no error: it tells of its own future, to whom it is no use."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)
 
 
 # suffix -> (path, loaded, as_uint8) -> None

@@ -11,13 +11,8 @@ from settings.config import Config, to_flag
 from utils.errors import UserError
 
 from ..state import State
-from .checkpoint import KEYS, Checkpoint, load, load_weights, other_classes
+from .checkpoint import KEYS, SHAPING, Checkpoint, load, load_weights, other_classes
 from .run_dir import latest
-
-# What has to be alike for the weights of both networks to fit, and of D besides.
-SHAPING = ["model", "image_size", "channels", "z_dim", "base_channels", "arch_variant", "g_sn", "conditional"]
-SHAPING += ["attention", "groups"]
-OF_D = ["d_norm"]
 
 
 def source(config: Config) -> Checkpoint:
@@ -25,21 +20,13 @@ def source(config: Config) -> Checkpoint:
     assert config.init_from
     given = Path(config.init_from)
     found = load(latest(given) if given.is_dir() else given, tuple(KEYS))
-    names = SHAPING + ([] if found.exported else OF_D)
-    wrong = [name for name in names if getattr(found.config, name) != getattr(config, name)]
-    if wrong:
-        both = ((name, *(to_flag(getattr(each, name)) for each in (found.config, config))) for name in wrong)
-        told = "; ".join(f"{name} {theirs}, and this run {own}" for name, theirs, own in both)
-        typed = (" ".join(as_flags({name: getattr(found.config, name)})) for name in wrong)
-        way = f"Give this run what it has: {', '.join(typed)}"
-        raise UserError(f"--init_from {found.path} does not fit: it has {told}. {way}")
+    names = [name for name in ["model", *SHAPING] if not (found.exported and name == "d_norm")]
+    theirs, own = ({name: getattr(each, name) for name in names} for each in (found.config, config))
+    if wrong := [name for name in names if theirs[name] != own[name]]:
+        told = "; ".join(f"{name} {to_flag(theirs[name])}, and this run {to_flag(own[name])}" for name in wrong)
+        typed = ", ".join(" ".join(as_flags({name: theirs[name]})) for name in wrong)
+        raise UserError(f"--init_from {found.path} does not fit: it has {told}. Give this run what it has: {typed}")
     return found
-
-
-def check(config: Config) -> None:
-    """Raise UserError where a new run cannot start from what config.init_from names, as far as no data are needed."""
-    if config.init_from and not config.resume:
-        source(config)
 
 
 def start_from(state: State, config: Config) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from settings.config import FIELDS, Config, default_run_dir, differences, to_yaml
+from settings.config import FIELDS, Config, default_run_dir, differences, stored, to_yaml
 from settings.layers import resolve
 from settings.rules import warnings
 from utils.console import command
@@ -39,7 +39,8 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
         raise SystemExit
     if not config.resume:
         on_rank_zero(refuse_existing, run_dir)
-        on_rank_zero(fine_tune.check, config)
+        if config.init_from:
+            on_rank_zero(fine_tune.source, config)
         if not named and (taken := str(default_run_dir(config))) != run_dir:
             again = command("--resume", taken)
             say_once(f"run_dir     {run_dir}, since {taken} has a run already, which {again} goes on with")
@@ -87,8 +88,8 @@ def take_over(run_dir: Path, state: State, config: Config) -> list[str]:
         raise UserError(f"{run_dir} is at step {state.step:,} already, beyond --total_steps {config.total_steps:,}")
     on_rank_zero(set_aside, run_dir, state.step)
     changes = [f"{error}; it is set aside, and {path} taken" for error in damaged] + notes
-    if missing := saved.missing_settings():
-        changes.append(f"{path} is of a version without {', '.join(missing)}: their defaults are taken")
+    if missing := stored(Config()).keys() - saved.content["config"].keys() - {"total_steps"}:
+        changes.append(f"{path} is of a version without {', '.join(sorted(missing))}: their defaults are taken")
     rates = [learning_rates(each, images_seen(each, state.step)) for each in (saved.config, config)]
     if rates[0] != rates[1]:
         shown = " -> ".join(" and ".join(f"{lr:.3g}" for lr in pair) for pair in rates)

@@ -66,7 +66,7 @@ def thin(run_dir: str | Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints of a run, and what a killed process left half written."""
     for _, path in checkpoints(run_dir)[:-keep]:
         path.unlink(missing_ok=True)
-    for path in (Path(run_dir) / "checkpoints").glob("*.tmp"):  # of a process that was killed while it wrote
+    for path in (Path(run_dir) / "checkpoints").glob("*.tmp"):
         path.unlink(missing_ok=True)
 
 
@@ -92,8 +92,6 @@ def own_stem(path: Path, ema: bool = True, reference: str | None = None, what: s
 def refuse_existing(run_dir: str | Path) -> None:
     """Raise UserError where a new run would meet another's files."""
     path = Path(run_dir)
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{run_dir} is a file; choose another --run_dir")
     if not is_free(path):
         resume = f"Go on with {command('--resume', run_dir)}, or choose" if checkpoints(run_dir) else "Choose"
         raise UserError(
@@ -115,13 +113,6 @@ def is_free(path: Path) -> bool:
 def free_run_dir(config: Config) -> Path:
     """The default directory of a run or, where that has one already, the next name that is free: ..._seed0-2."""
     return next(path for path in numbered(default_run_dir(config)) if is_free(path))
-
-
-def refuse_started(run_dir: str | Path) -> None:
-    """Raise UserError where another process has trained here since refuse_existing() looked."""
-    if checkpoints(run_dir):
-        again = command("--resume", run_dir)
-        raise UserError(f"{run_dir} was started by another process meanwhile. Go on with {again}")
 
 
 def existing_parent(path: Path) -> Path:

@@ -33,8 +33,7 @@ def read_stats(run_dir: str | Path) -> list[dict[str, Any]]:
             if type(line["step"]) is not int:
                 raise ValueError("its step is not a whole number")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            reason = str(error) if type(error) is ValueError else "not an object with a step"
-            raise UserError(f"{path}, line {number}: {reason}; mend or delete that line") from error
+            raise UserError(f"{path}, line {number}: not an object with a step; mend or delete that line") from error
         lines.append(line)
     return lines
 

@@ -16,22 +16,18 @@ from PIL import Image
 FOLDER = Path(__file__).resolve().parent / "templates"
 PICTURE_BYTES = 90_000  # of an embedded grid, at most: 60 of them stay under 8 MB as base64
 JPEG_SIDE, JPEG_QUALITIES = 660, (85, 70, 50, 30, 15)  # what a larger one is made to
-
-
-@functools.cache
-def environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+PAGES = Environment(
+    loader=FileSystemLoader(FOLDER),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
 def render(template: str, **values: Any) -> str:
     """The text of a template with these values."""
-    return environment().get_template(template).render(values)
+    return PAGES.get_template(template).render(values)
 
 
 def embedded(path: str | Path, limit: int | None = PICTURE_BYTES) -> str:

@@ -55,9 +55,8 @@ def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
         rows.append([f"{step:,}" if step is not None else "-", name, *(_cell(score, result) for score in shown)])
     top = kept.headline(results)
     lines = [f"{label(top['protocol'])}."]
-    lines += [f"Short of the full protocol: {'; '.join(top['protocol']['departures'])}."] * bool(
-        top["protocol"].get("departures")
-    )
+    if departures := top["protocol"].get("departures"):
+        lines.append(f"Short of the full protocol: {'; '.join(departures)}.")
     lines += [f"{line[:1].upper()}{line[1:]}." for line in conditional.lines(top)]
     if held_out := top.get("held_out"):
         lines.append(f"For comparison, {real_images(held_out)}.")

@@ -108,10 +108,8 @@ class Show:
     def _open_page(self) -> None:
         """Open the page in the browser, but for one in the terminal, which would take that away from the run."""
         address = (self.run_dir / page.NAME).resolve().as_uri()
-        try:
+        with contextlib.suppress(webbrowser.Error):
             browser = webbrowser.get()
-            opened = type(browser) is not webbrowser.GenericBrowser and browser.open(address)
-        except webbrowser.Error:
-            opened = False
-        if not opened:
-            self.say(f"page        no browser could be opened; open {self.run_dir / page.NAME}")
+            if type(browser) is not webbrowser.GenericBrowser and browser.open(address):
+                return
+        self.say(f"page        no browser could be opened; open {self.run_dir / page.NAME}")

@@ -212,7 +212,7 @@ def test_a_run_that_was_rolled_back_resumes_exactly(tmp_path, monkeypatch):
 
 def test_rollback_gives_up_after_three_times(tmp_path, monkeypatch, capsys):
     break_losses(monkeypatch, range(7, 1000))
-    with pytest.raises(Diverged, match=r"last good checkpoint is .*step_000005.pt. 3 times it went back"):
+    with pytest.raises(Diverged, match=r"last good checkpoint is .*step_000005.pt, after 3 rollbacks"):
         train.train(start(tmp_path, on_nan="rollback"))
     assert capsys.readouterr().out.count("rollback ") == 3
     assert checkpoint.read(latest(tmp_path / "run"))["rollbacks"] == 3
