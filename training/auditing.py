@@ -25,10 +25,9 @@ def audit(
     path: str | Path, ema: bool = True, settings: dict[str, Any] | None = None, device: torch.device | str = "cpu"
 ) -> Path:
     """Audit D of a checkpoint, or of a run's newest, on real images and samples of its G. Returns the written path."""
-    path = latest(path) if Path(path).is_dir() else Path(path)
     saved = load(path, tuple(KEYS))
     D = saved.discriminator().to(device)
-    _, G, config, step, ema, classes, _ = saved.generator(ema, settings, device)
+    path, G, config, step, ema, classes, _ = saved.generator(ema, settings, device)
     images = trained_on(load_split(config), config.num_images)
     generator = torch.Generator().manual_seed(config.seed)
     places = torch.randperm(len(images.images), generator=generator)[:AUDIT_IMAGES]

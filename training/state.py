@@ -1,6 +1,5 @@
 """All that changes while a run trains."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +117,16 @@ class State:
                 if state := content.get("scalers", {}).get(name):  # there is none without fp16
                     precision.scaler.load_state_dict(state)
             if self.adaptive:
-                self.augment_p = _finite(content, "augment_p", (), low=0, high=1).to(self.device, torch.float64)
+                p = content["augment_p"].item()
+                if not 0 <= p <= 1:
+                    raise ValueError(f"augment_p is {p}")
+                self.augment_p.fill_(p)
         with fitting(path, "averages of D's logits"):
             if self.objective.averages:
-                self.objective.averages.values = _finite(content, "logit_averages", (2,)).to(self.device, torch.float32)
+                values = content["logit_averages"]
+                if values.shape != (2,) or not values.isfinite().all():
+                    raise ValueError(f"logit_averages is {short(values)}")
+                self.objective.averages.values = values.to(self.device, torch.float32)
         with fitting(path, "statistics"):
             notes += self._load_statistics(content["pending"], path)
         self.step = saved.step
@@ -156,17 +161,6 @@ class State:
         if rows is not None:
             self.averaged = list(rows.to(self.device, torch.float32).view(-1, len(STATISTICS)))
         return []
-
-
-def _finite(
-    content: dict[str, Any], name: str, shape: tuple[int, ...], low: float = -math.inf, high: float = math.inf
-) -> Tensor:
-    """The tensor of this shape, its numbers finite and in this range, that a checkpoint has; ValueError for others."""
-    found: Any = content.get(name)
-    whole = isinstance(found, Tensor) and found.shape == shape and bool(found.isfinite().all())
-    if not (whole and low <= found.min() and found.max() <= high):
-        raise ValueError(f"{name} is {short(found)}")
-    return found
 
 
 def _load_optimizer(optimizer: Optimizer, content: dict[str, Any]) -> None:

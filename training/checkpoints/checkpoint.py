@@ -97,7 +97,8 @@ class Checkpoint:
 
 
 def load(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> Checkpoint:
-    """Load a checkpoint, or what else these formats are of. UserError where it is absent, damaged or something else."""
+    """Load a file of one of these formats, or a run directory's last checkpoint. UserError where it cannot be used."""
+    path = latest(path) if Path(path).is_dir() else path
     return Checkpoint(path, read(path, formats))
 
 
@@ -108,7 +109,6 @@ def load_trained(
 
     As Checkpoint.generator(), with its arguments. UserError for what cannot be used.
     """
-    path = latest(path) if Path(path).is_dir() else path
     return load(path, tuple(KEYS)).generator(ema, settings, device)
 
 

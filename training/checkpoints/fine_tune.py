@@ -1,7 +1,6 @@
 """A new run that starts from trained weights (--init_from): a checkpoint's, or an exported generator's."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from torch import nn
 
@@ -12,14 +11,12 @@ from utils.errors import UserError
 
 from ..state import State
 from .checkpoint import KEYS, SHAPING, Checkpoint, load, load_weights, other_classes
-from .run_dir import latest
 
 
 def source(config: Config) -> Checkpoint:
     """What the file holds that config.init_from names. UserError where it does not fit."""
     assert config.init_from
-    given = Path(config.init_from)
-    found = load(latest(given) if given.is_dir() else given, tuple(KEYS))
+    found = load(config.init_from, tuple(KEYS))
     names = [name for name in ["model", *SHAPING] if not (found.exported and name == "d_norm")]
     theirs, own = ({name: getattr(each, name) for name in names} for each in (found.config, config))
     if wrong := [name for name in names if theirs[name] != own[name]]:

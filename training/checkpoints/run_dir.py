@@ -28,11 +28,8 @@ def checkpoint_path(run_dir: str | Path, step: int) -> Path:
 
 def checkpoints(run_dir: str | Path) -> list[tuple[int, Path]]:
     """A run's checkpoints as [(step, path)], oldest first."""
-    found = []
-    for path in (Path(run_dir) / "checkpoints").glob("step_*.pt"):
-        if match := re.fullmatch(r"step_(\d+)\.pt", path.name):
-            found.append((int(match[1]), path))
-    return sorted(found)
+    paths = (Path(run_dir) / "checkpoints").glob("step_*.pt")
+    return sorted((int(path.stem[5:]), path) for path in paths if path.stem[5:].isdecimal())
 
 
 def latest(run_dir: str | Path) -> Path:
@@ -140,9 +137,6 @@ def make_folders(run_dir: Path) -> None:
     for name in ("samples", "checkpoints", "plots"):
         make_folder(run_dir / name)
     check_writable(run_dir, run_dir)
-
-
-# ---- The lock ------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

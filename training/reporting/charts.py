@@ -44,13 +44,6 @@ def ticks(low: float, high: float) -> list[float]:
     return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def limits(values: Sequence[float]) -> tuple[float, float]:
-    """The range of an axis on which all of these can be seen apart from its ends."""
-    low, high = min(values), max(values)
-    margin = 0.06 * (high - low) or abs(high) * 0.1 or 1
-    return low - margin, high + margin
-
-
 def chart(title: str, series: Mapping[str, Points], log: bool = False) -> Chart | None:
     """A panel of curves over steps, with a logarithmic axis where that is wanted and can be; None without points."""
     found = {name: thinned(points) for name, points in series.items() if points}
@@ -59,7 +52,9 @@ def chart(title: str, series: Mapping[str, Points], log: bool = False) -> Chart 
     values = [y for points in found.values() for _, y in points]
     log = log and min(values) > 0
     change = math.log10 if log else float
-    low, high = limits([change(value) for value in values])
+    low, high = change(min(values)), change(max(values))
+    margin = 0.06 * (high - low) or abs(high) * 0.1 or 1  # so that curves can be seen apart from the ends of the axis
+    low, high = low - margin, high + margin
     last = max(x for points in found.values() for x, _ in points) or 1
 
     def place(x: float, y: float) -> tuple[float, float]:

@@ -46,6 +46,7 @@ def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
     """All that the page shows, by the names of its template."""
     config, starts = record.read(run_dir)
     stats, results = read_stats(run_dir), kept.read(run_dir / "evaluation")
+    top = kept.headline(results) if results else {}
     log, grids = _log(run_dir), grids_of(run_dir)
     reached = [line["step"] for line in stats[-1:]] + [step for step, _ in grids[-1:]] + [0]
     now = now or Now(max(reached), ended=None if is_trained(run_dir) else _ended(log))
@@ -61,13 +62,13 @@ def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
         "status": status(config, now),
         "step": now.step,
         "total": config.total_steps,
-        "warnings": [*_warnings(log), *sections.warnings(results)],
+        "warnings": [*_warnings(log), *sections.warnings(top)],
         "real": rendering.embedded(real) if real.exists() else None,
         "grids": [{"step": step, "shown": f"{step:,}", "src": rendering.embedded(path)} for step, path in grids],
         "charts": sections.charts(stats),
         "scores": sections.scores(results),
-        "classes": sections.classes(results),
-        "pictures": sections.pictures(run_dir, results),
+        "classes": sections.classes(top),
+        "pictures": sections.pictures(run_dir, top),
         "audit": sections.audit(run_dir),
         "commands": commands(run_dir, config, now.step),
         "preset": f"configs/{preset.name}" if preset else "the defaults",

@@ -58,24 +58,23 @@ def captioned(picture: Image.Image, text: str) -> Image.Image:
     return framed
 
 
-def animate(run_dir: str | Path) -> Path | None:
-    """The sample grids of a run in the order of their steps, as plots/samples.gif. Returns its path, or None."""
+def animate(run_dir: str | Path) -> None:
+    """Save the sample grids of a run, if any, in the order of their steps as plots/samples.gif."""
     grids = grids_of(run_dir)
     if not grids:
-        return None
+        return
     target = Path(run_dir) / "plots" / "samples.gif"
     frames = [captioned(Image.open(path), f"step {step:,}") for step, path in grids]
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
     write_atomically(target, lambda temporary: save_gif(temporary, frames, durations), durable=False)
-    return target
 
 
-def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) -> Path | None:
-    """Losses, logits, gradient norms and scores over G's updates, as plots/curves.png. Returns its path."""
+def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) -> None:
+    """Save losses, logits, gradient norms and scores, if any, over G's updates as plots/curves.png."""
     panels = [name for name in DRAWN if any(key in line for line in stats for key in PANELS[name][0])]
     panels += [name for name in MOVING if any(len({line.get(key) for line in stats}) > 1 for key in PANELS[name][0])]
     if not panels:
-        return None
+        return
     plt = pyplot()
     columns = 2 if len(panels) == 4 else 3
     rows = -(-len(panels) // columns)
@@ -97,4 +96,3 @@ def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) ->
     target = Path(run_dir) / "plots" / "curves.png"
     write_atomically(target, lambda temporary: figure.savefig(temporary, format="png", dpi=110), durable=False)
     plt.close(figure)
-    return target

@@ -63,9 +63,8 @@ def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
     return {"table": (["step", "protocol", *(score.label for score in shown)], rows), "lines": lines}
 
 
-def classes(results: Sequence[kept.Result]) -> tuple[list[str], list[list[str]]] | None:
-    """The table of the classes' shares, where the last scoring has them."""
-    result = kept.headline(results) if results else {}
+def classes(result: kept.Result) -> tuple[list[str], list[list[str]]] | None:
+    """The table of the classes' shares, where a result has them."""
     if not result.get("class_share"):
         return None
     real = result.get("class_share_real", {})
@@ -74,13 +73,13 @@ def classes(results: Sequence[kept.Result]) -> tuple[list[str], list[list[str]]]
     return ["class", "samples", "real images"], rows
 
 
-def pictures(run_dir: Path, results: Sequence[kept.Result]) -> list[dict[str, str]]:
+def pictures(run_dir: Path, result: kept.Result) -> list[dict[str, str]]:
     """The picture of the last scoring: nearest neighbours."""
     path = run_dir / "plots" / "evaluation_neighbours.png"
     if not path.exists():
         return []
     said = "Samples beside the training images nearest to them in feature space."
-    if memory := kept.headline(results).get("memorisation") if results else None:
+    if memory := result.get("memorisation"):
         said += (
             f" A sample is nearer to one than {memory['unseen']} are in {memory['nearer']:.0%} of comparisons: half is "
             "alike, nearly all would be copies."
@@ -102,10 +101,9 @@ def audit(run_dir: Path) -> dict[str, Any] | None:
     return {"table": (header, rows), "text": text}
 
 
-def warnings(results: Sequence[kept.Result]) -> Iterator[str]:
+def warnings(result: kept.Result) -> Iterator[str]:
     """What is wrong by the last scores, and what to do about it."""
-    result = kept.headline(results) if results else {}
-    told = [result["protocol"].get("features_warning")] if result else []
-    for text in filter(None, [*told, *result.get("warnings", [])]):
+    told = [result.get("protocol", {}).get("features_warning"), *result.get("warnings", [])]
+    for text in filter(None, told):
         advice = [what for words, what in ADVICE.items() if words in text]
         yield ". ".join([f"At the last scoring: {text}", *advice]) + "."

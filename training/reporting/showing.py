@@ -89,8 +89,7 @@ class Show:
         """The curves and the animation of what was trained so far."""
         config = self.config
         title = f"{config.dataset}, {config.model}, {config.loss}, D: {' + '.join(config.d_norm)}"
-        drawing = announced("drawing the curves and the animation")
-        with self._failing_quietly(), self.pictures.spending(), drawing:
+        with self._failing_quietly(), self.pictures.spending(), announced("drawing the curves and the animation"):
             plots.plot_curves(self.run_dir, read_stats(self.run_dir), title)
             plots.animate(self.run_dir)
 

@@ -152,8 +152,8 @@ def test_every_warning_of_the_scores_has_an_advice():
     texts.append("recall 0.001: most real images lie near no sample, so modes are missing or e")
     result = scored(1)
     result["warnings"] = texts
-    assert len(list(sections.warnings([result]))) == 4
-    assert all(re.search(r"(Take|Train|Look)", text) for text in sections.warnings([result]))
+    assert len(list(sections.warnings(result))) == 4
+    assert all(re.search(r"(Take|Train|Look)", text) for text in sections.warnings(result))
 
 
 def test_60_large_grids_stay_under_8_megabytes(tmp_path):
