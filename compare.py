@@ -83,8 +83,6 @@ def run_missing(study: Study, runs: Sequence[Run], jobs: int, whole: Study | Non
             run_all(study, todo, jobs, len(known))
         if whole:
             report(whole, known)
-        elif not todo:
-            print(f"{runs[0].name} is {known[runs[0].name].state} already")
     rest = [run.name for run in todo if outcome(run).state not in DONE]
     refuse_if(rest, f"not finished: {', '.join(rest)}. The same command goes on")
 

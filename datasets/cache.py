@@ -5,11 +5,9 @@ that nothing half is ever used.
 """
 
 import contextlib
-import errno
 import json
 import math
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +39,9 @@ class Made(NamedTuple):
     notes: tuple[str, ...]
 
 
+Make = Callable[[IO[bytes]], Made]
+
+
 def cache_folder(config: Config) -> Path:
     """Where what is computed of a data set is kept: --cache_dir, or else a hidden folder beside the data."""
     if config.cache_dir:
@@ -49,12 +50,10 @@ def cache_folder(config: Config) -> Path:
     return (data.parent if is_archive(data) else data) / FOLDER
 
 
-def kept_or_made(
-    config: Config, name: str, facts: dict[str, Any], count: int, make: Callable[[IO[bytes]], Made], say: Say
-) -> Images:
+def kept_or_made(config: Config, name: str, facts: dict[str, Any], make: Make, say: Say) -> Images:
     """Images of config's size and channels from the cache, where the key (facts) is the same, or made now.
 
-    name: of the file; a changed key replaces what it held. count: of images, at most. make(file) writes their pixels.
+    name: of the file; a changed key replaces what it held. make(file) writes their pixels.
     UserError where the cache cannot be written. Of several processes that come at once one makes it, and the others
     wait.
     """
@@ -67,7 +66,7 @@ def kept_or_made(
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder / ".lock", lambda _: say(waiting)):
-                found = _kept(path, key, shape) or _made(path, key, shape, count, make)
+                found = _kept(path, key, shape) or _made(path, key, shape, make)
         except OSError as error:
             if memory_ran_out(error):
                 raise
@@ -82,7 +81,7 @@ def kept_or_made(
 def _kept(path: Path, key: dict[str, Any], shape: tuple[int, ...]) -> Images | None:
     """What the cache holds under this name and key; None where that is nothing, or nothing whole."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or anything else than was written
-        content = json.loads(_beside(path).read_text(encoding="utf-8"))
+        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         if content["key"] != key or path.stat().st_size != content["count"] * (math.prod(shape) + 8):
             return None
         # Read-only and shared: of the file's own pages, which the system drops and reads again as it needs memory.
@@ -95,14 +94,9 @@ def _kept(path: Path, key: dict[str, Any], shape: tuple[int, ...]) -> Images | N
     return None
 
 
-def _made(
-    path: Path, key: dict[str, Any], shape: tuple[int, ...], count: int, make: Callable[[IO[bytes]], Made]
-) -> Images | None:
+def _made(path: Path, key: dict[str, Any], shape: tuple[int, ...], make: Make) -> Images | None:
     for left in path.parent.glob("*.part"):  # of a process that was killed: the lock is this one's
         left.unlink(missing_ok=True)
-    needed, free = count * (math.prod(shape) + 8), shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"{needed / 2**20:,.0f} MiB are needed, and {free / 2**20:,.0f} are free")
     part = path.with_name(path.name + ".part")
     try:
         with open(part, "wb") as file:
@@ -112,13 +106,9 @@ def _made(
             os.fsync(file.fileno())
         content = {"key": key, "count": len(made.labels), "sha256": file_sha256(part), **made._asdict()}
         del content["labels"]
-        _beside(path).unlink(missing_ok=True)  # of the file that is replaced
+        path.with_suffix(".json").unlink(missing_ok=True)  # of the file that is replaced
         os.replace(part, path)
-        write_text(_beside(path), json.dumps(content))
+        write_text(path.with_suffix(".json"), json.dumps(content))
     finally:
         part.unlink(missing_ok=True)
     return _kept(path, key, shape)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_suffix(".json")

@@ -62,7 +62,8 @@ def picture(file: IO[bytes], how: How) -> tuple[Any, Facts]:
         image, transparent = _eight_bits(image, how.background)
         image = image.convert("L" if how.channels == 1 else "RGB")
         if image.size != (side, side):
-            image = image.resize((side, side), Image.Resampling.BILINEAR, box=_box(image.size, how.crop))
+            bring = Image.Image.resize if how.crop == "none" else ImageOps.fit  # which keeps the square centre
+            image = bring(image, (side, side), Image.Resampling.BILINEAR)
         return np.asarray(image), Facts(size, transparent)
 
 
@@ -72,16 +73,6 @@ def wrong_size(width: int, height: int, side: int) -> str:
         f"it is {width}x{height}, and the real images are scored at {side}x{side}: samples are never resized, nor cut "
         "from a grid. Maybe another --image_size is meant"
     )
-
-
-def _box(size: tuple[int, int], crop: str) -> tuple[float, float, float, float]:
-    """The part of a picture that is kept: its square centre, or all of it."""
-    width, height = size
-    if crop == "none":
-        return 0, 0, width, height
-    side = min(width, height)
-    left, top = (width - side) * 0.5, (height - side) * 0.5
-    return left, top, left + side, top + side
 
 
 def _eight_bits(image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, bool]:

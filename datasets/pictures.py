@@ -34,7 +34,7 @@ def load_pictures(config: Config, split: str, say: Say) -> Images:
         refuse_if(not found.count, cannot_read(found.bad, listing.root, len(listing.names)))
         return _made(found, listing, how)
 
-    images = kept_or_made(config, _name(config, listing, how), facts, len(listing.names), make, say)
+    images = kept_or_made(config, _name(config, listing, how), facts, make, say)
     assert images.origin is not None
     for note in images.origin.notes:
         say(note)

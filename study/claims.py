@@ -125,12 +125,13 @@ def _stable(study: Study, results: Sequence[Result]) -> Claim | None:
     if HERO not in shares or not without:
         return None
     others = statistics.median(shares[method] for method in without)
-    lost, count = found[HERO].lost_runs, found[HERO].runs
-    lost_without, count_without = (sum(getattr(found[m], name) for m in without) for name in ("lost_runs", "runs"))
-    verdicts = {_less(shares[HERO], others), _less(lost / count, lost_without / count_without)} - {None}
+    lost = {method: found[method].collapsed + found[method].diverged for method in (HERO, *without)}
+    own, own_runs = lost[HERO], found[HERO].runs
+    rest, rest_runs = sum(lost[m] for m in without), sum(found[m].runs for m in without)
+    verdicts = {_less(shares[HERO], others), _less(own / own_runs, rest / rest_runs)} - {None}
     of = "the scores of its G itself" if steadied(results) != "fid" else "its scores"
     figure = f"{shares[HERO]:.0%} of {of} are above twice the best one so far, {others:.0%} under the paper's other "
-    figure += f"methods (median); collapsed or diverged: {lost} of {count} runs, {lost_without} of {count_without}"
+    figure += f"methods (median); collapsed or diverged: {own} of {own_runs} runs, {rest} of {rest_runs}"
     holds = verdicts.pop() if len(verdicts) == 1 else None
     return Claim("It stabilizes training", "abstract", holds, figure, _many(study))
 

@@ -1,7 +1,7 @@
 """The figures of D: spectra (Miyato et al. 2018, figure 3), outputs, gradients, slope."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,31 +30,24 @@ def _gap(result: Result) -> dict[int, float]:
     return {step: real - fake[step] for step, real in result.series("real_logits").items() if step in fake}
 
 
-class Panel(NamedTuple):
-    """A panel of lines over training: its title, what it shows, and its scale."""
-
-    title: str
-    values: Values
-    scale: str = "log"
-
-
-OVER_TRAINING = {  # {kind of the figure: (its title, its panels)}
+Panel = tuple[str, Values, str]  # of lines over training: its title, what it shows, and its scale
+OVER_TRAINING: dict[str, tuple[str, tuple[Panel, ...]]] = {  # {kind of the figure: (its title, its panels)}
     "dynamics": (
         "D and G during training",
         (
-            Panel("D(real) - D(fake)", _gap, "symlog"),
-            Panel("accuracy of D", "accuracy_D", "linear"),
-            Panel("gradient norm of G", "grad_norm_G"),
-            Panel("gradient norm at D's input", "grad_norm_input"),
+            ("D(real) - D(fake)", _gap, "symlog"),
+            ("accuracy of D", "accuracy_D", "linear"),
+            ("gradient norm of G", "grad_norm_G", "log"),
+            ("gradient norm at D's input", "grad_norm_input", "log"),
         ),
     ),
     "singular_values_over_training": (
         "Singular values over training",
-        (Panel("largest singular value of a weight", "largest_sigma"), Panel("rank used", "rank_used", "linear")),
+        (("largest singular value of a weight", "largest_sigma", "log"), ("rank used", "rank_used", "linear")),
     ),
     "slope_over_training": (
         "D's slope over training",
-        (Panel("bound of D's slope", "upper_bound"), Panel("steepest gradient seen", "lower_bound")),
+        (("bound of D's slope", "upper_bound", "log"), ("steepest gradient seen", "lower_bound", "log")),
     ),
 }
 AUDITED = ("upper_bound", "lower_bound", "largest_sigma", "rank_used")  # the columns of the table

@@ -189,8 +189,7 @@ def _weights(weights: Any) -> dict[str, float]:
     used = sorted({name for method in METHODS.values() for name in method.settings.get("regularizer", ())})
     _check_names(weights, used, "regularizer of a method")
     for name, weight in weights.items():
-        refuse_if(type(weight) not in (int, float), f"the weight of {name} must be a number, not {short(weight)}")
-        check_settings({"regularizer_weight": weight})
+        check_settings({"regularizer_weight": [weight]})
     return weights
 
 

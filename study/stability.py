@@ -68,10 +68,6 @@ class Rank(NamedTuple):
     diverged: int
     runs: int
 
-    @property
-    def lost_runs(self) -> int:
-        return self.collapsed + self.diverged
-
 
 def ranks(study: Study, results: Sequence[Result], target: float | None) -> list[Rank]:
     """A Rank for each method: first those of which no run diverged, by their worst setting.

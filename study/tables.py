@@ -118,12 +118,9 @@ def _read(path: Path, columns: Columns, *needed: str) -> list[Row]:
     """The lines of a table, each with what is needed and each value of its column's type; what is empty is left out."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            names, rows = reader.fieldnames or (), list(reader)
-        for name in needed:
-            refuse_if(name not in names, f"{path} is no table of a study: it has no {name}")
+            rows = list(csv.DictReader(file, strict=True))
         for i, row in enumerate(rows, 2):
-            whole = None not in row and all(row[name] for name in needed)
+            whole = None not in row and all(map(row.get, needed))
             refuse_if(not whole, f"{path} is damaged: line {i} lacks something, or has too much")
         return [{name: kind(row[name]) for name, kind in columns.items() if row.get(name)} for row in rows]
     except (OSError, ValueError, csv.Error) as error:

@@ -41,7 +41,7 @@ class Maker:
 
 
 def get(tmp_path, make, facts=None, say=print, **settings):
-    return kept_or_made(config(tmp_path, **settings), "images", facts or {"files": "1"}, 5, make, say)
+    return kept_or_made(config(tmp_path, **settings), "images", facts or {"files": "1"}, make, say)
 
 
 def files(tmp_path):
@@ -112,14 +112,6 @@ def test_a_full_or_closed_disk_is_said_with_the_way_out(tmp_path, number, words)
     with pytest.raises(UserError, match=r"cannot be kept in .*\.cache: .*with --cache_dir") as raised:
         get(tmp_path, Maker(error=error))
     assert words in str(raised.value) and files(tmp_path) == []
-
-
-def test_no_room_is_found_before_anything_is_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("usage", (), {"free": 999}))
-    make = Maker()
-    with pytest.raises(UserError, match=r"0 MiB are needed, and 0 are free\. Name a folder .* --cache_dir"):
-        get(tmp_path, make)
-    assert make.calls == 0
 
 
 def test_a_cache_that_cannot_be_made_is_said(tmp_path):

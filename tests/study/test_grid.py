@@ -154,7 +154,7 @@ def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
         ({"weights": [1]}, "weights are `regularizer: number` lines"),
         ({"weights": {"r3": 1.0}}, "unknown regularizer of a method 'r3'; choices: gradient_penalty"),
         ({"weights": {"none": 1.0}}, "unknown regularizer of a method 'none'"),
-        ({"weights": {"r1": [1, 2]}}, "the weight of r1 must be a number, not [1, 2]"),
+        ({"weights": {"r1": [1, 2]}}, "regularizer_weight must be a number, not [1, 2]"),
         ({"weights": {"r1": -1}}, "regularizer_weight must be more than 0"),
         ({"settings": {"a": {"d_norm": "none"}}}, "setting a cannot set d_norm, which the study itself decides"),
         ({"settings": {"a": {"lr_g": 0.1}}}, "unknown setting 'lr_g'; did you mean lr_G?"),

@@ -72,9 +72,8 @@ def test_tables_that_are_none_are_refused_in_words(study, tmp_path):
         read_tables(study._replace(methods=("none",)), tmp_path)
     whole = path.read_bytes()
     for text, words in (
-        (b"run,method\n", "it has no outcome"),
+        (b"run,method\nnone_A_seed0,none\n", "line 2 lacks something"),
         (b"\xff", "cannot be read"),
-        (b"", "it has no run"),
         (b"run,outcome,reached\nspectral_A_seed0,finished,3\n", "spectral_A_seed0 has no score"),
         (whole + b"spectral_A_seed0,spectral\n", "line 10 lacks something"),
         (whole.replace(b",none,A,", b",none,A,more,"), "line 2 lacks something, or has too much"),
