@@ -120,10 +120,8 @@ def _classes(found: Found, where: Path) -> tuple[tuple[str, ...], list[int], lis
         classes = tuple(sorted(set(folders)))
         number = {name: i for i, name in enumerate(classes)}
         return classes, [number[folder] for folder in folders], []
-    notes = []
-    if len(stray) < len(names):
-        notes.append(f"the folders in {where} are not taken for classes, since images lie beside them: {some(stray)}")
-    return (), [-1] * len(names), notes
+    note = f"the folders in {where} are not taken for classes, since images lie beside them: {some(stray)}"
+    return (), [-1] * len(names), [note] * (len(stray) < len(names))
 
 
 def _of_json(content: bytes, names: list[str], where: Path) -> tuple[tuple[str, ...], list[int], list[str]]:

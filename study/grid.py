@@ -188,7 +188,7 @@ def _weights(weights: Any) -> dict[str, float]:
     refuse_if(not isinstance(weights, dict), "weights are `regularizer: number` lines")
     used = sorted({name for method in METHODS.values() for name in method.settings.get("regularizer", ())})
     _check_names(weights, used, "regularizer of a method")
-    for name, weight in weights.items():
+    for weight in weights.values():
         check_settings({"regularizer_weight": [weight]})
     return weights
 

@@ -25,11 +25,10 @@ def make_report(study: Study, results: Sequence[Result]) -> Path:
     """Draw the figures of a study's Results, of which there are some, and write report.html. Returns its path."""
     folder = study.folder / "figures"
     folder.mkdir(exist_ok=True)
-    protocols = sorted({result.last["protocol"] for result in results if result.finished})
     values = {
         "title": f"{study.name}: {study.question}",
         "facts": list(_facts(study, results)),
-        "protocols": protocols,
+        "protocols": sorted({result.last["protocol"] for result in results if result.finished}),
         "metric": METRICS[study.metrics[0]],
         "summary": summary(study, results),
         "ranking": ranking(study, results),
@@ -63,8 +62,7 @@ def figures(study: Study, results: Sequence[Result]) -> Iterator[Figure]:
     shown = [result for result in results if result.run.setting == shown_setting(study)]
     there = not all(result.tabled for result in results)
     if there:
-        whole = [result for result in shown if not result.tabled]
-        yield singular_values(study, whole)
+        yield singular_values(study, [result for result in shown if not result.tabled])
     yield lipschitz(study, results)
     for kind in OVER_TRAINING:
         yield over_training(study, shown, kind)
@@ -125,5 +123,5 @@ def _audits(study: Study, results: Sequence[Result]) -> Iterator[dict[str, Any]]
 
 def _unfinished(results: Sequence[Result]) -> list[list[str]]:
     """The runs that are not finished, with the reason."""
-    rest = [r for r in results if not r.finished]
-    return [[r.run.name, r.outcome.state, f"{r.outcome.step:,}", r.outcome.message or "-"] for r in rest]
+    rest = [(r.run.name, r.outcome) for r in results if not r.finished]
+    return [[name, found.state, f"{found.step:,}", found.message or "-"] for name, found in rest]
