@@ -7,6 +7,7 @@ import argparse
 import itertools
 import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -77,9 +78,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--export", type=a_path, metavar="FILE", help=kinds)
     levels = "the exported ONNX file returns uint8 RGB images, as torch-fidelity expects, not floats in [-1, 1]"
     add("--uint8", action="store_true", help=levels)
-    given = parser.parse_args(argv)
+    given = parser.parse_args(with_lines(sys.argv[1:] if argv is None else argv))
     check_flags(given)
     return given
+
+
+def with_lines(argv: Sequence[str]) -> list[str]:
+    """Give an --interpolate before anything but a number its default, or it would take a run for the number."""
+    pairs = zip(argv, [*argv[1:], ""])
+    return [f"{word}={LINES}" if word == "--interpolate" and not then.isdigit() else word for word, then in pairs]
 
 
 def check_flags(given: argparse.Namespace) -> None:
@@ -96,6 +103,10 @@ def check_flags(given: argparse.Namespace) -> None:
     refuse_if(given.truncation is not None and not drawn, "--truncation goes with --out, --npz or --walk")
     refuse_if(given.frames is not None and not given.walk, "--frames goes with --walk FILE.gif")
     refuse_if(given.walk and not given.walk.endswith(".gif"), f"--walk {given.walk}: the name must end in .gif")
+    corners, frames = corners_of(given), given.frames or FRAMES
+    refuse_if(
+        given.walk and frames < corners, f"--frames {frames}: at least one for each of the {corners} images on the way"
+    )
     idle = given.labels and not (drawn or given.interpolate)
     refuse_if(idle, "--labels goes with --out, --npz, --walk or --interpolate")
     check_npz("npz", given.npz)
@@ -106,6 +117,11 @@ def check_flags(given: argparse.Namespace) -> None:
 def seeds_of(given: argparse.Namespace, default: int) -> list[int]:
     """The seeds that are asked for."""
     return [*itertools.chain(*(given.seeds or [range(given.num or default)]))]
+
+
+def corners_of(given: argparse.Namespace) -> int:
+    """How many images a walk comes by: as many as there are seeds, or classes that are named."""
+    return max(len(seeds_of(given, CORNERS)), len(given.labels or ()))
 
 
 def labels_of(loaded: Loaded, given: argparse.Namespace) -> list[int]:
@@ -201,8 +217,7 @@ def animate(loaded: Loaded, given: argparse.Namespace) -> None:
     """
     config, labels, truncation = loaded.config, labels_of(loaded, given), given.truncation or math.inf
     seeds = seeds_of(given, CORNERS)
-    count, frames = max(len(seeds), len(labels)), given.frames or FRAMES
-    refuse_if(frames < count, f"--frames {frames}: at least one for each of the {count} images on the way")
+    count = corners_of(given)
     seeds = [seeds[i % len(seeds)] for i in range(count)]
     corners = torch.cat([latents(config.seed, seed, 1, config.z_dim, truncation) for seed in seeds])
     weights = None
@@ -210,7 +225,7 @@ def animate(loaded: Loaded, given: argparse.Namespace) -> None:
         own = [int(loaded.classes.labels(config.seed, seed, 1)) for seed in seeds]
         chosen = [labels[i % len(labels)] for i in range(count)] if labels else own
         weights = weights_of(chosen, len(loaded.classes.names))
-    z, classes = walk(corners, frames, weights)
+    z, classes = walk(corners, given.frames or FRAMES, weights)
     with explaining_memory(f"{len(z):,} frames of {config.image_size} pixels", "ask for fewer --frames"):
         save_walk(given.walk, images_of(loaded.G, z, classes), given.enlarge)
     print(f"{given.walk}: a walk of {len(z)} frames by way of {len(corners)} images")

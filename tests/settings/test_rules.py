@@ -35,6 +35,7 @@ from utils.errors import UserError
         ({"regularizer_weight": (1.0,)}, "regularizer_weight needs a regularizer"),
         ({"regularizer": ("none", "r1")}, "regularizer none r1: none stands alone"),
         ({"regularizer": ("r1", "r1")}, "regularizer r1 r1: name each once"),
+        ({"regularizer": ("r2", "r1_r2")}, "regularizer r2 r1_r2: r1_r2 has R1 and R2 already"),
         (
             {"regularizer": ("r1", "lecam"), "regularizer_weight": (1.0,)},
             "regularizer_weight 1.0: one for each of r1 lecam, or none for the literature's",
