@@ -78,9 +78,7 @@ def check_regularizers(config: Config) -> None:
     names, weights = to_flag(config.regularizer), config.regularizer_weight
     check_names("regularizer", config.regularizer)
     both = "r1_r2" in config.regularizer and {"r1", "r2"} & set(config.regularizer)
-    refuse_if(
-        both, f"regularizer {names}: r1_r2 are both of R1 and R2; a larger weight does the same as naming one twice"
-    )
+    refuse_if(both, f"regularizer {names}: r1_r2 has R1 and R2 already; for more of one, raise its weight")
     refuse_if(weights is not None and config.regularizer == ("none",), "regularizer_weight needs a regularizer")
     refuse_if(
         weights is not None and len(weights) != len(config.regularizer),
