@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-import generate
 from datasets import Images, load_split, trained_on
 from datasets.image_files import check_npz, load_samples, save_samples
 from datasets.scan import is_archive
@@ -35,7 +34,7 @@ from training.reporting.logger import append
 from utils.console import progress
 from utils.distributed import broadcast, on_rank_zero, processes, rank, rank_zero_first, say_once, select_device
 from utils.errors import refuse_if, run_as_script
-from utils.files import check_target, check_writable
+from utils.files import check_writable
 from utils.precision import keep_memory
 
 OVERRIDES = ("data_dir", "cache_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
@@ -50,10 +49,8 @@ TABLE = (
 
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns (namespace, the typed settings). Settings that are not typed are the checkpoint's own."""
-    usage, raw = (
-        "RUN_DIR [--protocol paper] [--features inception] [--table scores.md] ...",
-        argparse.RawDescriptionHelpFormatter,
-    )
+    usage = "RUN_DIR [--protocol paper] [--features inception] [--table scores.md] ..."
+    raw = argparse.RawDescriptionHelpFormatter
     parser = Parser(__doc__, usage, epilog=report.MEANINGS, formatter_class=raw)
     add = parser.add_argument_group("what is scored").add_argument
     what = "a run directory, of which all checkpoints are scored, or single checkpoints"
@@ -73,8 +70,6 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
     add("--save_samples", type=a_path, metavar="FILE.npz", help="save the scored images as uint8, N x H x W x C")
     add("--audit", action="store_true", help="bound and measure the slope of D instead, and write the run's audit.json")
     add_settings(parser.add_argument_group("the data set that --samples are compared with"), OF_SAMPLES)
-    add("--export", type=a_path, help=argparse.SUPPRESS)  # these two are handed to generate.py
-    add("--interpolate", action="store_true", help=argparse.SUPPRESS)
     namespace = parser.parse_args(argv)
     check_flags(namespace)
     return namespace, given_settings(namespace)
@@ -82,29 +77,26 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
 
 def check_flags(given: argparse.Namespace) -> None:
     """Raise UserError for flags that make no sense together."""
-    single = given.save_samples or given.export
-    unscored = given.export or given.interpolate or given.audit
     what = "name what is scored: either a run directory or checkpoints, or --samples DIR_OR_NPZ"
     refuse_if(bool(given.checkpoints) == bool(given.samples), what)
     for name in OF_SAMPLES:
         wrong = getattr(given, name) is not None and not given.samples
         refuse_if(wrong, f"--{name} goes with --samples: a checkpoint has its own")
-    refuse_if(given.samples and (single or unscored or given.no_ema), "--samples are scored, and nothing else")
-    refuse_if(single and len(given.checkpoints) > 1, f"{single} holds one generator's output, but more were named")
-    kept = "--save_samples keeps scored images, but --export, --interpolate and --audit do not score"
-    refuse_if(given.save_samples and unscored, kept)
-    about_scores = given.bootstrap or given.fid_infinity or given.reference
-    audited = "--bootstrap, --fid_infinity and --reference are about scores, but --audit does not score"
+    other = given.save_samples or given.audit
+    refuse_if(given.samples and (other or given.no_ema), "--samples are scored, and nothing else")
+    several = given.save_samples and len(given.checkpoints) > 1
+    refuse_if(several, f"{given.save_samples} holds one generator's images, but more were named")
+    about_scores = given.save_samples or given.bootstrap or given.fid_infinity or given.reference
+    audited = "--save_samples, --bootstrap, --fid_infinity and --reference are about scores, but --audit does not score"
     refuse_if(given.audit and about_scores, audited)
     refuse_if(given.bootstrap < 0 or given.bootstrap == 1, "--bootstrap takes 2 resamples or more, usually 100")
     absent = given.reference and not (Path(given.reference).is_dir() or is_archive(given.reference))
     refuse_if(absent, f"--reference {given.reference} is no folder or .zip archive")
-    other = given.samples or single or unscored
-    refuse_if(given.table and other, "--table puts the scores of runs beside each other, and does nothing else")
+    beside = given.table and (given.samples or other)
+    refuse_if(beside, "--table puts the scores of runs beside each other, and does nothing else")
     if given.table:
         table.check(given.table)
     check_npz("save_samples", given.save_samples)
-    check_target(given.export)
 
 
 # ---- Scoring -------------------------------------------------------------------------------------------------------
@@ -270,24 +262,12 @@ def tabulate(namespace: argparse.Namespace, settings: dict[str, Any], wanted: Wa
         say_written([namespace.table])
 
 
-def hand_on(namespace: argparse.Namespace, settings: dict[str, Any]) -> None:
-    """Call generate.py with the flags that were evaluate.py's before there was one."""
-    words = ["--interpolate"] * bool(namespace.interpolate) + ["--no_ema"] * bool(namespace.no_ema)
-    words += ["--export", namespace.export] if namespace.export else []
-    words += [str(word) for name in generate.OVERRIDES if name in settings for word in (f"--{name}", settings[name])]
-    for path in namespace.checkpoints:
-        generate.main([path, *words])
-
-
 def main() -> None:
     namespace, settings = parse_args()
     keep_memory()
-    if namespace.export or namespace.interpolate or namespace.audit:
-        for path in namespace.checkpoints if namespace.audit else []:
-            device = select_device(settings.get("device", "auto"))
-            say_written([audit(path, not namespace.no_ema, settings, device)])
-        if namespace.export or namespace.interpolate:
-            hand_on(namespace, settings)
+    if namespace.audit:
+        device = select_device(settings.get("device", "auto"))
+        say_written(audit(path, not namespace.no_ema, settings, device) for path in namespace.checkpoints)
         return
     wanted = Wanted(bootstrap=namespace.bootstrap, infinity=namespace.fid_infinity)
     with processes():

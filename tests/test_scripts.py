@@ -84,7 +84,7 @@ def test_runs_with_other_latents_are_scored_together_and_keep_their_own_files(di
 def test_an_exported_generator_gives_the_same_images_and_can_be_scored(digits_run, call, data_dir, tmp_path):
     run_dir, _ = digits_run
     exported = tmp_path / "G.pt"
-    assert call("evaluate.py", run_dir, "--export", exported).returncode == 0
+    assert call("generate.py", run_dir, "--export", exported).returncode == 0
     z = torch.randn(7, 8)
     original = checkpoint.load_generator(latest(run_dir))
     folded = checkpoint.load_generator(exported)
@@ -97,7 +97,7 @@ def test_an_exported_generator_gives_the_same_images_and_can_be_scored(digits_ru
 
 def test_interpolations_start_at_one_latent_and_end_at_another(digits_run, forks):
     run_dir, _ = digits_run
-    done = forks.run("evaluate.py", run_dir, "--interpolate", "--seed", 5)
+    done = forks.run("generate.py", run_dir, "--interpolate", "--seed", 5)
     assert done.stdout.split() == [str(run_dir / "plots" / "interpolation.png")]
     G = checkpoint.load_generator(latest(run_dir))
     ends = torch.randn(2, 8, 1, 8, generator=torch.Generator().manual_seed(5)).squeeze(2)

@@ -210,7 +210,7 @@ def test_evaluate_audits_a_runs_newest_checkpoint_or_the_one_that_is_named(run, 
 
 def test_an_exported_generator_has_no_discriminator_to_audit(run, call, tmp_path):
     exported = tmp_path / "G.pt"
-    assert call("evaluate.py", run, "--export", exported).returncode == 0
+    assert call("generate.py", run, "--export", exported).returncode == 0
     fails(call("evaluate.py", exported, "--audit"), "G.pt holds a generator alone, and no discriminator")
 
 
@@ -229,7 +229,7 @@ def test_a_checkpoint_with_broken_or_foreign_weights_of_d_is_refused(run, call, 
     ("flags", "words"),
     [
         (["--samples", "x.npz", "--audit"], "--samples are scored, and nothing else"),
-        (["a.pt", "--audit", "--save_samples", "x.npz"], "--audit do not score"),
+        (["a.pt", "--audit", "--save_samples", "x.npz"], "--audit does not score"),
         (["a.pt", "--audit", "--bootstrap", "100"], "--audit does not score"),
         (["a.pt", "--audit", "--fid_infinity"], "--audit does not score"),
         (["a.pt", "--audit", "--reference", "tests"], "--audit does not score"),
