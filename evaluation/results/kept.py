@@ -80,6 +80,11 @@ def over_steps(results: Iterable[Result], like: Result) -> list[Result]:
     return sorted(found, key=lambda result: step_of(result) or 0)
 
 
+def best_and_last(steps: Sequence[Result]) -> dict[str, Result]:
+    """{best, last} of what over_steps() gives, the best by FID; {} for a single one."""
+    return {"best": min(steps, key=lambda result: result["fid"]), "last": steps[-1]} if len(steps) > 1 else {}
+
+
 def standing(
     stem: Path, config: Config, step: int, ema: bool, reference: str | None = None, needs: Sequence[str] = ()
 ) -> list[Result] | None:
@@ -88,27 +93,29 @@ def standing(
     None where one is missing, or has not what it needs beside the scores. That the data set's images are still those
     that it was scored against is not looked at.
     """
-    results = [result for result in read(stem) if all(name in result for name in needs)]
+    asked = {"step": step, "ema": ema, "seed": config.seed, "reference": reference}
     found: dict[str, Result] = {}
-    for result in results:
-        protocol = result["protocol"]
-        name, asked = protocol["name"], (step, ema, config.seed, reference)
-        same = tuple(protocol.get(key) for key in ("step", "ema", "seed", "reference")) == asked
-        same = same and protocol["features"].startswith(extractor_name(config)) and _same_weights(config, protocol)
-        if name in config.protocol and same:
-            wanted = plan(name, protocol["num_real"], config.num_samples)
-            found |= {name: result} if wanted.num_samples == protocol["num_samples"] else {}
-    return [found[name] for name in config.protocol] if set(found) == set(config.protocol) else None
+    for result in read(stem):
+        protocol, name = result["protocol"], result["protocol"]["name"]
+        if (
+            name in config.protocol
+            and asked == {key: protocol.get(key) for key in asked}
+            and plan(name, protocol["num_real"], config.num_samples).num_samples == protocol["num_samples"]
+            and _same_extractor(config, protocol)
+            and all(need in result for need in needs)
+        ):
+            found[name] = result
+    return [found[name] for name in config.protocol] if set(config.protocol) == set(found) else None
 
 
-def _same_weights(config: Config, protocol: dict[str, Any]) -> bool:
-    """Whether a score is by the Inception weights that a configuration names; a classifier's come of the data."""
-    given = config.inception_weights
-    if extractor_name(config) == "classifier":
-        return True
+def _same_extractor(config: Config, protocol: dict[str, Any]) -> bool:
+    """Whether a score is by the extractor that a configuration names, and by its weights of Inception."""
+    name, given, weights = extractor_name(config), config.inception_weights, ""
     if given and not Path(given).is_file():  # scoring will say so
         return False
-    return protocol["features_sha256"].startswith(file_sha256(given) if given else INCEPTION_SHA256)
+    if name == "inception":  # a classifier's weights come of the data
+        weights = file_sha256(given) if given else INCEPTION_SHA256
+    return protocol["features"].startswith(name) and protocol["features_sha256"].startswith(weights)
 
 
 def merged(before: Iterable[Result], new: Iterable[Result]) -> list[Result]:
@@ -128,8 +135,8 @@ def merged(before: Iterable[Result], new: Iterable[Result]) -> list[Result]:
 
 
 def read(stem: Path) -> list[Result]:
-    """The results in STEM.json that are whole; [] where there are none."""
-    return _entries(stem.with_name(stem.name + ".json"))[0]
+    """The results in STEM.json; [] where there are none, or where it is damaged."""
+    return _entries(stem.with_name(stem.name + ".json")) or []
 
 
 def write(stem: Path, new: Iterable[Result], say: Say = print) -> list[Result]:
@@ -137,71 +144,53 @@ def write(stem: Path, new: Iterable[Result], say: Say = print) -> list[Result]:
 
     Its top level is that of headline(); beside it `results` are all, and of those that may be compared with it over
     several steps `best`, by FID, and `last` name a checkpoint each. The file is read here, at the end, so that of two
-    processes that score one run neither loses what the other found. One that cannot be read, or not all of it, is kept
-    under another name, and said. UserError where nothing can be written.
+    processes that score one run neither loses what the other found. One that is damaged is kept under another name, and
+    said. UserError where nothing can be written.
     """
     path = stem.with_name(stem.name + ".json")
     with writing_into(path.parent), locked(path.with_name(f".{stem.name}.lock")):
-        before, trouble = _entries(path)
-        results = merged(before, new)
-        if trouble:
-            say(f"{path} {trouble}; what it was is kept as {_set_aside(path).name}")
+        before = _entries(path)
+        results = merged(before or [], new)
+        if before is None:
+            names = numbered(path.with_name(path.name + ".damaged"))
+            aside = path.rename(next(name for name in names if not os.path.lexists(name)))
+            say(f"{path} is damaged, or holds no scores; what it was is kept as {aside.name}")
         write_text(path, json.dumps(_content(results), indent=2) + "\n")
     return results
 
 
 def _content(results: list[Result]) -> dict[str, Any]:
     content = dict(headline(results))
-    steps = over_steps(results, content)
-    if len(steps) > 1:
-        for name, chosen in (("best", min(steps, key=lambda result: result["fid"])), ("last", steps[-1])):
-            scores = {"fid": chosen["fid"], "inception_score": chosen["inception_score"]["mean"]}
-            content[name] = {"checkpoint": chosen.get("checkpoint"), "step": step_of(chosen), **scores}
+    for name, chosen in best_and_last(over_steps(results, content)).items():
+        scores = {"fid": chosen["fid"], "inception_score": chosen["inception_score"]["mean"]}
+        content[name] = {"checkpoint": chosen.get("checkpoint"), "step": step_of(chosen), **scores}
     return content | ({"results": results} if len(results) > 1 else {})
 
 
-def _entries(path: Path) -> tuple[list[Result], str | None]:
-    """The results of a file that are whole, and in words what else is there that a new one would not keep."""
+def _entries(path: Path) -> list[Result] | None:
+    """The results of a file; [] where there is none, None where it is damaged or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        top = {name: value for name, value in content.items() if name not in ("best", "last")}
+        results = content.get("results", [top])
+        return results if all(map(_whole, results)) else None
     except FileNotFoundError:
-        return [], None
-    except OSError as error:
-        return [], f"cannot be read: {error.strerror}"
-    except (ValueError, RecursionError):
-        return [], "is no JSON, or damaged"
-    if not isinstance(content, dict):
-        return [], "holds no scores"
-    top = {name: value for name, value in content.items() if name not in ("results", "best", "last")}
-    entries = content.get("results", [top])
-    entries = entries if isinstance(entries, list) else [entries]
-    results = [entry for entry in entries if _whole(entry)]
-    lost = len(entries) - len(results)
-    return results, f"holds {lost} of {len(entries)} scores that cannot be read" if lost else None
+        return []
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return None
 
 
-def _whole(entry: Any) -> bool:
-    """Whether this is a result that can be shown: its scores are numbers, and its protocol says what they are of."""
-    try:
-        protocol = entry["protocol"]
-        numbers = [entry["fid"], entry["inception_score"]["mean"], entry["inception_score"]["std"]]
-        columns = [column for score in scores_of("images").values() for column in score.columns(entry).values()]
-        numbers += [column for column in columns if column is not None]
-        numbers += [entry["modes"][name] for name in ("found", "of", "kl", "num_samples") if "modes" in entry]
-        counts = [protocol["num_samples"], protocol["num_real"]]
-        steps = [protocol["step"]] if protocol["step"] is not None else []
-        return (
-            all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
-            and all(type(count) is int for count in counts + steps)
-            and all(name in protocol for name in NEEDED)
-            and all(isinstance(protocol[name], str) for name in ("name", "features", "features_sha256"))
-            and isinstance(protocol["departures"], list)
-        )
-    except (KeyError, TypeError, AttributeError):
-        return False
-
-
-def _set_aside(path: Path) -> Path:
-    """Rename a file, so that it is neither taken for scores nor overwritten. Returns its new path."""
-    names = numbered(path.with_name(path.name + ".damaged"))
-    return path.rename(next(name for name in names if not os.path.lexists(name)))
+def _whole(result: Result) -> bool:
+    """Whether this can be shown: its scores are numbers, and its protocol says what they are of."""
+    protocol: dict[str, Any] = result["protocol"]
+    columns: dict[str, Any] = {}
+    for score in scores_of("images", "modes").values():
+        columns |= {name: value for name, value in score.columns(result).items() if value is not None}
+    counts = [protocol["num_samples"], protocol["num_real"], protocol["step"] or 0]
+    return (
+        {"fid", "inception_score", "inception_score_std"} <= columns.keys()
+        and all(type(number) in (int, float) and math.isfinite(number) for number in columns.values())
+        and all(type(count) is int for count in counts)
+        and all(name in protocol for name in NEEDED)
+        and all(isinstance(protocol[name], str) for name in ("name", "features", "features_sha256"))
+    )

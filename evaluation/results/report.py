@@ -12,8 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from utils.console import announced
-from utils.errors import UserError
-from utils.files import write_text
+from utils.files import write_text, writing_into
 
 from ..scores import conditional, modes
 from ..scores.registry import SCORES, Score, entry, scores_of
@@ -140,9 +139,8 @@ def real_images(held_out: Mapping[str, Any]) -> str:
 def best_and_last(results: Sequence[Result], like: Result) -> str | None:
     """A sentence that names the best and the last checkpoint of those scored as `like` was; None for a single one."""
     steps = kept.over_steps(results, like)
-    if len(steps) < 2:
+    if not (chosen := kept.best_and_last(steps).values()):
         return None
-    chosen = min(steps, key=lambda result: result["fid"]), steps[-1]
     best, last = (f"step {step_of(r):,} (FID {r['fid']:z.2f}, IS {r['inception_score']['mean']:z.2f})" for r in chosen)
     return f"of {len(steps)}, the best by FID is {best}, the last {last}\n  {label(like['protocol'])}"
 
@@ -194,23 +192,16 @@ def draw(stem: Path, results: Sequence[Result], pictures: Mapping[str, tuple[Ten
     its plots folder.
     """
     folder = stem.parent / "plots" if (stem.parent / "checkpoints").is_dir() else stem.parent
-    try:
+    drawn: list[Path] = []
+    with announced("drawing the scores"), writing_into(folder):
         folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the scores are written, but no pictures can be into {folder}: {error.strerror}") from error
-    with announced("drawing the scores"):
-        return list(_draw(folder, stem.name, results, pictures))
-
-
-def _draw(
-    folder: Path, name: str, results: Sequence[Result], pictures: Mapping[str, tuple[Tensor, ...] | None]
-) -> Iterator[Path]:
-    if len({step_of(result) for result in results} - {None}) > 1:
-        groups = in_groups(results)
-        yield plots.plot_scores(folder / f"{name}_scores.png", dict(zip(labels(groups), groups)))
-    for picture, neighbours in pictures.items():
-        if neighbours:
-            yield plots.plot_neighbours(folder / f"{picture}_neighbours.png", *neighbours)
+        if len({step_of(result) for result in results} - {None}) > 1:
+            groups = in_groups(results)
+            drawn.append(plots.plot_scores(folder / f"{stem.name}_scores.png", dict(zip(labels(groups), groups))))
+        for name, neighbours in pictures.items():
+            if neighbours:
+                drawn.append(plots.plot_neighbours(folder / f"{name}_neighbours.png", *neighbours))
+    return drawn
 
 
 def in_groups(results: Sequence[Result]) -> list[list[Result]]:

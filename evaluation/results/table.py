@@ -96,11 +96,13 @@ def rows(scored: Sequence[Scored]) -> list[Row]:
     for label, part in zip(labels([[one.result for one in part] for part in parts.values()]), parts.values()):
         label = label.replace(", G itself, not its EMA", "")
         groups = _groups(part, lambda one: (_kind(one.config), step_of(one.result), one.result["protocol"].get("ema")))
-        of_G = len({ema for _, _, ema in groups}) > 1
         for (kind, step, ema), group in groups.items():
-            name = names[kind] + (", G itself" if of_G and not ema else "")
-            found.append(Row(name, step, len(group), _scores(group), label, " ".join(one.name for one in group)))
-        found += _real(part, label)
+            name = names[kind] + (", G itself" if group[0].config.ema_decay and not ema else "")
+            scores = _scores([one.result for one in group])
+            found.append(Row(name, step, len(group), scores, label, " ".join(one.name for one in group)))
+        held_out = [known for one in part if "fid" in (known := one.result.get("held_out", {}))]
+        for known in held_out[:1]:
+            found.append(Row(f"real {known.get('what', 'test images')}", None, None, _scores([known]), label, ""))
     return found
 
 
@@ -112,23 +114,12 @@ def _groups(scored: Sequence[Scored], key: Callable[[Scored], Any]) -> dict[Any,
     return found
 
 
-def _real(part: Sequence[Scored], label: str) -> list[Row]:
-    """The row of what real images get under the protocol of a part, where one of its results says it."""
-    for one in part:
-        held_out = one.result.get("held_out", {})
-        if "fid" in held_out:
-            scores: dict[str, tuple[float, float | None]]
-            scores = {name: (v, None) for name, score in SCORES.items() if (v := score.value(held_out)) is not None}
-            return [Row(f"real {held_out.get('what', 'test images')}", None, None, scores, label, "")]
-    return []
-
-
-def _scores(group: Sequence[Scored]) -> dict[str, tuple[float, float | None]]:
-    """The mean and the standard deviation of each score that all of a group have."""
+def _scores(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float | None]]:
+    """The mean and the standard deviation of each score that all of these results have."""
     found = {}
     for name, score in SCORES.items():
-        values = [value for one in group if (value := score.value(one.result)) is not None]
-        if len(values) == len(group):
+        values = [value for result in results if (value := score.value(result)) is not None]
+        if len(values) == len(results):
             found[name] = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
     return found
 
@@ -140,21 +131,18 @@ def row_names(scored: Sequence[Scored]) -> dict[tuple[Any, ...], str]:
     settings = {kind: _settings(group[0].config) for kind, group in groups.items()}
     names = dict.fromkeys(name for found in settings.values() for name in found)
     differing = [name for name in names if len({found.get(name) for found in settings.values()}) > 1]
-    runs = {
-        kind: _run_name(group[0].name, several=len({one.config.seed for one in group}) > 1)
-        for kind, group in groups.items()
-    }
-    if not differing or (len(differing) > NAMED and len(set(runs.values())) == len(runs)):
-        return runs
-    return {
-        kind: ", ".join(f"{name} {found[name]}" for name in differing if name in found)
-        for kind, found in settings.items()
-    }
+    if 0 < len(differing) <= NAMED:
+        return {
+            kind: ", ".join(f"{name} {found[name]}" for name in differing if name in found)
+            for kind, found in settings.items()
+        }
+    return {kind: _run_name(group) for kind, group in groups.items()}
 
 
-def _run_name(name: str, several: bool) -> str:
+def _run_name(group: Sequence[Scored]) -> str:
     """The name of a run's folder or file; of several seeds, without the seed."""
-    name = Path(name).name
+    name = Path(group[0].name).name
+    several = len({one.config.seed for one in group}) > 1
     return (re.sub(r"[_-]?seed_?\d+(-\d+)?", "", name) if several else name) or name
 
 
@@ -172,32 +160,31 @@ def write(target: str, scored: Sequence[Scored]) -> list[Row]:
 
 def notes(scored: Sequence[Scored], found: Sequence[Row]) -> list[str]:
     """The table's caption, sentence by sentence: what n is, and what the scores were measured under."""
-    several = list(dict.fromkeys(row.label for row in found))
     steps = sorted({row.step for row in found if row.step is not None})
     said = [f"At step {steps[0]:,}."] if len(steps) == 1 else []
     if any(row.n and row.n > 1 for row in found):
         said.append("Mean and standard deviation over n runs that differ in the seed alone.")
-    if all(one.result["protocol"].get("ema") is False and one.config.ema_decay for one in scored):
-        said.append("Drawn from G itself, not its EMA.")
-    if len(several) == 1:
-        said.append(f"All scores: {several[0]}.")
+    letters = _letters(found)
+    if len(letters) == 1:
+        said.append(f"All scores: {found[0].label}.")
     else:
         said.append("Scores of other letters do not compare.")
-        said += [f"{_letter(i)}: {label}." for i, label in enumerate(several)]
+        said += [f"{letter}: {label}." for label, letter in letters.items()]
     short = dict.fromkeys("; ".join(one.result["protocol"]["departures"]) for one in scored)
     return said + [f"Short of a full protocol: {words}." for words in short if words]
 
 
-def _letter(i: int) -> str:
-    return chr(ord("A") + i) if i < 26 else f"Z{i}"
+def _letters(found: Sequence[Row]) -> dict[str, str]:
+    """{a row's label: the letter that stands for it}."""
+    return {label: chr(ord("A") + i) for i, label in enumerate(dict.fromkeys(row.label for row in found))}
 
 
 def _as_csv(found: Sequence[Row]) -> str:
     """All digits, and the protocol of each row beside it."""
     lines = []
     for row in found:
-        line: dict[str, Any] = {"configuration": row.name, "step": row.step, "n": row.n}
-        line |= {"protocol": row.label, "runs": row.runs}
+        line: dict[str, Any]
+        line = {"configuration": row.name, "step": row.step, "n": row.n, "protocol": row.label, "runs": row.runs}
         for name, (mean, std) in row.scores.items():
             line |= {name: mean, f"{name}_std": std}
         lines.append(line)
@@ -217,14 +204,15 @@ def _as_text(suffix: str, found: Sequence[Row], said: Sequence[str]) -> str:
 
 def _cells(found: Sequence[Row]) -> Iterator[list[str]]:
     """The heading and the rows as text; columns that would say one thing are left out."""
-    several = list(dict.fromkeys(row.label for row in found))
+    letters = _letters(found)
+    several = len(letters) > 1
     steps = len({row.step for row in found if row.n}) > 1
     some = {name for row in found for name in row.scores}
     shown = {name: score for name, score in SCORES.items() if score.always or name in some}
     heads = [f"{score.label} {'↑' if score.better == 'more' else '↓'}" for score in shown.values()]
-    yield ["configuration"] + ["scored as"] * (len(several) > 1) + ["step"] * steps + ["n"] + heads
+    yield ["configuration"] + ["scored as"] * several + ["step"] * steps + ["n"] + heads
     for row in found:
-        line = [row.name] + [_letter(several.index(row.label))] * (len(several) > 1)
+        line = [row.name] + [letters[row.label]] * several
         line += ["" if row.step is None else f"{row.step:,}"] * steps + [str(row.n or "")]
         for name, score in shown.items():
             mean, std = row.scores.get(name, (None, None))
