@@ -121,7 +121,7 @@ class Evaluator:
         plans = self.plans(protocols, num_samples, source.count)
         counts = [count for plan in plans for count in (plan.num_samples, plan.is_samples)]
         drawn = max(counts)
-        source, order = in_order(source, min(counts), in_parts=not all(plan.shuffle for plan in plans))
+        source, order = in_order(source, min(counts), in_parts=not all(plan.full.shuffle for plan in plans))
         of_real = self.look_at_real(plans, wanted)
         seen = self.look_at(source, modes.wanted(self.frequencies, source, drawn))
         if seen is None:
@@ -138,7 +138,7 @@ class Evaluator:
             for plan in plans:
                 result = self.score(plan, seen, radii, wanted) | of_real.get(plan, {}) | shared
                 if wanted.diagnostics:
-                    result |= conditional.within(asked, *self.compared(plan, seen), self.real.images(plan.split))
+                    result |= conditional.within(asked, *self.compared(plan, seen), self.real.images(plan.full.split))
                     result["warnings"] = diagnostics.warnings(result)
                 depends = protocol.facts(plan, self.real, self.extractor, self.classifier, self.frequencies)
                 results.append(result | {"protocol": depends | facts | order})
@@ -155,7 +155,7 @@ class Evaluator:
     def look_at_real(self, plans: Iterable[Plan], wanted: Wanted) -> dict[Plan, dict[str, Any]]:
         """Have the References at hand, and what real images get under each Plan: the entry that a result has of it."""
         for plan in plans:
-            reference = self.reference(plan.split)
+            reference = self.reference(plan.full.split)
             if wanted.infinity and reference:
                 certainty.check_infinity(plan.num_samples, reference.features.size(1))
         found: dict[Plan, dict[str, Any]] = {}
@@ -178,7 +178,7 @@ class Evaluator:
 
     def compared(self, plan: Plan, seen: Seen) -> tuple[Tensor, Reference]:
         """The samples' features (N, d) and the Reference that a Plan compares, on rank 0."""
-        reference = self.reference(plan.split)
+        reference = self.reference(plan.full.split)
         assert reference is not None
         return seen.features[: plan.num_samples], reference
 
@@ -189,7 +189,7 @@ class Evaluator:
         """
         samples, reference = self.compared(plan, seen)
         found: dict[str, Any]
-        found = {"inception_score": metrics.inception_score(seen.logits[: plan.is_samples], plan.shuffle)}
+        found = {"inception_score": metrics.inception_score(seen.logits[: plan.is_samples], plan.full.shuffle)}
         found |= metrics.against(samples, reference, left_out=() if wanted.kid else ("kid",))
         if wanted.neighbours:
             found |= metrics.neighbour_scores(samples, reference, radii(plan.num_samples))
@@ -225,8 +225,9 @@ class Evaluator:
         facts |= {} if count is None else {"num_images": count}
         make, what = functools.partial(diagnostics.unseen_distances, *parts), "the distances of unseen images are"
         apart = training.once("unseen", facts, make, what)
-        name = "reference" if self.real.folder else "training"
-        memorisation, found = diagnostics.memorisation(samples, *parts, name, apart)
+        name = "reference images" if self.real.folder else "training images"
+        names = name, "test images" if unseen else f"other {name}"
+        memorisation, found = diagnostics.memorisation(samples, parts[0], apart, *names)
         diversity = diagnostics.diversity(samples, training.features)
         shown = torch.stack(list(images_at(source, found.samples.tolist())))
         pictures = shown, self.real.images("train").images[seen][found.training]

@@ -30,13 +30,13 @@ def scores_of_real(
     frequencies: of the modes, where they are counted. Without such images, or where they cannot be scored, the entry
     has a reason in the place of scores: no trouble here stands in the way of the samples' scores.
     """
-    other = STAND_INS[plan.split]
+    other = STAND_INS[plan.full.split]
     what = f"{'training' if other == 'train' else other} images"
     try:
         stand_ins = real.reference(other, extractor)
     except UserError as error:
         return {"what": what, "reason": str(error)}
-    reference = real.reference(plan.split, extractor)
+    reference = real.reference(plan.full.split, extractor)
     if reference is None or stand_ins is None:
         return None
     chosen = _chosen(other, real.count(other), plan.num_samples)

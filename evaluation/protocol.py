@@ -43,22 +43,17 @@ class Plan(NamedTuple):
     is_samples: int
 
     @property
-    def split(self) -> str:
-        return PROTOCOLS[self.name].split
-
-    @property
-    def shuffle(self) -> bool:
-        return PROTOCOLS[self.name].shuffle
+    def full(self) -> Protocol:
+        return PROTOCOLS[self.name]
 
     def departures(self, num_real: int) -> list[str]:
         """Where the counts are not the protocol's own, in words: empty where the score can be cited under its name."""
-        full = PROTOCOLS[self.name]
         triples = [
-            (self.num_samples, full.num_samples, "samples"),
-            (self.is_samples, full.is_samples, "samples for the Inception Score"),
-            (num_real, full.num_real, "real images"),
+            (self.num_samples, self.full.num_samples, "samples"),
+            (self.is_samples, self.full.is_samples, "samples for the Inception Score"),
+            (num_real, self.full.num_real, "real images"),
         ]
-        if self.is_samples == self.num_samples and full.is_samples == full.num_samples:
+        if self.is_samples == self.num_samples and self.full.is_samples == self.full.num_samples:
             del triples[1]
         return [f"{count:,} {what}, not {usual:,}" for count, usual, what in triples if count != usual]
 
@@ -82,7 +77,8 @@ def facts(
 
     classifier: of the samples' classes; frequencies: of the modes, where they are counted.
     """
-    num_real, reference = real.count(plan.split), real.references.get(plan.split)
+    split = plan.full.split
+    num_real, reference = real.count(split), real.references.get(split)
     of_modes = {
         "modes_samples": modes.NUM_SAMPLES,
         "modes_kl": "KL(samples || data) in nats, by the labels of all training images",
@@ -92,13 +88,13 @@ def facts(
         "departures": plan.departures(num_real),
         "dataset": real.config.dataset,
         "reference": real.folder,
-        "split": plan.split,
-        "data_sha256": real.sha256(plan.split),
+        "split": split,
+        "data_sha256": real.sha256(split),
         "num_real": num_real,
         "num_samples": plan.num_samples,
         "inception_score_samples": plan.is_samples,
         "inception_score_splits": metrics.IS_SPLITS,
-        "inception_score_shuffled": plan.shuffle,
+        "inception_score_shuffled": plan.full.shuffle,
         "kid_subsets": metrics.KID_SUBSETS,
         "kid_subset_size": metrics.kid_subset_size(plan.num_samples, num_real),
         "precision_recall_neighbours": manifold.NEIGHBOURS,

@@ -40,7 +40,7 @@ def audit(
         raise UserError(f"{path}: the generator draws NaN or infinity: its weights are broken")
     try:
         with announced("measuring D's layers and its slope"):
-            found = lipschitz.audit(D, to_float(chosen, generator), fake, labels, labels)
+            found = lipschitz.audit(D, to_float(chosen, generator), fake, labels)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     facts = {"checkpoint": str(path), "step": step, "ema": ema, "seed": config.seed, "model": config.model}

@@ -109,7 +109,7 @@ def audit(run: Run) -> None:
     check_weights(run.state)
     if rank() == 0:
         real, fake, labels = probe(run.state, run.z)
-        text = json.dumps(lipschitz.audit(run.state.D, real, fake, labels, labels)) + "\n"
+        text = json.dumps(lipschitz.audit(run.state.D, real, fake, labels)) + "\n"
         path = run.run_dir / "audits" / f"step_{run.state.step:06d}.json"
         path.parent.mkdir(exist_ok=True)
         write_text(path, text)

@@ -79,21 +79,15 @@ def operator_norm(
 
 
 @torch.no_grad()
-def audit(
-    D: nn.Module,
-    real: Tensor,
-    fake: Tensor,
-    real_labels: Tensor | None = None,
-    fake_labels: Tensor | None = None,
-) -> dict[str, Any]:
+def audit(D: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
     """Measure how steep D is in eval mode, on real and fake images (N, C, H, W) in [-1, 1]. D itself is not changed.
 
-    The labels are a conditional D's; its bound is of all classes. Returns plain values: `layers` and `normalizations`,
-    in the order of the forward; `upper_bound` of D's Lipschitz constant, image to logit, in Euclidean norms, and
-    `upper_bound_reshaped`, what the same composition gives with the norms of the reshaped weights, which is no bound;
-    where attention has none, both are None and `no_bound` says why; `gradient_norm` at real and fake images and at
-    points between them, and their maximum, `lower_bound`. ValueError for another D that cannot be bounded, or one that
-    is not finite.
+    labels (N,): of both, for a conditional D; its bound is of all classes. Returns plain values: `layers` and
+    `normalizations`, in the order of the forward; `upper_bound` of D's Lipschitz constant, image to logit, in Euclidean
+    norms, and `upper_bound_reshaped`, what the same composition gives with the norms of the reshaped weights, which is
+    no bound; where attention has none, both are None and `no_bound` says why; `gradient_norm` at real and fake images
+    and at points between them, and their maximum, `lower_bound`. ValueError for another D that cannot be bounded, or
+    one that is not finite.
     """
     if not all(value.isfinite().all() for value in D.state_dict().values()):
         raise ValueError("the weights of D are not finite")
@@ -101,8 +95,8 @@ def audit(
     exact = copy.deepcopy(D).double()
     device = next(D.parameters()).device
     real, fake = (images.to(device, torch.float32) for images in (real, fake))
-    real_labels, fake_labels = (None if labels is None else labels.to(device) for labels in (real_labels, fake_labels))
-    shapes = _input_shapes(exact, *(parts[:2] for parts in given(real.double(), real_labels)))
+    labels = None if labels is None else labels.to(device)
+    shapes = _input_shapes(exact, *(parts[:2] for parts in given(real.double(), labels)))
     names = {module: name for name, module in exact.named_modules()}
     used = [module for module in shapes if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding))]
     beside = beside_image(exact)
@@ -111,7 +105,7 @@ def audit(
     pooling = [POOLING if isinstance(layer, ConvAvgPool2d) else 1.0 for layer in used]  # is not in the weight
     reshaped: Norms = {layer: found["sigma_svd"] * factor for layer, found, factor in zip(used, layers, pooling)}
     normalizations = [module for module in shapes if isinstance(module, (_BatchNorm, nn.GroupNorm))]
-    points = _points((real, real_labels), (fake, fake_labels))
+    points = {"real": (real, labels), "fake": (fake, labels), "between": _between(real, fake, labels)}
     gradients = {name: input_gradient_norms(D, *seen) for name, seen in points.items()}
     bounded = not any(isinstance(module, SelfAttention) for module in shapes)
     bounds = {"upper_bound": norms, "upper_bound_reshaped": reshaped}
@@ -153,16 +147,12 @@ def _input_shapes(D: nn.Module, *seen: Tensor) -> Shapes:
     return shapes
 
 
-Seen = tuple[Tensor, Tensor | None]  # images and their labels
-
-
-def _points(real: Seen, fake: Seen) -> dict[str, Seen]:
-    """Where D's gradient is looked at: the images, and points on the lines between pairs of them, of the real label."""
-    pairs = min(len(real[0]), len(fake[0]), BETWEEN_PAIRS)
-    fractions = torch.linspace(0, 1, FRACTIONS + 2, device=real[0].device)[1:-1].view(-1, 1, 1, 1, 1)
-    between = torch.lerp(real[0][:pairs], fake[0][:pairs], fractions).flatten(0, 1)
-    labels = None if real[1] is None else real[1][:pairs].repeat(FRACTIONS, *[1] * (real[1].dim() - 1))
-    return {"real": real, "fake": fake, "between": (between, labels)}
+def _between(real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Points on the lines between pairs of images, and their labels."""
+    pairs = min(len(real), len(fake), BETWEEN_PAIRS)
+    fractions = torch.linspace(0, 1, FRACTIONS + 2, device=real.device)[1:-1].view(-1, 1, 1, 1, 1)
+    points = torch.lerp(real[:pairs], fake[:pairs], fractions).flatten(0, 1)
+    return points, None if labels is None else labels[:pairs].repeat(FRACTIONS, *[1] * (labels.dim() - 1))
 
 
 def _spectrum(layer: nn.Linear | nn.Conv2d | nn.Embedding, shape: Sequence[int], beside: int = 0) -> dict[str, Any]:

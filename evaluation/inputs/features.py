@@ -161,19 +161,13 @@ def at_once(left: str) -> Iterator[None]:
     if world_size() > 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
+        raise Stopped(f"{signal.Signals(number).name}: {left}", number)
 
     noted = [number for number in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(number))]
-    try:
-        with handled(dict.fromkeys(noted, stop)):  # and not those that end the process anyway
-            yield
-    except KeyboardInterrupt:
-        raised = signal.Signals((came or [signal.SIGINT])[0])
-        raise Stopped(f"{raised.name}: {left}", raised) from None
+    with handled(dict.fromkeys(noted, stop)):  # and not those that end the process anyway
+        yield
 
 
 def load_classifier(config: Config, train: Images | None, device: torch.device, say: Say) -> AnyClassifier:

@@ -5,7 +5,7 @@ stays. So samples are multiplied by R once; the term is the sum of the roots of 
 the covariance of the products: symmetric, and no larger than the ranks of both sides.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -25,38 +25,27 @@ CHUNK = 4096  # samples that are held in float64 at once
 # ---- FID of weighted samples ---------------------------------------------------------------------------------------
 
 
-class _Weighted(NamedTuple):
-    """What the FID of weighted samples needs of them, all about their unweighted mean."""
-
-    mean: np.ndarray  # (d,), unweighted
-    moved: np.ndarray  # (R, d), from there to each weighted mean
-    squares: np.ndarray  # (N,), squared distances from the mean
-    products: np.ndarray  # (N, r) float32: a product is rounded in proportion to its own size
-
-
-def _weighted(features: Tensor, root: np.ndarray, weights: np.ndarray, label: str) -> _Weighted:
+def fids(features: Tensor, reference: Reference, weights: np.ndarray, label: str) -> np.ndarray:
+    """The FID of samples' features (N, d), each counted as often as weights (R, N) say: (R,), in float64."""
+    mu, trace, root = reference.statistics["mu"], np.trace(reference.statistics["sigma"]), reference.root
     mean = sum(part.double().sum(0) for part in features.split(CHUNK)).numpy() / len(features)
-    moved, squares = np.zeros((len(weights), len(mean))), np.empty(len(features))
-    products = np.empty((len(features), root.shape[1]), np.float32)
+    # About the unweighted mean: the way from there to each weighted one, and the samples' squared distances.
+    moves, squares = np.zeros((len(weights), len(mean))), np.empty(len(features))
+    products = np.empty((len(features), root.shape[1]), np.float32)  # each is rounded in proportion to its own size
     for start in progress(range(0, len(features), CHUNK), f"{label}: products", unit="block"):
         rows = slice(start, start + CHUNK)
         part = features[rows].double().numpy() - mean
-        moved += weights[:, rows].astype(float) @ part
+        moves += weights[:, rows].astype(float) @ part
         squares[rows] = (part * part).sum(1)
         products[rows] = part @ root
-    return _Weighted(mean, moved / weights.sum(1, keepdims=True), squares, products)
+    moves /= weights.sum(1, keepdims=True)
 
-
-def fids(features: Tensor, reference: Reference, weights: np.ndarray, label: str) -> np.ndarray:
-    """The FID of samples' features (N, d), each counted as often as weights (R, N) say: (R,), in float64."""
-    found = _weighted(features, reference.root, weights, label)
-    mu, trace = reference.statistics["mu"], np.trace(reference.statistics["sigma"])
     scores = []
-    for counts, moved in zip(progress(weights, label, unit="resample"), found.moved):
+    for counts, moved in zip(progress(weights, label, unit="resample"), moves):
         total = counts.sum(dtype=float)
-        own = (counts @ found.squares - total * moved @ moved) / (total - 1)
-        values = np.linalg.eigvalsh(_scatter(found.products, counts, moved @ reference.root) / (total - 1))
-        apart = found.mean + moved - mu
+        own = (counts @ squares - total * moved @ moved) / (total - 1)
+        values = np.linalg.eigvalsh(_scatter(products, counts, moved @ root) / (total - 1))
+        apart = mean + moved - mu
         scores.append(apart @ apart + own + trace - 2 * np.sqrt(values.clip(0)).sum())
     return np.array(scores)
 
@@ -97,13 +86,8 @@ def interval(score: float, scores: np.ndarray) -> dict[str, Any]:
     seeds differ.
     """
     low, high = np.quantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + score - scores.mean()
-    return {
-        "low": float(low),
-        "high": float(high),
-        "level": LEVEL,
-        "std": float(scores.std(ddof=1)),
-        "resamples": len(scores),
-    }
+    std = float(scores.std(ddof=1))
+    return {"low": float(low), "high": float(high), "level": LEVEL, "std": std, "resamples": len(scores)}
 
 
 def fid_interval(score: float, features: Tensor, reference: Reference, resamples: int) -> dict[str, Any]:

@@ -47,12 +47,10 @@ def accuracy(
     if classifier is None or tuple(known) != names:
         reason = "there is no classifier of the classes" if classifier is None else "the classifier knows other classes"
         return {"class_accuracy": {"mean": None, "reason": reason}}
-    table = (
-        torch.bincount(asked.labels * k + answers.argmax(1), minlength=k * k).view(k, k).double()
-    )  # asked, taken for
+    # Rows are the classes asked for, columns those that samples are taken for.
+    table = torch.bincount(asked.labels * k + answers.argmax(1), minlength=k * k).view(k, k).double()
     each = (table.diagonal() / table.sum(1)).tolist()  # NaN where a class was never asked for
-    place = int((table - table.diag().diag()).argmax())
-    asked_for, taken_for = divmod(place, k)
+    asked_for, taken_for = divmod(int((table - table.diag().diag()).argmax()), k)
     share = (table[asked_for, taken_for] / table[asked_for].sum()).item()
     confusion = {"asked": names[asked_for], "taken_for": names[taken_for], "share": share}
     found = {
@@ -96,16 +94,14 @@ def lines(result: dict[str, Any]) -> list[str]:
     """What a result says of its classes, for a person."""
     found = []
     if accuracy := result.get("class_accuracy"):
-        text = "class accuracy "
         if accuracy["mean"] is None:
-            text += f"unknown, since {accuracy['reason']}"
+            text = f"unknown, since {accuracy['reason']}"
         else:
-            text += (
-                f"{accuracy['mean']:.2%}, of real {accuracy['real']['split']} images {accuracy['real']['accuracy']:.2%}"
-            )
-            if wrong := accuracy["confusion"]:
-                text += f" (most often wrong: {wrong['asked']} taken for {wrong['taken_for']}, {wrong['share']:.1%})"
-        found.append(text)
+            real = accuracy["real"]
+            text = f"{accuracy['mean']:.2%}, of real {real['split']} images {real['accuracy']:.2%}"
+        if wrong := accuracy.get("confusion"):
+            text += f" (most often wrong: {wrong['asked']} taken for {wrong['taken_for']}, {wrong['share']:.1%})"
+        found.append(f"class accuracy {text}")
     if intra := result.get("intra_fid"):
         if intra["mean"] is None:
             found.append(f"intra-FID not known: {intra['reason']}")

@@ -61,40 +61,34 @@ def unseen_distances(training: Tensor, unseen: Tensor | None = None) -> Tensor:
 
     Without unseen images, it is training images without themselves. No sample changes this.
     """
-    if unseen is None:
-        own = spaced(len(training), QUERIES)
-        return nearest(training[own], training, own=own, label="nearest of training images")[0][:, 0]
-    return nearest(unseen[spaced(len(unseen), QUERIES)], training, label="nearest of unseen images")[0][:, 0]
+    queries = training if unseen is None else unseen
+    chosen = spaced(len(queries), QUERIES)
+    own = chosen if unseen is None else None
+    return nearest(queries[chosen], training, own=own, label="nearest of unseen images")[0][:, 0]
 
 
 def memorisation(
-    samples: Tensor,
-    training: Tensor,
-    unseen: Tensor | None = None,
-    name: str = "training",
-    distances: Tensor | None = None,
+    samples: Tensor, training: Tensor, of_unseen: Tensor, real: str, unseen: str
 ) -> tuple[dict[str, Any], Neighbours]:
-    """How near samples (N, d) lie to training images (M, d), beside how near unseen images (K, d) lie.
+    """How near samples (N, d) lie to training images (M, d), beside what unseen_distances() gives: (dict, Neighbours).
 
-    distances: what unseen_distances() gives for these images, if it is known.
     nearer: the probability that a sample is nearer to a training image than an unseen image is (0.5: alike; the effect
-    size of the Mann-Whitney test, as in Meehan et al. 2020). name: what the training images are called in words.
-    Returns (dict, Neighbours).
+    size of the Mann-Whitney test, as in Meehan et al. 2020). real, unseen: what these images are called in words.
     """
     from scipy import stats
 
     chosen = spaced(len(samples), QUERIES)
     of_samples, indices = nearest(samples[chosen], training, NEIGHBOURS, label="nearest of samples")
-    of_unseen = unseen_distances(training, unseen) if distances is None else distances
-    first, other = of_samples[:, 0].numpy(), of_unseen.numpy()
+    first = of_samples[:, 0]
+    statistic = stats.mannwhitneyu(of_unseen.numpy(), first.numpy()).statistic
     found = {
-        "real": f"{name} images",
-        "unseen": "test images" if unseen is not None else f"other {name} images",
-        "distance_of_samples": of_samples[:, 0].median().item(),
+        "real": real,
+        "unseen": unseen,
+        "distance_of_samples": first.median().item(),
         "distance_of_unseen": of_unseen.median().item(),
-        "nearer": float(stats.mannwhitneyu(other, first).statistic / len(first) / len(other)),
+        "nearer": float(statistic / len(first) / len(of_unseen)),
     }
-    shown = torch.cat([of_samples[:, 0].argsort()[:PICTURED], spaced(len(of_samples), PICTURED)])
+    shown = torch.cat([first.argsort()[:PICTURED], spaced(len(first), PICTURED)])
     return found, Neighbours(chosen[shown], indices[shown], of_samples[shown])
 
 
@@ -130,27 +124,24 @@ def class_shares(answers: Tensor, classifier: AnyClassifier, classes: Sequence[s
 def warnings(result: dict[str, Any]) -> list[str]:
     """Sentences about what is wrong with a generator, from the entries of its result."""
     found = []
-    apart = result["diversity"]["distance_between_samples"], result["diversity"]["distance_between_real"]
-    collapsed = apart[0] < COLLAPSED * apart[1]
-    if collapsed:
-        found.append(
-            f"the generator has collapsed: a sample is as near as {apart[0]:.2g} to the next, where real images are "
-            f"{apart[1]:.2g} apart"
-        )
+    apart, apart_real = (result["diversity"][f"distance_between_{what}"] for what in ("samples", "real"))
     if missing := result.get("classes_missing"):
         found.append(f"the generator drops modes: hardly a sample of class {', '.join(missing)}")
-    modes = result.get("modes") or {"num_samples": 0}
+    if apart < COLLAPSED * apart_real:  # what else is wrong follows from that
+        told = f"a sample is as near as {apart:.2g} to the next, where real images are {apart_real:.2g} apart"
+        return [f"the generator has collapsed: {told}", *found]
+    modes = result.get("modes", {"num_samples": 0})
     enough = modes["num_samples"] >= NUM_SAMPLES  # among fewer, chance alone leaves some out
-    if enough and modes["found"] < FEW_MODES * modes["of"] and not collapsed:
+    if enough and modes["found"] < FEW_MODES * modes["of"]:
         told = f"{modes['found']:,} of {modes['of']:,} combinations are among {modes['num_samples']:,} samples"
         found.append(f"the generator drops modes: {told}")
     memory = result["memorisation"]
-    if memory["nearer"] > MEMORISING and not collapsed:
+    if memory["nearer"] > MEMORISING:
         found.append(
             f"the generator may copy {memory['real']}: a sample is nearer to one than {memory['unseen']} are in "
             f"{memory['nearer']:.0%} of comparisons; look at the picture of nearest neighbours"
         )
-    if result["recall"] < LOW_RECALL and not collapsed:
+    if result["recall"] < LOW_RECALL:
         found.append(
             f"recall {result['recall']:.3f}: most real images lie near no sample, so modes are missing or the samples "
             "are unlike the data"

@@ -43,24 +43,20 @@ def blockwise(
         yield rows, look(torch.cdist(queries[rows], centres[columns]), columns)
 
 
-def closest(queries: Tensor, centres: Tensor, k: int, label: str) -> Tensor:
-    """The distances (N, k) from queries (N, d) to the k closest of centres (M, d), in rising order; k <= M."""
-
-    def look(apart: Tensor, columns: slice) -> Tensor:
-        return apart.topk(min(k, apart.size(1)), largest=False).values
-
-    found = queries.new_full((len(queries), k), torch.inf)
-    for rows, candidates in blockwise(look, queries, centres, label):
-        found[rows] = torch.cat([found[rows], candidates], dim=1).topk(k, largest=False).values
-    return found
-
-
 def radii(features: Tensor, label: str) -> Tensor:
     """The radii of the balls around images, by their features (N, d): (N, 6), column k with k neighbours.
 
     Column 0 is the distance from the image itself: rounding may have it above 0, so what lies closest stands for it.
     """
-    return closest(features, features, min(FARTHEST + 1, len(features)), label)
+    k = min(FARTHEST + 1, len(features))
+
+    def look(apart: Tensor, columns: slice) -> Tensor:
+        return apart.topk(min(k, apart.size(1)), largest=False).values
+
+    found = features.new_full((len(features), k), torch.inf)
+    for rows, candidates in blockwise(look, features, features, label):
+        found[rows] = torch.cat([found[rows], candidates], dim=1).topk(k, largest=False).values
+    return found
 
 
 def radii_of(reference: Reference) -> Tensor:
@@ -86,7 +82,7 @@ def scores(samples: Tensor, real: Tensor, of_samples: Tensor, of_real: Tensor) -
     inside, counts, apart = among(samples, real, of_real)
     return {
         "precision": inside.float().mean().item(),
-        "recall": _share(held(real, samples, of_samples[:, NEIGHBOURS], "recall")),
+        "recall": (held(real, samples, of_samples[:, NEIGHBOURS], "recall") > 0).float().mean().item(),
         "density": (counts.double().mean() / FARTHEST).item(),
         "coverage": (apart < of_real[:, FARTHEST]).double().mean().item(),
     }
@@ -110,7 +106,3 @@ def among(samples: Tensor, real: Tensor, of_real: Tensor) -> tuple[Tensor, Tenso
     for rows, more in blockwise(look, samples, real, "precision, density, coverage"):
         found[:, rows] += more
     return found[0] > 0, found[1], apart
-
-
-def _share(counts: Tensor) -> float:
-    return (counts > 0).float().mean().item()
