@@ -50,8 +50,7 @@ TABLE = (
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Returns (namespace, the typed settings). Settings that are not typed are the checkpoint's own."""
     usage = "RUN_DIR [--protocol paper] [--features inception] [--table scores.md] ..."
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = Parser(__doc__, usage, epilog=report.MEANINGS, formatter_class=raw)
+    parser = Parser(__doc__, usage, epilog=report.MEANINGS, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument_group("what is scored").add_argument
     what = "a run directory, of which all checkpoints are scored, or single checkpoints"
     add("checkpoints", nargs="*", type=a_path, metavar="RUN_DIR_OR_CHECKPOINT", help=what)
@@ -61,9 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
     group = parser.add_argument_group("how it is scored (default: as the run's settings say)")
     add = group.add_argument
     add_settings(group, OVERRIDES)
-    add(
-        "--bootstrap", metavar="N", type=int, default=0, help="add confidence intervals of FID and KID from N resamples"
-    )
+    add("--bootstrap", metavar="N", type=int, default=0, help="add intervals of FID and KID from N resamples")
     add("--fid_infinity", action="store_true", help="also extrapolate FID to infinitely many samples")
     add = parser.add_argument_group("output").add_argument
     add("--table", type=a_path, metavar="FILE.csv|.md|.tex", help=TABLE)
@@ -195,9 +192,7 @@ def doubts(evaluator: Evaluator, loaded: Loaded) -> list[str]:
         return []
     whole = count is None or count > real.count("train")
     known = real.sha256("train") if whole else trained_on(real.images("train"), count).sha256()
-    if loaded.data_sha256 == known:
-        return []
-    return ["the generator was trained on other images than those it is scored against"]
+    return ["the generator was trained on other images than those it is scored against"] * (loaded.data_sha256 != known)
 
 
 def say_results(path: str | Path, found: Sequence[kept.Result], doubted: Sequence[str] = ()) -> list[kept.Result]:

@@ -30,7 +30,7 @@ def main() -> None:
         scored, evaluator = settled(config, images, missing, say_once), None
         if scored:
             config, evaluator = scored, Evaluator(scored, images, select_device(config.device), say=say_once)
-            evaluator.check(config.protocol)
+            evaluator.plans(config.protocol)
         path = train(config, evaluator, images)
 
         run_dir, written = path.parent.parent, []

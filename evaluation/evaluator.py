@@ -18,10 +18,9 @@ from . import protocol
 from .held_out import scores_of_real
 from .inputs import features
 from .inputs.features import AnyClassifier, Extractor, Say
-from .inputs.reference import Reference
+from .inputs.reference import MIN_IMAGES, Real, Reference
 from .inputs.sampling import Source, extract, images_at, in_order
 from .protocol import PROTOCOLS, Plan
-from .real import Real
 from .scores import certainty, conditional, diagnostics, manifold, metrics, modes
 
 
@@ -96,11 +95,6 @@ class Evaluator:
         self.load()
         return self.real.reference(split, self.extractor)
 
-    def check(self, protocols: Iterable[str]) -> None:
-        """Raise UserError where a protocol's real images cannot be had."""
-        for name in protocols:
-            self.real.images(PROTOCOLS[name].split)
-
     @torch.inference_mode()
     @without_tf32()
     def evaluate(
@@ -144,12 +138,14 @@ class Evaluator:
                 results.append(result | {"protocol": depends | facts | order})
         return results, nearest
 
-    def plans(self, protocols: Iterable[str], num_samples: int | None, available: int | None) -> list[Plan]:
-        """The Plan of each protocol. UserError for too few samples or real images."""
+    def plans(
+        self, protocols: Iterable[str], num_samples: int | None = None, available: int | None = None
+    ) -> list[Plan]:
+        """The Plan of each protocol. UserError for too few samples or real images, or for none."""
         names = dict.fromkeys(protocols)
         found = [protocol.plan(name, self.real.count(PROTOCOLS[name].split), num_samples, available) for name in names]
-        if available is not None and available < metrics.MIN_IMAGES:
-            raise UserError(f"scores need {metrics.MIN_IMAGES} samples or more, and there are {available}")
+        if available is not None and available < MIN_IMAGES:
+            raise UserError(f"scores need {MIN_IMAGES} samples or more, and there are {available}")
         return found
 
     def look_at_real(self, plans: Iterable[Plan], wanted: Wanted) -> dict[Plan, dict[str, Any]]:
@@ -158,12 +154,11 @@ class Evaluator:
             reference = self.reference(plan.full.split)
             if wanted.infinity and reference:
                 certainty.check_infinity(plan.num_samples, reference.features.size(1))
-        found: dict[Plan, dict[str, Any]] = {}
-        if wanted.diagnostics:
-            self.real.compared(self.extractor)
-            known = self.frequencies if self.scores_itself else None
-            found = {plan: {"held_out": scores_of_real(plan, self.real, self.extractor, known)} for plan in plans}
-        return found
+        if not wanted.diagnostics:
+            return {}
+        self.real.compared(self.extractor)
+        known = self.frequencies if self.scores_itself else None
+        return {plan: {"held_out": scores_of_real(plan, self.real, self.extractor, known)} for plan in plans}
 
     def look_at(self, source: Source, count: int) -> Seen | None:
         """What the networks say about a source's first `count` samples; None on ranks other than 0."""

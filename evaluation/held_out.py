@@ -13,9 +13,8 @@ from utils.errors import UserError
 from utils.threads import all_cores
 
 from .inputs.features import Extractor
-from .inputs.reference import Reference
+from .inputs.reference import Real, Reference
 from .protocol import Plan
-from .real import Real
 from .scores import manifold, metrics, modes
 from .scores.registry import SCORES
 
@@ -39,7 +38,9 @@ def scores_of_real(
     reference = real.reference(plan.full.split, extractor)
     if reference is None or stand_ins is None:
         return None
-    chosen = _chosen(other, real.count(other), plan.num_samples)
+    # In a random order, always the same: images may be sorted, and the Inception Score splits them.
+    order = torch.randperm(real.count(other), generator=torch.Generator().manual_seed(0))
+    chosen = order if other == "test" else order[: plan.num_samples]
     entry = {"what": what, "num": len(chosen)}
     facts = entry | {
         "data_sha256": real.sha256(other),
@@ -57,15 +58,6 @@ def scores_of_real(
         return reference.once("held_out", facts, make, f"the scores of {what} are")
     except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
         return {"what": what, "reason": f"they could not be scored: {error}"}
-
-
-def _chosen(split: str, available: int, num_samples: int) -> Tensor:
-    """The numbers of a split's images that stand in for samples: all test images, or a fixed part of the training's.
-
-    They are in a random order, always the same: images may be sorted, and the Inception Score splits them.
-    """
-    order = torch.randperm(available, generator=torch.Generator().manual_seed(0))
-    return order if split == "test" else order[:num_samples]
 
 
 def scores(features: Tensor, logits: Tensor, reference: Reference, frequencies: Tensor | None) -> dict[str, Any]:

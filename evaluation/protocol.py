@@ -10,9 +10,8 @@ from datasets import Classes
 from settings.config import Config
 
 from .inputs.features import AnyClassifier, Extractor
-from .real import Real
+from .inputs.reference import MIN_IMAGES, Real
 from .scores import manifold, metrics, modes
-from .scores.metrics import MIN_IMAGES
 
 FULL = 50_000  # samples of the full protocols
 PACKAGES = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")

@@ -56,7 +56,7 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         summary_writer()
     if evaluator is None and config.eval_every:
         evaluator = Evaluator(config, everything, device, say=say_once)
-        evaluator.check(config.protocol[:1])
+        evaluator.plans(config.protocol[:1])
 
     # From here on the run exists: its directory, lock, configuration and log.
     on_rank_zero(make_folders, run_dir)

@@ -75,19 +75,15 @@ def operator_norm(
     return math.sqrt(square)
 
 
-# ---- The audit -----------------------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def audit(D: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
     """Measure how steep D is in eval mode, on real and fake images (N, C, H, W) in [-1, 1]. D itself is not changed.
 
     labels (N,): of both, for a conditional D; its bound is of all classes. Returns plain values: `layers` and
-    `normalizations`, in the order of the forward; `upper_bound` of D's Lipschitz constant, image to logit, in Euclidean
-    norms, and `upper_bound_reshaped`, what the same composition gives with the norms of the reshaped weights, which is
-    no bound; where attention has none, both are None and `no_bound` says why; `gradient_norm` at real and fake images
-    and at points between them, and their maximum, `lower_bound`. ValueError for another D that cannot be bounded, or
-    one that is not finite.
+    `normalizations`, in the order of the forward; `upper_bound` of D's Lipschitz constant, image to logit, and
+    `upper_bound_reshaped`, the same of the reshaped weights' norms, which is no bound; with attention both are None and
+    `no_bound` says why; `gradient_norm` at real and fake images and between them, and their maximum, `lower_bound`.
+    ValueError for another D that cannot be bounded, or one that is not finite.
     """
     if not all(value.isfinite().all() for value in D.state_dict().values()):
         raise ValueError("the weights of D are not finite")

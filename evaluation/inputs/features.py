@@ -52,9 +52,8 @@ class Classifier(nn.Module):
         stride = 1 if image_size <= 16 else 2
 
         def stage(fan_in: int, fan_out: int, stride: int) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()
-            )
+            convolution = nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False)
+            return nn.Sequential(convolution, nn.BatchNorm2d(fan_out), nn.ReLU())
 
         self.layers = nn.Sequential(stage(channels, 32, stride), stage(32, 64, 2), stage(64, 128, 2))
         side = 2 if image_size <= 16 else 4
@@ -223,27 +222,21 @@ def extractor_name(config: Config) -> str:
 
 
 def missing_weights(config: Config) -> str | None:
-    """Fetch Inception's weights where the scores need them and they are not here. Returns why they cannot be had.
-
-    UserError in its place where nothing else is possible: another extractor stands open to folders alone, and only
-    where none is named.
-    """
-    if extractor_name(config) != "inception":
-        return None
+    """Fetch Inception's weights where the scores need them and they are not here. Returns why they cannot be had, or
+    raises it as UserError where no other extractor may take their place."""
+    optional = config.dataset == "folder" and config.features == "auto" and not config.inception_weights
     try:
-        inception_file(config.inception_weights)
+        if extractor_name(config) == "inception":
+            inception_file(config.inception_weights)
     except UserError as error:
-        if config.dataset == "folder" and config.features == "auto" and not config.inception_weights:
-            return str(error)
-        raise
+        if not optional:
+            raise
+        return str(error)
     return None
 
 
 def settled(config: Config, images: Images, missing: str | None, say: Say) -> Config | None:
-    """The configuration with an extractor that there is; None where the run cannot be scored. Both are said.
-
-    missing: why Inception's weights cannot be had.
-    """
+    """The configuration with an extractor that there is, or None, by what missing_weights() gives; both are said."""
     if missing is None:
         return config
     if is_labelled(images):

@@ -27,8 +27,7 @@ class Inception(nn.Module):
             torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would unpickle anything
             self.network = FeatureExtractorInceptionV3(self.name, ["2048", "logits_unbiased"], str(path))
         except Exception as error:
-            lines = str(error).split("\n")[:2]  # the second names the first keys that are missing
-            reason = " ".join(" ".join(lines).split())[:200] or type(error).__name__
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"{path} does not hold the weights of torch-fidelity's Inception: {reason}") from error
         self.sha256 = file_sha256(path)
         if not self.sha256.startswith(INCEPTION_SHA256):

@@ -1,6 +1,7 @@
-"""The real side of the scores: a split's features and what follows from them, made once, kept in the cache."""
+"""The real side of the scores: images, their features and what follows from those, made once, kept in the cache."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -13,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import Images, cache_folder
+from datasets import Images, cache_folder, has_test_split, load_split
 from settings.config import Config
 from utils.console import announced
-from utils.distributed import broadcast, rank
+from utils.distributed import broadcast, rank, rank_zero_first
+from utils.errors import UserError
 from utils.files import load_tensors
 from utils.threads import all_cores
 
@@ -24,6 +26,7 @@ from .features import Extractor, Say, keep
 from .sampling import Given, extract
 
 FORMAT, FORMAT_BESIDE = "sngan-reference-1", "sngan-beside-reference-1"
+MIN_IMAGES = 10  # one for each of the Inception Score's splits
 
 
 def fid_statistics(features: Tensor) -> dict[str, np.ndarray]:
@@ -58,6 +61,7 @@ class Kept:
         return Kept(self.path.with_name(f"{self.path.stem}_{name}_{_digest(key)}.pt"), key, self.say)
 
 
+@dataclasses.dataclass(eq=False)
 class Reference:
     """Real images as the scores see them: features (N, d) float32, and their mean and covariance for the FID.
 
@@ -65,16 +69,11 @@ class Reference:
     reference alone is computed when it is first asked for, and for all samples, and kept beside it.
     """
 
-    def __init__(
-        self,
-        features: Tensor,
-        statistics: dict[str, np.ndarray],
-        logits: Tensor | None = None,
-        kept: Kept | None = None,
-    ) -> None:
-        self.features, self.statistics, self.logits, self.kept = features, statistics, logits, kept
-        self.kernel_means: dict[tuple[int, ...], np.ndarray] = {}  # what metrics.kernel_sums() found of it
-        self.known: dict[str, Any] = {}
+    features: Tensor
+    statistics: dict[str, np.ndarray]
+    logits: Tensor | None = None
+    kept: Kept | None = None
+    known: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def once(self, name: str, facts: dict[str, Any], make: Callable[[], Any], what: str) -> Any:
         """What make() gives and no sample changes: from memory, from its file, or made now and kept there.
@@ -134,6 +133,59 @@ def load_reference(
     if known is None:
         return None
     return Reference(known["features"], {name: known[name].numpy() for name in ("mu", "sigma")}, known["logits"], file)
+
+
+class Real:
+    """The splits of real images, and their References, each loaded when it is asked for.
+
+    config: of the data; train: its training split, as loaded already. folder: whose images take the data set's place.
+    """
+
+    def __init__(
+        self, config: Config, train: Images | None, device: torch.device, say: Say, folder: str | None = None
+    ) -> None:
+        self.device, self.say, self.folder = device, say, folder
+        self.config = dataclasses.replace(config, dataset="folder", data_dir=folder) if folder else config
+        self.splits: dict[str, Images | None] = {"train": load_split(self.config) if folder else train}
+        if has_test_split(self.config):
+            self.splits["test"] = None
+        self.references: dict[str, Reference | None] = {}
+        self.sha256 = functools.cache(lambda split: self.images(split).sha256())
+
+    def images(self, split: str) -> Images:
+        """The images of a split. UserError if the data have no such split, or too few images."""
+        if split not in self.splits:
+            raise UserError(
+                f"{self.config.data_dir} has no test images: a folder's splits are its subfolders train and test"
+            )
+        found = self.splits[split]
+        if found is None:
+            with rank_zero_first():
+                found = self.splits[split] = load_split(self.config, split)
+        if len(found.images) < MIN_IMAGES:
+            raise UserError(f"scores need {MIN_IMAGES} real images or more; the {split} split has fewer")
+        return found
+
+    def count(self, split: str) -> int:
+        """How many images a split has."""
+        return len(self.images(split).images)
+
+    def reference(self, split: str, extractor: Extractor) -> Reference | None:
+        """The Reference of a split, from memory, its cache or made now; None on ranks other than 0."""
+        if split not in self.references:
+            images = self.images(split)
+            self.references[split] = load_reference(self.config, split, images, extractor, self.device, self.say)
+        return self.references[split]
+
+    def compared(self, extractor: Extractor) -> list[Reference | None]:
+        """What samples are compared with: the References of training images and, if there are enough, of test ones."""
+        if "test" in self.splits:
+            try:
+                self.images("test")
+            except UserError as error:
+                self.say(f"samples are not compared with test images: {error}")
+                del self.splits["test"]
+        return [self.reference(split, extractor) for split in self.splits]
 
 
 def _digest(key: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ Blocks are always drawn and looked at whole. So sample i and its features are fu
 i alone: not of how many are drawn, by how many processes, or of a batch size.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,32 +36,30 @@ def latents(seed: int, start: int, count: int, z_dim: int, truncation: float = m
     return z
 
 
+@dataclasses.dataclass(eq=False)
 class Generated:
     """The endless samples of a generator in eval mode, quantised. They are drawn by a folded copy of it.
 
     classes: those of a conditional generator. label: the class of all samples; without it, each has its own.
     """
 
+    G: nn.Module
+    z_dim: int
+    seed: int
+    device: torch.device
+    truncation: float = math.inf
+    classes: Classes | None = None
+    label: int | None = None
     count = None
 
-    def __init__(
-        self,
-        G: nn.Module,
-        z_dim: int,
-        seed: int,
-        device: torch.device,
-        truncation: float = math.inf,
-        classes: Classes | None = None,
-        label: int | None = None,
-    ) -> None:
-        self.G, self.z_dim, self.seed, self.device, self.truncation = folded(G), z_dim, seed, device, truncation
-        self.classes, self.label = classes, label
+    def __post_init__(self) -> None:
+        self.G = folded(self.G)
 
     def labels(self, start: int, count: int) -> Tensor | None:
         """The labels of the samples start, start + 1, ...: (count,) int64; None of an unconditional generator."""
-        if self.classes is None or self.label is not None:
-            return None if self.label is None else torch.full((count,), self.label)
-        return self.classes.labels(self.seed, start, count)
+        if self.label is not None:
+            return torch.full((count,), self.label)
+        return self.classes.labels(self.seed, start, count) if self.classes is not None else None
 
     @torch.inference_mode()
     def block(self, number: int) -> Tensor:

@@ -27,30 +27,19 @@ COMPARED = (
     *("features", "features_sha256", "image_size", "resize"),
 )
 SOURCE = ("step", "ema", "seed", "samples_sha256")
-NEEDED = (
-    *("name", "departures", "num_samples", "num_real", "dataset", "split", "features", "features_sha256"),
-    *("features_warning", "step", "ema", "seed"),
-)
+NEEDED = ("name", "departures", "dataset", "split", "features", "features_sha256", "features_warning", "ema", "seed")
 COSTLY = ("fid_interval", "kid_interval", "fid_infinity", "held_out")  # asked for or not, they change no score
-
-
-# ---- What is the same, and what compares ----------------------------------------------------------------------------
 
 
 def comparable(result: Result) -> tuple[Any, ...]:
     """Equal for results that may stand side by side: protocol, counts, real images and extractor."""
-    return tuple(_plain(result["protocol"].get(name)) for name in COMPARED)
+    return tuple(result["protocol"].get(name) for name in COMPARED)
 
 
 def identity(result: Result) -> tuple[Any, ...]:
     """Equal for results of the same thing: also checkpoint, EMA, seed of the samples, or the samples themselves."""
     name = Path(result.get("checkpoint") or "").name
-    return name, *(_plain(result["protocol"].get(name)) for name in SOURCE), *comparable(result)
-
-
-def _plain(value: Any) -> Any:
-    """A value that can be hashed, whatever a file has in this place."""
-    return value if isinstance(value, (str, int, float, type(None))) else json.dumps(value)
+    return name, *(result["protocol"].get(name) for name in SOURCE), *comparable(result)
 
 
 def step_of(result: Result) -> int | None:
@@ -131,9 +120,6 @@ def merged(before: Iterable[Result], new: Iterable[Result]) -> list[Result]:
     return sorted(found.values(), key=lambda result: step_of(result) or 0)
 
 
-# ---- evaluation.json ------------------------------------------------------------------------------------------------
-
-
 def read(stem: Path) -> list[Result]:
     """The results in STEM.json; [] where there are none, or where it is damaged."""
     return _entries(stem.with_name(stem.name + ".json")) or []
@@ -142,10 +128,9 @@ def read(stem: Path) -> list[Result]:
 def write(stem: Path, new: Iterable[Result], say: Say = print) -> list[Result]:
     """Merge results into STEM.json, and return all that it holds then.
 
-    Its top level is that of headline(); beside it `results` are all, and of those that may be compared with it over
-    several steps `best`, by FID, and `last` name a checkpoint each. The file is read here, at the end, so that of two
-    processes that score one run neither loses what the other found. One that is damaged is kept under another name, and
-    said. UserError where nothing can be written.
+    Its top level is that of headline(); beside it are all `results`, and `best` and `last` of those that compare with
+    it. The file is read here, at the end, so that of two processes that score one run neither loses what the other
+    found. A damaged one is kept under another name, and said. UserError where nothing can be written.
     """
     path = stem.with_name(stem.name + ".json")
     with writing_into(path.parent), locked(path.with_name(f".{stem.name}.lock")):
@@ -184,6 +169,7 @@ def _whole(result: Result) -> bool:
     """Whether this can be shown: its scores are numbers, and its protocol says what they are of."""
     protocol: dict[str, Any] = result["protocol"]
     columns: dict[str, Any] = {}
+    hash(identity(result))  # TypeError where it cannot be compared
     for score in scores_of("images", "modes").values():
         columns |= {name: value for name, value in score.columns(result).items() if value is not None}
     counts = [protocol["num_samples"], protocol["num_real"], protocol["step"] or 0]

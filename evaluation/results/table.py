@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader
 
 from settings.config import FIELDS, Config, to_flag
-from utils.errors import UserError, refuse_if
+from utils.errors import refuse_if
 from utils.files import check_target, write_text
 
 from ..scores.registry import scores_of
@@ -59,8 +59,7 @@ def check(target: str) -> None:
     check_target(path)
     if os.path.lexists(path):
         try:
-            with open(path, encoding="utf-8") as file:
-                own = file.read(len(STARTS[path.suffix])) == STARTS[path.suffix]
+            own = path.read_text(encoding="utf-8").startswith(STARTS[path.suffix])
         except (OSError, ValueError):
             own = False
         refuse_if(not own, f"--table {target}: another file is there, which is not overwritten; choose another name")
@@ -146,13 +145,8 @@ def _run_name(group: Sequence[Scored]) -> str:
     return (re.sub(r"[_-]?seed_?\d+(-\d+)?", "", name) if several else name) or name
 
 
-# ---- As a file -----------------------------------------------------------------------------------------------------
-
-
 def write(target: str, scored: Sequence[Scored]) -> list[Row]:
     """Write the table of what was scored as .csv, .md or .tex. Returns its rows. UserError where it cannot be."""
-    if not scored:
-        raise UserError("there is nothing to put into a table")
     found, suffix = rows(scored), Path(target).suffix
     write_text(target, _as_csv(found) if suffix == ".csv" else _as_text(suffix, found, notes(scored, found)))
     return found

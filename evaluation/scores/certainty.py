@@ -22,9 +22,6 @@ INFINITY_RATIO = 20  # samples for each dimension that it needs; see benchmarks/
 CHUNK = 4096  # samples that are held in float64 at once
 
 
-# ---- FID of weighted samples ---------------------------------------------------------------------------------------
-
-
 def fids(features: Tensor, reference: Reference, weights: np.ndarray, label: str) -> np.ndarray:
     """The FID of samples' features (N, d), each counted as often as weights (R, N) say: (R,), in float64."""
     mu, trace, root = reference.statistics["mu"], np.trace(reference.statistics["sigma"]), reference.root
@@ -67,9 +64,6 @@ def _scatter(products: np.ndarray, counts: np.ndarray, moved: np.ndarray) -> np.
     return total
 
 
-# ---- Intervals -----------------------------------------------------------------------------------------------------
-
-
 def resampled(count: int, resamples: int) -> np.ndarray:
     """How often each of `count` samples is drawn in each resample: (resamples, count), the same numbers each time."""
     rng = np.random.default_rng(0)
@@ -104,9 +98,6 @@ def kid_interval(score: float, features: Tensor, reference: Reference, resamples
     """
     weights = resampled(len(features), resamples)
     return interval(score, metrics.kernel_sums(features, reference, weights, "bootstrap of the KID").means())
-
-
-# ---- FID infinity --------------------------------------------------------------------------------------------------
 
 
 def check_infinity(num_samples: int, dim: int) -> None:

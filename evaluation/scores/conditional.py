@@ -37,9 +37,9 @@ def accuracy(
 ) -> dict[str, Any]:
     """{class_accuracy: how many samples the classifier puts into the class that was asked for}; {} where none was.
 
-    answers: the classifier's logits (N, k) for the classes `known`, where there is a classifier. It is {mean, classes:
-    {name: accuracy}, confusion: {asked, taken_for, share}, real: {split, accuracy}}: the most frequent mistake with its
-    share of the samples that were asked for, and what the classifier makes of real images; or {mean: None, reason}.
+    answers: the classifier's logits (N, k) for the classes `known`. It is {mean, classes: {name: accuracy}, confusion:
+    {asked, taken_for, share}, real: {split, accuracy}}, the most frequent mistake with its share of the samples asked
+    for, and what the classifier makes of real images; or {mean: None, reason}.
     """
     if asked is None:
         return {}

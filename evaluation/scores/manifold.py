@@ -6,10 +6,9 @@ Density is how many of the real images' balls hold a sample, in the mean and of 
 share of real images whose ball holds a sample. Their k is 5, and their balls have no border, as in the authors' code:
 so the real images themselves have a density of 1.
 
-Memory holds one block of distances at a time, 0.5 GB with what is made of it, at any number of images. The last bits of
-a distance depend on the shape of the product that gives it. So the blocks are those of torch-fidelity at its default
-batch size and with save_cpu_ram, and the scores are its own, ties included; other batch sizes, or save_cpu_ram=False,
-may have other last bits, and decide otherwise where an image lies just on the border of a ball.
+Memory holds one block of distances at a time, 0.5 GB with what is made of it, at any number of images. Its size has an
+influence on the last bits of a distance, and those decide where an image lies just on the border of a ball. It is that
+of torch-fidelity at its default batch size and with save_cpu_ram, and so are the scores, ties included.
 """
 
 from collections.abc import Callable, Iterator
@@ -79,30 +78,20 @@ def held(queries: Tensor, centres: Tensor, reach: Tensor, label: str) -> Tensor:
 
 def scores(samples: Tensor, real: Tensor, of_samples: Tensor, of_real: Tensor) -> dict[str, float]:
     """The four scores of samples' features (N, d) against real ones (M, d), by what radii() gives for both."""
-    inside, counts, apart = among(samples, real, of_real)
-    return {
-        "precision": inside.float().mean().item(),
-        "recall": (held(real, samples, of_samples[:, NEIGHBOURS], "recall") > 0).float().mean().item(),
-        "density": (counts.double().mean() / FARTHEST).item(),
-        "coverage": (apart < of_real[:, FARTHEST]).double().mean().item(),
-    }
-
-
-def among(samples: Tensor, real: Tensor, of_real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How samples (N, d) lie among real images (M, d) with radii (M, 6), from one pass over the distances.
-
-    Returns (whether a ball of 3 neighbours holds each sample (N,), how many of 5 neighbours do, without their borders
-    (N,), how far the nearest sample is from each real image (M,)).
-    """
     near, far = of_real[:, NEIGHBOURS], of_real[:, FARTHEST]
-    apart = real.new_full((len(real),), torch.inf)
+    apart = real.new_full((len(real),), torch.inf)  # from each real image to the nearest sample
 
     def look(block: Tensor, columns: slice) -> Tensor:
         apart[columns] = torch.minimum(apart[columns], block.amin(0))
         within = [(block <= near[columns]).numpy(), (block < far[columns]).numpy()]
         return torch.from_numpy(np.stack([balls.sum(1) for balls in within]))  # torch would widen it all to int64 first
 
-    found = torch.zeros(2, len(samples), dtype=torch.long)
+    counts = torch.zeros(2, len(samples), dtype=torch.long)  # balls that hold each sample: of 3 neighbours, and of 5
     for rows, more in blockwise(look, samples, real, "precision, density, coverage"):
-        found[:, rows] += more
-    return found[0] > 0, found[1], apart
+        counts[:, rows] += more
+    return {
+        "precision": (counts[0] > 0).float().mean().item(),
+        "recall": (held(real, samples, of_samples[:, NEIGHBOURS], "recall") > 0).float().mean().item(),
+        "density": (counts[1].double().mean() / FARTHEST).item(),
+        "coverage": (apart < far).double().mean().item(),
+    }

@@ -19,10 +19,6 @@ from .registry import SCORES
 IS_SPLITS = 10
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 KID_SEED = 2020  # of the subsets: torch-fidelity's default
-MIN_IMAGES = 10  # one for each of the Inception Score's splits
-
-
-# ---- Scores, by torch-fidelity's formulas --------------------------------------------------------------------------
 
 
 def inception_score(logits: Tensor, shuffle: bool = True) -> dict[str, float]:
@@ -58,9 +54,6 @@ def neighbour_scores(features: Tensor, reference: Reference, radii: Tensor | Non
     if radii is None:
         radii = manifold.radii(features, "neighbours of samples")
     return manifold.scores(features, reference.features, radii, manifold.radii_of(reference))
-
-
-# ---- KID -----------------------------------------------------------------------------------------------------------
 
 
 class KernelSums(NamedTuple):
@@ -104,7 +97,8 @@ def kernel_sums(features: Tensor, reference: Reference, weights: np.ndarray, lab
     A sample that counts twice does not meet itself: in a subset that would be far oftener than among all samples.
     """
     counts = len(features), len(reference.features)
-    known = reference.kernel_means.get((KID_SUBSETS, *counts))
+    place = f"kernels_{KID_SUBSETS}_{len(features)}"
+    known = reference.known.get(place)
     found = []
     for number, (chosen, of_real) in enumerate(progress(kid_subsets(*counts), label, KID_SUBSETS, unit="subset")):
         x, y = (part[rows].double().numpy() for part, rows in ((features, chosen), (reference.features, of_real)))
@@ -113,7 +107,7 @@ def kernel_sums(features: Tensor, reference: Reference, weights: np.ndarray, lab
         within = ((w @ own) * w).sum(1) - w**2 @ own.diagonal()
         found.append((within, size**2 - (w**2).sum(1), w @ kernel(x, y).sum(1), size * len(y), np.asarray(real)))
     sums = KernelSums(*(np.stack(parts, axis=-1) for parts in zip(*found)))
-    reference.kernel_means[KID_SUBSETS, *counts] = sums.real
+    reference.known[place] = sums.real
     return sums
 
 

@@ -30,6 +30,6 @@ def folder(tmp_path):
 @pytest.fixture
 def folder_with_test(folder, monkeypatch):
     """The same with 40 test images."""
-    monkeypatch.setattr("evaluation.real.has_test_split", lambda config: True)
-    monkeypatch.setattr("evaluation.real.load_split", lambda config, split: noise_images(40, seed=9))
+    monkeypatch.setattr("evaluation.inputs.reference.has_test_split", lambda config: True)
+    monkeypatch.setattr("evaluation.inputs.reference.load_split", lambda config, split: noise_images(40, seed=9))
     return folder

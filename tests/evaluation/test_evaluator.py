@@ -123,8 +123,8 @@ def test_the_paper_scores_its_ten_sets_in_the_order_of_the_samples(pixels, folde
 
 
 def test_too_few_test_images_do_not_stand_in_the_way_of_the_training_images(pixels, folder, monkeypatch):
-    monkeypatch.setattr("evaluation.real.has_test_split", lambda config: True)
-    monkeypatch.setattr("evaluation.real.load_split", lambda config, split: noise_images(5, seed=9))
+    monkeypatch.setattr("evaluation.inputs.reference.has_test_split", lambda config: True)
+    monkeypatch.setattr("evaluation.inputs.reference.load_split", lambda config, split: noise_images(5, seed=9))
     said = []
     evaluator = Evaluator(folder, noise_images(150), CPU, said.append)
     (result,), _ = evaluator.evaluate(Given(noise_images(120, seed=1).images), FACTS, ("modern",), num_samples=120)
@@ -149,9 +149,9 @@ def test_sorted_images_are_shuffled_where_a_part_of_them_is_scored(pixels, folde
 
 def test_a_protocol_without_its_images_is_refused_at_once(pixels, folder):
     evaluator = Evaluator(folder, noise_images(150), CPU)
-    evaluator.check(("modern",))
+    evaluator.plans(("modern",))
     with pytest.raises(UserError, match="has no test images: a folder's splits are its subfolders train and test"):
-        evaluator.check(("modern", "paper"))
+        evaluator.plans(("modern", "paper"))
 
 
 def test_the_protocol_holds_everything_that_a_score_depends_on(pixels, folder):
@@ -219,7 +219,7 @@ def test_a_generator_with_broken_weights_is_refused(monkeypatch, folder):
 
 def test_too_few_images_are_refused(pixels, folder):
     with pytest.raises(UserError, match="scores need 10 real images or more"):
-        Evaluator(folder, noise_images(9), CPU).check(("modern",))
+        Evaluator(folder, noise_images(9), CPU).plans(("modern",))
     with pytest.raises(UserError, match="scores need 10 samples or more, and there are 9"):
         Evaluator(folder, noise_images(10), CPU).evaluate(Given(noise_images(9).images), FACTS, ("modern",))
     Evaluator(folder, noise_images(10), CPU).evaluate(Given(noise_images(10).images), FACTS, ("modern",))
@@ -266,7 +266,7 @@ def test_a_classifier_is_trained_when_the_first_score_asks_for_it(monkeypatch):
     monkeypatch.setattr(features, "load_classifier", lambda *args: made.append(1) or Pixels())
     labelled = noise_images(40)._replace(labels=torch.arange(40) % 2, classes=("a", "b"))
     evaluator = Evaluator(Config(dataset="digits", features="classifier"), labelled, CPU, say=lambda text: None)
-    evaluator.check(["modern"])
+    evaluator.plans(["modern"])
     assert not made
     evaluator.load()
     evaluator.load()

@@ -57,8 +57,8 @@ def test_without_held_out_images_it_is_said_why(folder, monkeypatch):
     (result,), _ = Evaluator(folder, noise_images(150), CPU).evaluate(source, FACTS, ("modern",))
     assert set(result["held_out"]) == {"what", "reason"}
     assert "has no test images" in result["held_out"]["reason"]
-    monkeypatch.setattr("evaluation.real.has_test_split", lambda config: True)
-    monkeypatch.setattr("evaluation.real.load_split", lambda config, split: noise_images(40, seed=9))
+    monkeypatch.setattr("evaluation.inputs.reference.has_test_split", lambda config: True)
+    monkeypatch.setattr("evaluation.inputs.reference.load_split", lambda config, split: noise_images(40, seed=9))
 
     def broken(*parts):
         raise ValueError("no such luck")

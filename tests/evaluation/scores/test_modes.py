@@ -112,7 +112,7 @@ def evaluator(monkeypatch):
     monkeypatch.setattr(metrics, "KID_SUBSETS", 2)
     monkeypatch.setattr(modes, "NUM_SAMPLES", 50)
     monkeypatch.setattr(modes, "frequencies", lambda config, train: EVEN)
-    monkeypatch.setattr("evaluation.real.load_split", lambda config, split: train)
+    monkeypatch.setattr("evaluation.inputs.reference.load_split", lambda config, split: train)
     monkeypatch.setattr(features, "load_classifier", lambda *parts: features.StackedClassifier(Digits()).eval())
     monkeypatch.setattr("evaluation.inputs.reference.cache_folder", lambda config: Path("/dev/null/none"))
     return Evaluator(CONFIG, train, CPU, say=lambda text: None)
