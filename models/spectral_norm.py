@@ -69,7 +69,7 @@ class SpectralNorm(MatrixNorm):
         self.n_power_iterations, self.eps = n_power_iterations, eps
         W = self.matrix(layer.get_parameter("weight").detach())
         u = F.normalize(torch.randn(len(W), dtype=W.dtype, device=W.device), dim=0)
-        _, u, v = power_iteration(W, u, WARMUP_ITERATIONS, eps)
+        _, u, v = power_iteration(W, u, 1 if W.is_meta else WARMUP_ITERATIONS, eps)
         self.register_buffer("u", u)
         self.register_buffer("v", v)
         self.iterating = True  # False freezes u and v: normalization.iteration()
