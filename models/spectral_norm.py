@@ -23,7 +23,8 @@ def power_iteration(W: Tensor, u: Tensor, n_iterations: int = 1, eps: float = 1e
     Returns (sigma, u, v), a scalar, (rows,) and (columns,), where sigma = u^T W v. A zero W gives sigma 0 and keeps u.
     """
     for _ in range(n_iterations):
-        v = F.normalize(W.t() @ u, dim=0, eps=eps)
+        v = W.t() @ u
+        v = v / torch.linalg.vector_norm(v).clamp_min(eps)
         Wv = W @ v
         sigma = torch.linalg.vector_norm(Wv)
         u = torch.where(sigma > eps, Wv / sigma.clamp_min(eps), u)
@@ -101,7 +102,8 @@ class SpectralNorm(MatrixNorm):
 
 def norm_of(layer: nn.Module) -> SpectralNorm | None:
     """The SpectralNorm of this layer itself, or None."""
-    norm = layer.get_submodule("parametrizations.weight.0") if parametrize.is_parametrized(layer, "weight") else None
+    weights: Any = getattr(layer, "parametrizations", {})
+    norm = weights["weight"][0] if "weight" in weights else None
     return norm if isinstance(norm, SpectralNorm) else None
 
 

@@ -71,9 +71,9 @@ def _robust(study: Study, results: Sequence[Result]) -> Claim | None:
         figure += f"; {name_of(other.method)}: {_told(other.worst)}"
         if own.diverged == other.diverged:
             holds, sure = _less(own.worst.mean, other.worst.mean), own.worst.apart(other.worst)
-    later = [rank for rank in every if rank.method not in PAPER and rank.worst]
+    later = [(rank.method, rank.worst.mean) for rank in every if rank.method not in PAPER and rank.worst]
     if later:  # ranked: the first is the best
-        figure += f"; best of the methods not in the paper: {name_of(later[0].method)}, {number(later[0].worst.mean)}"
+        figure += f"; best of the methods not in the paper: {name_of(later[0][0])}, {number(later[0][1])}"
     return Claim(words, source, holds, figure, sure)
 
 
