@@ -121,8 +121,8 @@ def merged(before: Iterable[Result], new: Iterable[Result]) -> list[Result]:
 
 
 def read(stem: Path) -> list[Result]:
-    """The results in STEM.json; [] where there are none, or where it is damaged."""
-    return _entries(stem.with_name(stem.name + ".json")) or []
+    """The results in STEM.json that are whole; [] where there are none."""
+    return _entries(stem.with_name(stem.name + ".json"))[0]
 
 
 def write(stem: Path, new: Iterable[Result], say: Say = print) -> list[Result]:
@@ -134,12 +134,13 @@ def write(stem: Path, new: Iterable[Result], say: Say = print) -> list[Result]:
     """
     path = stem.with_name(stem.name + ".json")
     with writing_into(path.parent), locked(path.with_name(f".{stem.name}.lock")):
-        before = _entries(path)
-        results = merged(before or [], new)
-        if before is None:
+        before, damaged = _entries(path)
+        results = merged(before, new)
+        if damaged:
             names = numbered(path.with_name(path.name + ".damaged"))
             aside = path.rename(next(name for name in names if not os.path.lexists(name)))
-            say(f"{path} is damaged, or holds no scores; what it was is kept as {aside.name}")
+            kept = f", and {len(before)} of its scores go on" if before else ""
+            say(f"{path} is damaged, or holds no scores; what it was is kept as {aside.name}{kept}")
         write_text(path, json.dumps(_content(results), indent=2) + "\n")
     return results
 
@@ -152,31 +153,34 @@ def _content(results: list[Result]) -> dict[str, Any]:
     return content | ({"results": results} if len(results) > 1 else {})
 
 
-def _entries(path: Path) -> list[Result] | None:
-    """The results of a file; [] where there is none, None where it is damaged or holds anything else."""
+def _entries(path: Path) -> tuple[list[Result], bool]:
+    """The whole results of a file, and whether it is damaged or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         top = {name: value for name, value in content.items() if name not in ("best", "last")}
         results = content.get("results", [top])
-        return results if all(map(_whole, results)) else None
+        whole = [result for result in results if _whole(result)]
+        return whole, len(whole) < len(results)
     except FileNotFoundError:
-        return []
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        return None
+        return [], False
+    except (OSError, ValueError, RecursionError, TypeError, AttributeError):
+        return [], True
 
 
-def _whole(result: Result) -> bool:
+def _whole(result: Any) -> bool:
     """Whether this can be shown: its scores are numbers, and its protocol says what they are of."""
-    protocol: dict[str, Any] = result["protocol"]
-    columns: dict[str, Any] = {}
-    hash(identity(result))  # TypeError where it cannot be compared
-    for score in scores_of("images", "modes").values():
-        columns |= {name: value for name, value in score.columns(result).items() if value is not None}
-    counts = [protocol["num_samples"], protocol["num_real"], protocol["step"] or 0]
-    return (
-        {"fid", "inception_score", "inception_score_std"} <= columns.keys()
-        and all(type(number) in (int, float) and math.isfinite(number) for number in columns.values())
-        and all(type(count) is int for count in counts)
-        and all(name in protocol for name in NEEDED)
-        and all(isinstance(protocol[name], str) for name in ("name", "features", "features_sha256"))
-    )
+    try:
+        protocol: dict[str, Any] = result["protocol"]
+        columns: dict[str, Any] = {}
+        for score in scores_of("images", "modes").values():
+            columns |= {name: value for name, value in score.columns(result).items() if value is not None}
+        counts = [protocol["num_samples"], protocol["num_real"], protocol["step"] or 0]
+        return (
+            {"fid", "inception_score", "inception_score_std"} <= columns.keys()
+            and all(type(number) in (int, float) and math.isfinite(number) for number in columns.values())
+            and all(type(count) is int for count in counts)
+            and all(name in protocol for name in NEEDED)
+            and all(isinstance(protocol[name], str) for name in ("name", "features", "features_sha256"))
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
