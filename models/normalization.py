@@ -24,7 +24,10 @@ class WeightNorm(MatrixNorm):
 
     def forward(self, weight: Tensor) -> Tensor:
         W = self.matrix(weight)
-        return self.from_matrix(W / W.norm(dim=1, keepdim=True).clamp_min(torch.finfo(W.dtype).tiny), weight)
+        scale = W.norm(dim=1, keepdim=True).clamp_min(torch.finfo(W.dtype).tiny)  # (d_out, 1)
+        if self.transposed:
+            return self.from_matrix(W / scale, weight)
+        return weight / scale.view(-1, *[1] * (weight.dim() - 1))
 
 
 def weight_norm(module: nn.Module) -> nn.Module:
