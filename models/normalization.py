@@ -27,7 +27,7 @@ class WeightNorm(MatrixNorm):
         scale = W.norm(dim=1, keepdim=True).clamp_min(torch.finfo(W.dtype).tiny)  # (d_out, 1)
         if self.transposed:
             return self.from_matrix(W / scale, weight)
-        return weight / scale.view(-1, *[1] * (weight.dim() - 1))
+        return (weight / scale.view(-1, *[1] * (weight.dim() - 1))).to(weight.dtype)
 
 
 def weight_norm(module: nn.Module) -> nn.Module:
