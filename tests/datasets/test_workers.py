@@ -74,18 +74,13 @@ def test_a_process_that_dies_is_said_and_the_others_end(many, monkeypatch):
     assert not multiprocessing.active_children()
 
 
-@forked
-def test_ctrl_c_ends_all_processes(many, monkeypatch):
-    main, plain = os.getpid(), workers.picture
+def test_ctrl_c_ends_all_processes(many):
+    class Interrupted(io.BytesIO):
+        def write(self, pixels):
+            signal.raise_signal(signal.SIGINT)
 
-    def stop(file, how):
-        if Path(file.name).name.startswith("08"):
-            os.kill(main, signal.SIGINT)
-        return plain(file, how)
-
-    monkeypatch.setattr(workers, "picture", stop)
     with pytest.raises(KeyboardInterrupt):
-        decoded(*many, num_workers=2)
+        decode_all(*many, COLOUR, Interrupted(), num_workers=2)
     assert not multiprocessing.active_children()
 
 
