@@ -81,7 +81,7 @@ class SpectralNorm(MatrixNorm):
         with full_precision(weight):
             W = self.matrix(weight)
             sigma, u, v = self.iterate(W) if self.due else self.estimate(W)
-            sigma = torch.where(sigma > self.eps, sigma, 1.0)  # a zero W stays zero
+            sigma = torch.where(sigma > self.eps, sigma, 1.0)  # W is zero, or u and v are stale: W stays as it is
             # The same value and gradient twice: the fast way, and the one that every mode of torch can follow.
             W_SN = Division.apply(W, u, v, sigma.detach()) if self.training else W / sigma
             return self.from_matrix(W_SN, weight)
