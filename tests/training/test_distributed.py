@@ -121,9 +121,9 @@ def run(forks, ranks, name, *arguments):
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory, forks):
-    """What 20 steps of each of SETTINGS in float64 leave on one rank and on two, and 100 in float32 on two."""
+    """What 12 steps of each of SETTINGS in float64 leave on one rank and on two, and 100 in float32 on two."""
     folder = tmp_path_factory.mktemp("ranks")
-    stages = [(count, name, 20, "float64", flags) for name, flags in SETTINGS.items() for count in (1, 2)]
+    stages = [(count, name, 12, "float64", flags) for name, flags in SETTINGS.items() for count in (1, 2)]
     for count, name, *rest in [*stages, (2, "long", 100, "float32", {"model": "dcgan", "g_sn": True})]:
         done = run(forks, count, "updates", f"{folder}/{name}", *rest)
         assert set(done.codes) == {0}, done.stderr
