@@ -173,7 +173,10 @@ class Config:
         0.999, "decay of G's moving average (EMA); 0: use G itself", low=0, below=1, replaces=("ema_half_life_cosine",)
     )
     amp: str = hardware(
-        "none", "CUDA only: compute G and D in half precision", choices=("none", "bf16", "fp16"), resumable=False
+        "none",
+        "train in half precision: bf16 on CUDA and on CPUs that are faster in it, fp16 on CUDA only; auto: bf16 where "
+        "it is faster",
+        choices=("none", "auto", "bf16", "fp16"),
     )
     tf32: bool = hardware(False, "CUDA only: allow TF32 in matrix products and convolutions")
     compile: bool = hardware(False, "CUDA only: use torch.compile for G and D")

@@ -116,7 +116,8 @@ def check_schedules(config: Config) -> None:
 
 def warnings(config: Config, cuda: bool) -> Iterator[str]:
     """Sentences about settings that can be combined but rarely should be, and what has no effect without CUDA."""
-    ignored = [f"--{name}" for name in ("amp", "tf32", "compile") if getattr(config, name) not in (False, "none")]
+    ignored = [f"--{name}" for name in ("tf32", "compile") if getattr(config, name)]
+    ignored += ["--amp fp16"] * (config.amp == "fp16")
     if ignored and not cuda:
         yield f"without effect on a CPU: {' and '.join(ignored)} speed up CUDA alone"
     bounded = {"spectral", "weight"} & set(config.d_norm) or set(config.regularizer) - {"none", "lecam"}

@@ -55,6 +55,12 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(Show, "end", lambda *args: None)
 
 
+@pytest.fixture
+def fast_bf16(monkeypatch):
+    """A processor that is faster in bfloat16."""
+    monkeypatch.setattr("utils.precision.bf16_gain", lambda: 2.0)
+
+
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The directory of a run of helpers.start() that nothing disturbed, to compare with. It stays as it is."""

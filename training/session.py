@@ -11,9 +11,9 @@ from datasets import Images, load_split, steps_of, trained_on
 from evaluation.evaluator import Evaluator
 from settings.config import Config, default_run_dir
 from utils.console import command
-from utils.distributed import agree, on_rank_zero, rank_zero_first, say_once, select_device, world_size
+from utils.distributed import agree, broadcast, on_rank_zero, rank_zero_first, say_once, select_device, world_size
 from utils.errors import Diverged, UserError, explaining_memory, refuse_if
-from utils.precision import keep_memory, set_deterministic, set_tf32
+from utils.precision import keep_memory, set_deterministic, set_tf32, settled
 from utils.threads import by_work, share, threads, work
 
 from . import monitor
@@ -41,6 +41,7 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         on_rank_zero(refuse_existing, run_dir)
     check_shares(config)
     device = set_up(config)
+    config = dataclasses.replace(config, amp=broadcast(on_rank_zero(settled, config.amp, device)))
     if images is None:
         with rank_zero_first():
             images = load_split(config)

@@ -182,6 +182,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        given, x = x.dtype, x.to(self.running_mean.dtype)  # out of half precision
         dims, shape = [dim for dim in range(x.dim()) if dim != 1], [1, -1] + [1] * (x.dim() - 2)
         count = x.numel() // x.size(1) * world_size()
         mean = SumOverRanks.apply(x.sum(dims)) / count
@@ -193,8 +194,8 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         scale = (variance + self.eps).rsqrt()
         if not self.affine:
-            return centred * scale.view(shape)
-        return centred * (self.weight * scale).view(shape) + self.bias.view(shape)
+            return (centred * scale.view(shape)).to(given)
+        return (centred * (self.weight * scale).view(shape) + self.bias.view(shape)).to(given)
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:

@@ -1,24 +1,63 @@
-"""How a step computes: half precision and TF32 on CUDA, and memory that a process on the CPU keeps."""
+"""How a step computes: half precision, TF32 on CUDA, and memory that a process on the CPU keeps."""
 
 import contextlib
 import ctypes
+import functools
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import refuse_if
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
+@functools.cache
+def bf16_gain() -> float:
+    """How many times as fast this CPU convolves, forward and backward, in bfloat16 as in float32.
+
+    Timed within 0.1 s, since a processor's flags do not tell: without the instructions it is emulated and slower, and
+    so it was on a virtual Intel machine whose flags had them.
+    """
+    seconds = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    for _ in range(4):
+        for dtype in seconds:
+            x = torch.ones(8, 64, 16, 16, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+            W = torch.ones(64, 64, 3, 3, dtype=dtype).requires_grad_()
+            start = time.perf_counter()
+            F.conv2d(x, W, padding=1).sum().backward()
+            seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)
+    return seconds[torch.float32] / seconds[torch.bfloat16]
+
+
+def settled(amp: str, device: torch.device) -> str:
+    """The --amp of a device: auto becomes bf16 if that is faster, else none. UserError for bf16 on a CPU without it."""
+    if amp not in ("auto", "bf16"):
+        return amp
+    if device.type == "cpu":
+        gain = bf16_gain()
+        slow = (
+            f"--amp bf16: this processor takes {1 / gain:.1f} times as long in bfloat16 as in float32: use --amp none"
+        )
+        refuse_if(amp == "bf16" and gain < 1, slow)
+        return "bf16" if gain > 1 else "none"
+    if device.type == "cuda" and amp == "auto":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "none"
+    return "none" if amp == "auto" else amp
+
+
 class Precision:
-    """How one network is called and updated: under autocast, for fp16 with a gradient scaler. Plainly on a CPU."""
+    """How one network is called and updated: under autocast, for fp16 with a gradient scaler. fp16 is for CUDA only."""
 
     def __init__(self, amp: str, device: torch.device) -> None:
         self.device_type = device.type
-        self.dtype = HALF.get(amp) if device.type == "cuda" else None
+        self.dtype = HALF.get(amp) if device.type == "cuda" or amp == "bf16" else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
     def call(self, network: nn.Module, *inputs: Tensor | None, **options: Any) -> Any:

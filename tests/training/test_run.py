@@ -20,11 +20,38 @@ from utils.errors import UserError
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
+@pytest.mark.parametrize("amp", ["none", "bf16"])
 @pytest.mark.parametrize("loss", FIELDS["loss"].metadata["choices"])
 @pytest.mark.parametrize("model", FIELDS["model"].metadata["choices"])
-def test_every_model_trains_with_every_loss(tmp_path, model, loss):
-    path = train.train(start(tmp_path, model=model, loss=loss, total_steps=2))
+def test_every_model_trains_with_every_loss(tmp_path, fast_bf16, model, loss, amp):
+    path = train.train(start(tmp_path, model=model, loss=loss, amp=amp, total_steps=2))
     assert checkpoint.read(path)["step"] == 2
+
+
+@pytest.mark.parametrize("regularizer", FIELDS["regularizer"].metadata["choices"][1:])
+def test_every_regularizer_trains_in_half_precision_and_parts(tmp_path, fast_bf16, regularizer):
+    flags = {"d_norm": ("layer",), "regularizer": (regularizer,), "accumulate": 2, "conditional": "projection"}
+    content = checkpoint.read(train.train(start(tmp_path, amp="bf16", total_steps=2, **flags)))
+    assert {value.dtype for network in ("G", "D", "ema") for value in content[network].values()} <= {
+        torch.float32,
+        torch.int64,
+    }
+    moments = [state["exp_avg"] for name in ("opt_G", "opt_D") for state in content[name]["state"].values()]
+    assert all(moment.dtype == torch.float32 and moment.isfinite().all() for moment in moments)
+
+
+def test_a_run_keeps_what_auto_meant_and_goes_on_without_half_precision_if_told_so(
+    tmp_path, monkeypatch, fast_bf16, capsys
+):
+    path = train.train(start(tmp_path, amp="auto", total_steps=2))
+    assert checkpoint.read(path)["config"]["amp"] == "bf16"
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["amp"] == "bf16"
+    assert "on cpu, 1 thread, in bf16" in capsys.readouterr().out
+    monkeypatch.setattr("utils.precision.bf16_gain", lambda: 0.1)
+    with pytest.raises(UserError, match=r"takes 10\.0 times as long in bfloat16 .* use --amp none"):
+        go_on(tmp_path, total_steps=4)
+    assert checkpoint.read(go_on(tmp_path, total_steps=4, amp="none"))["config"]["amp"] == "none"
+    assert "changed     amp bf16 -> none" in capsys.readouterr().out
 
 
 NORMS = [("none",), ("spectral",), ("weight",), ("batch",), ("layer",), ("spectral", "batch"), ("weight", "layer")]

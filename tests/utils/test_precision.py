@@ -1,5 +1,6 @@
 """How a network is called and updated: in half precision, scaled, on a CPU plainly; TF32, and memory that is kept."""
 
+import platform
 import sys
 
 import pytest
@@ -8,13 +9,14 @@ from helpers import layers_of
 
 from models import build_models
 from training.monitor import total_norm
-from utils.precision import FULL, Precision, keep_memory, set_tf32, without_tf32
+from utils.errors import UserError
+from utils.precision import FULL, Precision, keep_memory, set_tf32, settled, without_tf32
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("amp", ["none", "bf16", "fp16"])
-def test_on_a_cpu_every_choice_of_amp_is_full_precision(amp):
+@pytest.mark.parametrize("amp", ["none", "fp16"])
+def test_on_a_cpu_fp16_is_full_precision(amp):
     precision = Precision(amp, CPU)
     D = torch.nn.Linear(3, 1)
     x = torch.randn(2, 3)
@@ -23,12 +25,34 @@ def test_on_a_cpu_every_choice_of_amp_is_full_precision(amp):
 
 def test_half_precision_computes_the_layers_and_hands_back_float32():
     _, D = build_models("dcgan", 16, 1, 8, 4)
-    dtypes, precision = [], Precision("none", CPU)
+    dtypes, precision = [], Precision("bf16", CPU)
     for layer in layers_of(D):
         layer.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
-    precision.dtype = torch.bfloat16  # what --amp bf16 is on CUDA, on the CPU
     logits = precision.call(D, torch.randn(4, 1, 16, 16))
     assert set(dtypes) == {torch.bfloat16} and logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("amp", "gain", "expected"),
+    [("auto", 1.9, "bf16"), ("auto", 0.3, "none"), ("bf16", 1.9, "bf16"), ("none", 1.9, "none"), ("fp16", 1.9, "fp16")],
+)
+def test_amp_is_settled_by_what_the_processor_gains(monkeypatch, amp, gain, expected):
+    monkeypatch.setattr("utils.precision.bf16_gain", lambda: gain)
+    assert settled(amp, CPU) == expected
+
+
+def test_bf16_is_refused_on_a_processor_that_is_slower_in_it(monkeypatch):
+    monkeypatch.setattr("utils.precision.bf16_gain", lambda: 0.25)
+    with pytest.raises(UserError, match=r"takes 4\.0 times as long in bfloat16 as in float32: use --amp none"):
+        settled("bf16", CPU)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the variable is for x86")
+def test_without_the_instructions_bf16_is_slower(forks):
+    done = forks.run(
+        "import os; os.environ['ONEDNN_MAX_CPU_ISA'] = 'AVX2'; import utils.precision as p; print(p.bf16_gain())"
+    )
+    assert float(done.stdout) < 0.7
 
 
 def test_a_scaled_update_is_the_plain_one_and_an_overflow_is_skipped():

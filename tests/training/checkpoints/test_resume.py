@@ -18,6 +18,8 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 TRAIN = """
 import train
+import utils.precision
+utils.precision.bf16_gain = lambda: 2.0
 train.main()
 """
 
@@ -47,7 +49,7 @@ at_step(builtins, 9, lambda: os.kill(os.getpid(), signal.SIGKILL))
         ("dcgan", {"conditional": "acgan"}),
         ("resnet", {"conditional": "projection", "attention": 4}),
         ("mlp", {"conditional": "concat", "mirror": True}),
-        ("dcgan", {}),
+        ("dcgan", {"amp": "bf16"}),
         ("resnet", {}),
         ("mlp", {}),
         ("mlp", {"loss": "relativistic", "regularizer": ("r1_r2", "lecam"), "lecam_start": 3}),
