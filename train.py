@@ -48,7 +48,7 @@ def discriminator_step(
         with in_part(i, objective.accumulate, D, called=[D]):
             real, fake = objective.judge(D, part.views("real", "fake"), precision)  # logits, and class loss if any
             loss = objective.d_loss(real.logits, fake.logits) + objective.acgan_weight_D * real.class_loss
-            loss = loss + objective.penalty(D, part, real.logits, fake.logits)
+            loss = loss + objective.penalty(D, part, real.logits, fake.logits, exact=precision.dtype is None)
             precision.backward(loss / objective.accumulate)
         found.append((loss.detach().view(1), real.logits.detach(), fake.logits.detach()))
     precision.update(opt_D)
@@ -106,22 +106,22 @@ def step(state: State, config: Config) -> None:
     G, D = state.parallel["G"], state.parallel["D"]
     source: dict[str, Any] = {"generator": state.random, "device": state.device}
     set_moving(state, config)  # learning rates and whatever else has a schedule
-    averages, paired = (
-        state.objective.averages,
-        state.objective.paired,
-    )  # a pair: fake and real, of one class
+    averages, paired = state.objective.averages, state.objective.paired  # a pair: fake and real, of one class
     if averages:
         averages.begin(state.step)
     # Every rank draws the whole batch's random numbers, so that a run is the same on any number of ranks.
-    for _ in range(config.n_dis):
+    for i in range(config.n_dis):
+        objective = state.objective.at(state.step * config.n_dis + i)
         real, real_labels = next_real(state, config)
         z = torch.randn(len(real), config.z_dim, **source)
         alpha = torch.rand(len(real), 1, 1, 1, **source)  # for the gradient penalty, between real and fake
         labels = real_labels if paired else state.batches.draw_labels(len(real), state.random)
         batch = Batch(z, real, alpha, labels=labels, real_labels=real_labels)
         batch = batch._replace(drawn=augmenting.draw(state, len(z)), real_drawn=augmenting.draw(state, len(real)))
+        if any(found.near for found, _ in objective.regularizers):
+            batch = batch._replace(noise=torch.randn(real.shape, **source))
         loss_D, real_logits, fake_logits = discriminator_step(
-            G, D, state.opt_D, batch.local(), state.objective, state.precision["D"]
+            G, D, state.opt_D, batch.local(), objective, state.precision["D"]
         )
         augmenting.adapt(state, config, real_logits, fake_logits)
         if averages:

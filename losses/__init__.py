@@ -1,6 +1,6 @@
 """Scalars from logits: adversarial losses and what is added to them."""
 
 from .adversarial import LOSSES, PAIRED, accuracy, boundary
-from .regularizers import REGULARIZERS, Regularizer
+from .regularizers import REGULARIZERS, Regularizer, finite_difference
 
-__all__ = ["LOSSES", "PAIRED", "REGULARIZERS", "Regularizer", "accuracy", "boundary"]
+__all__ = ["LOSSES", "PAIRED", "REGULARIZERS", "Regularizer", "accuracy", "boundary", "finite_difference"]

@@ -9,6 +9,7 @@ from torch.nn.functional import relu
 from torch.nn.utils import parametrize
 
 Labels = Tensor | None  # (N,) int64, of a conditional D's images
+STEP = 0.01  # of finite differences: the sigma of Lin et al. 2025
 
 
 def input_gradient(D: nn.Module, x: Tensor, labels: Labels = None) -> Tensor:
@@ -55,6 +56,19 @@ def r1_r2(
     return r1(D, real, fake, alpha, real_labels) + r2(D, real, fake, alpha, real_labels, labels)
 
 
+def finite_difference(
+    D: Callable[[Tensor], Tensor], x: Tensor, noise: Tensor, logits: Tensor | None = None, step: float = STEP
+) -> Tensor:
+    """Half the mean of |D(x + s e) - D(x)|^2 / s^2, for e ~ N(0, I): R1 or R2 without a second derivative. A scalar.
+
+    x and e, the noise, are (N, C, H, W); logits (N, 1): D(x), where it is known. For small s it is half of
+    (grad D(x) . e)^2, whose mean over e is |grad D(x)|^2: so weights are those of R1. Lin et al. 2025 (Seaweed-APT,
+    arXiv 2501.08316) do not divide by 2 s^2: a weight of 100 there is one of 0.02 here.
+    """
+    logits = D(x) if logits is None else logits
+    return 0.5 * ((D(x + step * noise) - logits) / step).square().mean()
+
+
 def lecam(real_logits: Tensor, fake_logits: Tensor, average_real: Tensor, average_fake: Tensor) -> Tensor:
     """How far D's logits (N, 1) lie beyond the moving average of the other side's, squared, as means; a scalar.
 
@@ -91,22 +105,27 @@ class Regularizer(NamedTuple):
     """What a regularizer does in D's step: a penalty added to the loss, or a projection after the update.
 
     penalty(D, real, fake, alpha, real_labels, labels) and of_logits(real_logits, fake_logits, average_real,
-    average_fake) are multiplied by the weight; project(D, weight) takes it as its bound.
+    average_fake) are multiplied by the weight, as is finite_difference() at the images that near names, "real" or
+    "fake"; project(D, weight) takes it as its bound. on_gradient: of D at images, and so may be lazy.
     """
 
     default_weight: float
     penalty: Callable[..., Tensor | float] | None = None
     project: Callable[[nn.Module, float], None] | None = None
     of_logits: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+    near: str | None = None
+    on_gradient: bool = False
 
 
 REGULARIZERS = {
     "none": Regularizer(0.0),
     "weight_clipping": Regularizer(0.01, project=clip_weights),
-    "gradient_penalty": Regularizer(10.0, penalty=gradient_penalty),
-    "r1": Regularizer(10.0, penalty=r1),
-    "r2": Regularizer(10.0, penalty=r2),
-    "r1_r2": Regularizer(10.0, penalty=r1_r2),
+    "gradient_penalty": Regularizer(10.0, penalty=gradient_penalty, on_gradient=True),
+    "r1": Regularizer(10.0, penalty=r1, on_gradient=True),
+    "r2": Regularizer(10.0, penalty=r2, on_gradient=True),
+    "r1_r2": Regularizer(10.0, penalty=r1_r2, on_gradient=True),
+    "approximate_r1": Regularizer(10.0, near="real", on_gradient=True),
+    "approximate_r2": Regularizer(10.0, near="fake", on_gradient=True),
     "lecam": Regularizer(0.3, of_logits=lecam),
     "orthonormal": Regularizer(1e-4, penalty=orthonormal),  # the paper gives no weight; this is BigGAN's (2019)
 }

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 STACKED = {"stacked_digits": "digits", "stacked_mnist": "mnist"}  # three of which are red, green and blue
-PENALTIES = ("gradient_penalty", "r1", "r2", "r1_r2")  # those on D's gradient at single images
+DOUBLE = ("gradient_penalty", "r1", "r2", "r1_r2")  # penalties on D's gradient that have to be differentiated twice
+PENALTIES = (*DOUBLE, "approximate_r1", "approximate_r2")  # those on D's gradient at single images
 
 
 def setting(
@@ -113,12 +114,16 @@ class Config:
     loss: str = basic("hinge", "adversarial loss", choices=("bce", "hinge", "wasserstein", "lsgan", "relativistic"))
     regularizer: tuple[str, ...] = losses(
         ("none",),
-        "regularization of D; r1_r2 is R1 plus R2, lecam keeps the logits near their moving averages",
-        choices=("none", "weight_clipping", "gradient_penalty", "r1", "r2", "r1_r2", "lecam", "orthonormal"),
-        resets=(("regularizer_weight", ()), ("gamma_cosine", PENALTIES)),
+        "regularization of D; r1_r2 is R1 plus R2, the approximate ones use finite differences in place of a second "
+        "derivative, lecam keeps the logits near their moving averages",
+        choices=("none", "weight_clipping", *PENALTIES, "lecam", "orthonormal"),
+        resets=(("regularizer_weight", ()), ("gamma_cosine", PENALTIES), ("regularizer_every", PENALTIES)),
     )
     regularizer_weight: tuple[float, ...] | None = losses(
         None, "weight or bound of each regularizer (default: the literature's)", above=0, replaces=("gamma_cosine",)
+    )
+    regularizer_every: int = losses(
+        1, "apply penalties on D's gradient in every N-th update of D only, with N times the weight", low=1
     )
     lecam_start: int = losses(1000, "lecam only: first step with this regularizer", low=1)
 

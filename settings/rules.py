@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 from utils.errors import UserError, refuse_if
 
-from .config import FIELDS, PENALTIES, STACKED, Config, to_flag
+from .config import DOUBLE, FIELDS, PENALTIES, STACKED, Config, to_flag
 
+# Of which only one can be chosen, since they penalise D's gradient at the same images
+SAME = {"real images": ("r1", "r1_r2", "approximate_r1"), "samples": ("r2", "r1_r2", "approximate_r2")}
 # What --NAME_cosine moves, each with what its values are below, if there is a bound
 COSINES: dict[str, float | None] = {"lr": None, "gamma": None, "beta2": 1.0, "ema_half_life": None}
 
@@ -25,6 +27,7 @@ def check_combinations(config: Config) -> None:
     check_networks(config)
     weight_norms = [name for name in config.d_norm if name in ("spectral", "weight")]
     penalised = [name for name in config.regularizer if name in PENALTIES]
+    twice = [name for name in penalised if name in DOUBLE]
     check_regularizers(config)
     refuse_if(
         "weight_clipping" in config.regularizer and weight_norms,
@@ -37,9 +40,9 @@ def check_combinations(config: Config) -> None:
         "image, and batch normalization makes D's output depend on the whole batch. Use --d_norm layer or none",
     )
     refuse_if(
-        config.compile and penalised,
-        f"compile makes no sense with {to_flag(tuple(penalised))}: torch.compile cannot differentiate the penalty "
-        "twice",
+        config.compile and twice,
+        f"compile makes no sense with {to_flag(tuple(twice))}: torch.compile cannot differentiate the penalty twice. "
+        "Use approximate_r1 or approximate_r2, which need no second derivative",
     )
     refuse_if(
         config.conditional != "none" and config.dataset == "stl10",
@@ -77,13 +80,18 @@ def check_regularizers(config: Config) -> None:
     """Raise UserError where the regularizers exclude each other, or what is said of them fits none."""
     names, weights = to_flag(config.regularizer), config.regularizer_weight
     check_names("regularizer", config.regularizer)
-    both = "r1_r2" in config.regularizer and {"r1", "r2"} & set(config.regularizer)
-    refuse_if(both, f"regularizer {names}: r1_r2 has R1 and R2 already; for more of one, raise its weight")
+    for place, group in SAME.items():
+        both = [name for name in config.regularizer if name in group]
+        told = f"regularizer {names}: {' and '.join(both)} both penalise D's gradient at {place}"
+        refuse_if(len(both) > 1, f"{told}. Keep one of them; for a stronger penalty, raise its weight")
     refuse_if(weights is not None and config.regularizer == ("none",), "regularizer_weight needs a regularizer")
     refuse_if(
         weights is not None and len(weights) != len(config.regularizer),
         f"regularizer_weight {to_flag(weights)}: one for each of {names}, or none for the literature's",
     )
+    for name in changed(config, "gamma_cosine", "regularizer_every"):
+        alone = f"{name} changes a penalty on D's gradient, and there is none. Add --regularizer r1, for instance"
+        refuse_if(not set(config.regularizer) & set(PENALTIES), alone)
     late = changed(config, "lecam_start") and "lecam" not in config.regularizer
     refuse_if(late, "lecam_start is for --regularizer lecam")
 
@@ -107,10 +115,6 @@ def check_schedules(config: Config) -> None:
         refuse_if(name in ("lr", "gamma") and min(ends) == 0, f"{told}: {name} must be more than 0 throughout")
         both = changed(config, *FIELDS[f"{name}_cosine"].metadata["replaces"])
         refuse_if(both, f"{name}_cosine is in the place of {' and '.join(both)}: take one of them")
-    refuse_if(
-        config.gamma_cosine is not None and not set(config.regularizer) & set(PENALTIES),
-        f"gamma_cosine moves the weight of a penalty on D's gradient, and there is none: --regularizer {PENALTIES[-1]}",
-    )
     refuse_if(config.beta2_cosine and config.optimizer != "adam", "beta2_cosine is for --optimizer adam")
 
 

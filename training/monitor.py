@@ -18,7 +18,7 @@ from evaluation.results import report
 from evaluation.scores.registry import OWN
 from models.conditional import given
 from settings.config import Config
-from settings.rules import PENALTIES, warnings
+from settings.rules import warnings
 from utils.distributed import rank, world_size
 from utils.errors import Diverged, Stopped
 from utils.files import write_text
@@ -214,10 +214,12 @@ def _about_training(config: Config, state: State) -> Iterator[tuple[str, str]]:
     if state.device.type == "cpu":
         where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     penalties = zip((name for name in config.regularizer if name != "none"), state.objective.regularizers, strict=True)
-    extra = ""
-    for name, (_, weight) in penalties:
-        moving = config.gamma_cosine if name in PENALTIES else None
-        extra += f" + {name} (weight {'{:g} to {:g}'.format(*moving) if moving else f'{weight:g}'})"
+    extra, every = "", config.regularizer_every
+    lazy = f", times {every} in one of {every} updates of D" * (every > 1)
+    for name, (found, weight) in penalties:
+        moving = config.gamma_cosine if found.on_gradient else None
+        shown = "{:g} to {:g}".format(*moving) if moving else f"{weight:g}"
+        extra += f" + {name} (weight {shown}{lazy * found.on_gradient})"
     where += f", in {config.amp}" * (state.precision["D"].dtype is not None)
     yield "training", f"{config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {where}"
     wide = state.device.type == "cpu" and torch.get_num_threads() > 1  # as threads_of() has it

@@ -1,14 +1,15 @@
 """What the two updates optimise: the losses and regularizers of a configuration, and the batches that they take."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from losses import LOSSES, PAIRED, REGULARIZERS, Regularizer
+from losses import LOSSES, PAIRED, REGULARIZERS, Regularizer, finite_difference
 from models.augmentation import Augmented, augment
 from models.normalization import iteration
 from settings.config import Config
@@ -32,7 +33,7 @@ class Batch(NamedTuple):
     z: latents (N, z_dim). real: images (N, C, H, W) in [-1, 1]. alpha (N, 1, 1, 1) in [0, 1]: where the gradient
     penalty looks, between real and fake. fake: samples of these z, which D's update draws itself. labels: the classes
     of z, and so of fake, and real_labels those of real: (N,) int64, of conditional networks. drawn and real_drawn: how
-    fake and real are augmented, of models.augmentation.draw().
+    fake and real are augmented, of models.augmentation.draw(). noise (N, C, H, W): where finite differences look.
     """
 
     z: Tensor
@@ -43,6 +44,7 @@ class Batch(NamedTuple):
     real_labels: Tensor | None = None
     drawn: Tensor | None = None
     real_drawn: Tensor | None = None
+    noise: Any = None
 
     def local(self) -> "Batch":
         """This rank's share of a global batch."""
@@ -78,6 +80,7 @@ class Objective:
     statistics. classifies: D tells the classes apart, as acgan's does; acgan_weight_D and acgan_weight_G are what the
     cross-entropy of real images counts in D's loss, and that of samples in G's. augment: names of AUGMENTATIONS,
     through which D sees all images. paired: g_loss needs real images. averages: of D's logits, for LeCam's penalty.
+    every: of so many updates of D, one has the penalties on its gradient.
     """
 
     d_loss: Callable[..., Tensor]
@@ -91,6 +94,7 @@ class Objective:
     augment: tuple[str, ...] = ()
     paired: bool = False
     averages: LogitAverages | None = None
+    every: int = 1
 
     @classmethod
     def of(cls, config: Config) -> "Objective":
@@ -108,7 +112,18 @@ class Objective:
             augment=tuple(name for name in config.augment if name != "none"),
             paired=config.loss in PAIRED,
             averages=LogitAverages(config.lecam_start) if "lecam" in config.regularizer else None,
+            every=config.regularizer_every,
         )
+
+    def at(self, update: int) -> "Objective":
+        """That of D's update number `update`, from 0: each `every`-th has the penalties on D's gradient, as many times.
+
+        Lazy regularization, as in StyleGAN2 (Karras et al. 2020, arXiv 1912.04958). There the penalties have a step of
+        Adam to themselves, for which its rate and betas are lowered. Here they are in the loss's own, and these stay.
+        """
+        factor = 0 if update % self.every else self.every
+        lazy = ((found, weight * factor if found.on_gradient else weight) for found, weight in self.regularizers)
+        return replace(self, regularizers=tuple((found, weight) for found, weight in lazy if weight))
 
     def judge(self, D: nn.Module, views: Sequence[View], precision: Precision = FULL) -> list[Verdict]:
         """D's verdict on each of these views: by one forward of all where that is joint, and else by one of each."""
@@ -127,25 +142,35 @@ class Objective:
             # AC-GAN's second loss (Odena et al. 2017, eq. 3), of labels or of weights of the classes (N, K).
             yield Verdict(logits, *(F.cross_entropy(found, view.labels) for found in class_logits))
 
-    def penalty(self, D: nn.Module, batch: Batch, *logits: Tensor) -> Tensor | float:
+    def _logits(self, D: nn.Module, view: View, images: Tensor) -> Tensor:
+        """D's logits on other images in a view."""
+        return self.judge(D, [view._replace(images=images)])[0].logits
+
+    def penalty(self, D: nn.Module, batch: Batch, *logits: Tensor, exact: bool = True) -> Tensor | float:
         """What the regularizers add to D's loss, in full precision; logits: those of the real images, of the samples.
 
         Augmentation is part of D then: the gradient is that with respect to the image before it, as StyleGAN2-ADA's R1
         (Karras et al. 2020) and R3GAN's are, and so of all that the loss goes through. Penalties on images other than
-        the real ones augment each as the real one in its place.
+        the real ones augment each as the real one in its place, finite differences as the loss does. exact: the logits
+        are of full precision, and so finite differences may start from them.
         """
         penalties = [(found.penalty, weight) for found, weight in self.regularizers if found.penalty]
+        near = [(found.near, weight) for found, weight in self.regularizers if found.near]
+        known = dict(zip(("real", "fake"), logits)) if exact else {}
         total: Tensor | float = 0.0
         for found, weight in self.regularizers:
             if found.of_logits and self.averages and self.averages.active:
                 total = total + weight * found.of_logits(*logits, *self.averages.values)
-        if not penalties:
+        if not penalties and not near:
             return total
         seen = (batch.real, batch.fake, batch.alpha, batch.real_labels, batch.labels)
-        if batch.real_drawn is not None:
-            D = Augmented(D, self.augment, batch.real_drawn)
+        augmented = D if batch.real_drawn is None else Augmented(D, self.augment, batch.real_drawn)
         with iteration(D, False):  # their forwards are of the same update
-            return total + sum(weight * penalty(D, *seen) for penalty, weight in penalties)
+            for side, weight in near:
+                (view,) = batch.views(side)
+                at = partial(self._logits, D, view)
+                total = total + weight * finite_difference(at, view.images, batch.noise, known.get(side))
+            return total + sum(weight * penalty(augmented, *seen) for penalty, weight in penalties)
 
     def project(self, D: nn.Module) -> None:
         """What the regularizers do to D's weights after an update."""

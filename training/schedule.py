@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from settings.config import Config
-from settings.rules import COSINES, PENALTIES
+from settings.rules import COSINES
 
 from .state import State
 
@@ -65,8 +65,8 @@ def set_moving(state: State, config: Config) -> None:
             if "beta2" in now:
                 group["betas"] = (config.betas[0], now["beta2"])
     if "gamma" in now:
-        weighed = zip(config.regularizer, state.objective.regularizers, strict=True)
-        regularizers = tuple((found, now["gamma"] if name in PENALTIES else old) for name, (found, old) in weighed)
+        weighed = state.objective.regularizers
+        regularizers = tuple((found, now["gamma"] if found.on_gradient else old) for found, old in weighed)
         state.objective = dataclasses.replace(state.objective, regularizers=regularizers)
 
 

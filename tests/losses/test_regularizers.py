@@ -6,9 +6,20 @@ from torch import nn
 from torch.autograd import gradcheck
 
 from losses import REGULARIZERS
-from losses.regularizers import clip_weights, gradient_penalty, input_gradient, lecam, orthonormal, r1, r1_r2, r2
+from losses.regularizers import (
+    clip_weights,
+    finite_difference,
+    gradient_penalty,
+    input_gradient,
+    lecam,
+    orthonormal,
+    r1,
+    r1_r2,
+    r2,
+)
 from models import build_models
 from models.spectral_norm import spectral_norm
+from settings.config import DOUBLE, PENALTIES
 
 SHAPE = (3, 2, 2, 2)  # (N, C, H, W)
 
@@ -81,7 +92,42 @@ def test_r1_looks_at_the_real_images_alone():
     torch.testing.assert_close(r1(quadratic_D, real, None, None), expected, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("penalty", [gradient_penalty, r1])
+@pytest.mark.parametrize("step", [0.01, 1.0])
+def test_a_finite_difference_of_a_linear_D_is_its_slope_along_the_noise(step):
+    real, noise, _ = batch()
+    D, w = linear_D(3.0)
+    along = noise.flatten(1) @ w.detach().t()  # (3, 1)
+    penalty = finite_difference(D, real, noise, step=step)
+    penalty.backward()
+    torch.testing.assert_close(penalty.item(), along.square().mean().item() / 2, rtol=1e-10, atol=0)
+    torch.testing.assert_close(w.grad, (along * noise.flatten(1)).mean(0, keepdim=True), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(finite_difference(D, real, noise, D(real), step), penalty, rtol=1e-12, atol=0)
+
+
+def test_the_mean_of_finite_differences_over_noise_of_unit_covariance_is_R1():
+    D, _ = linear_D(3.0)
+    real = torch.randn(8, 2, 2, 2, dtype=torch.float64)
+    noise = 8**0.5 * torch.eye(8, dtype=torch.float64).view(8, 2, 2, 2)  # the mean of e e^T is I
+    torch.testing.assert_close(finite_difference(D, real, noise), r1(D, real, None, None), rtol=1e-10, atol=0)
+
+
+def test_a_finite_difference_has_a_known_bias_and_becomes_the_derivative_along_the_noise():
+    real, noise, _ = batch()
+    along, squared = (real * noise).flatten(1).sum(1), noise.flatten(1).square().sum(1)
+    expected = (along + 0.05 * squared).square().mean() / 2  # (|x + s e|^2 - |x|^2) / 2 s, for s = 0.1
+    torch.testing.assert_close(finite_difference(quadratic_D, real, noise, step=0.1), expected, rtol=1e-10, atol=0)
+    torch.manual_seed(0)
+    D = nn.Sequential(nn.Conv2d(2, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(2, 1)).double()
+    _, slope = torch.autograd.functional.jvp(D, real, noise)
+    expected = slope.square().mean() / 2
+    torch.testing.assert_close(finite_difference(D, real, noise, step=1e-6), expected, rtol=1e-5, atol=0)
+
+
+def differences(D, real, fake, noise):
+    return finite_difference(D, real, noise) + finite_difference(D, fake, noise)
+
+
+@pytest.mark.parametrize("penalty", [gradient_penalty, r1, differences])
 def test_derivatives_in_the_parameters_match_finite_differences(penalty):
     torch.manual_seed(0)
     D, images = nn.Sequential(nn.Conv2d(2, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(2, 1)).double(), batch()
@@ -206,9 +252,13 @@ def test_penalties_reach_D_and_neither_G_nor_the_images(name, d_norm):
 
 
 def test_the_table_says_what_each_regularizer_does_and_the_papers_weights():
-    assert REGULARIZERS["none"][1:] == (None, None, None)
-    assert REGULARIZERS["weight_clipping"] == (0.01, None, clip_weights, None)
-    assert REGULARIZERS["gradient_penalty"] == (10, gradient_penalty, None, None)
-    penalties = {"r1": r1, "r2": r2, "r1_r2": r1_r2, "orthonormal": orthonormal}
-    assert all(REGULARIZERS[name][1:] == (penalty, None, None) for name, penalty in penalties.items())
-    assert REGULARIZERS["lecam"] == (0.3, None, None, lecam)
+    assert REGULARIZERS["none"] == (0, None, None, None, None, False)
+    assert REGULARIZERS["weight_clipping"] == (0.01, None, clip_weights, None, None, False)
+    penalties = {"gradient_penalty": gradient_penalty, "r1": r1, "r2": r2, "r1_r2": r1_r2}
+    assert all(REGULARIZERS[name] == (10, penalty, None, None, None, True) for name, penalty in penalties.items())
+    assert REGULARIZERS["approximate_r1"] == (10, None, None, None, "real", True)
+    assert REGULARIZERS["approximate_r2"] == (10, None, None, None, "fake", True)
+    assert REGULARIZERS["lecam"] == (0.3, None, None, lecam, None, False)
+    assert REGULARIZERS["orthonormal"] == (1e-4, orthonormal, None, None, None, False)
+    assert tuple(name for name, found in REGULARIZERS.items() if found.on_gradient) == PENALTIES
+    assert tuple(name for name in PENALTIES if not REGULARIZERS[name].near) == DOUBLE

@@ -26,6 +26,16 @@ from utils.errors import UserError
         ({"regularizer": ("gradient_penalty",), "d_norm": ("batch",)}, "batch normalization makes D's output depend"),
         ({"regularizer": ("gradient_penalty",), "d_norm": ("spectral", "batch")}, "makes D's output depend"),
         ({"regularizer": ("r1",), "d_norm": ("batch",)}, "r1 makes no sense with d_norm batch"),
+        ({"regularizer": ("approximate_r2",), "d_norm": ("batch",)}, "approximate_r2 makes no sense with d_norm batch"),
+        ({"regularizer": ("approximate_r1", "r1")}, "approximate_r1 and r1 both penalise D's gradient at real images"),
+        ({"regularizer": ("r1_r2", "approximate_r1")}, "r1_r2 and approximate_r1 both penalise"),
+        ({"regularizer_every": 4}, "regularizer_every changes a penalty on D's gradient, and there is none"),
+        ({"regularizer_every": 4, "regularizer": ("lecam", "orthonormal")}, "and there is none. Add --regularizer r1"),
+        ({"regularizer_every": 2, "regularizer": ("weight_clipping",), "d_norm": ("none",)}, "regularizer_every chan"),
+        (
+            {"compile": True, "regularizer": ("approximate_r1", "r2")},
+            "with r2: torch.compile cannot differentiate the penalty twice. Use approximate_r1 or approximate_r2",
+        ),
         ({"model": "resnet", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
         ({"model": "mlp", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
         (
@@ -35,7 +45,7 @@ from utils.errors import UserError
         ({"regularizer_weight": (1.0,)}, "regularizer_weight needs a regularizer"),
         ({"regularizer": ("none", "r1")}, "regularizer none r1: none stands alone"),
         ({"regularizer": ("r1", "r1")}, "regularizer r1 r1: name each once"),
-        ({"regularizer": ("r2", "r1_r2")}, "regularizer r2 r1_r2: r1_r2 has R1 and R2 already"),
+        ({"regularizer": ("r2", "r1_r2")}, "regularizer r2 r1_r2: r2 and r1_r2 both penalise D's gradient at samples"),
         (
             {"regularizer": ("r1", "lecam"), "regularizer_weight": (1.0,)},
             "regularizer_weight 1.0: one for each of r1 lecam, or none for the literature's",
@@ -85,6 +95,9 @@ SENSIBLE = [
     {"regularizer": ("r1_r2", "lecam"), "regularizer_weight": (0.1, 0.3), "lecam_start": 7, "loss": "relativistic"},
     {"regularizer": ("lecam", "orthonormal"), "d_norm": ("batch",)},
     {"augment": ("cutout", "color"), "augment_p": "adaptive"},
+    {"regularizer": ("approximate_r1", "approximate_r2"), "compile": True, "d_norm": ("none",)},
+    {"regularizer": ("approximate_r1", "r2", "lecam"), "regularizer_every": 16},
+    {"regularizer": ("gradient_penalty",), "regularizer_every": 4, "gamma_cosine": (1.0, 0.5, 9.0)},
     {"augment": ("translation",), "augment_p": 0.0},
     {"regularizer": ("gradient_penalty",), "d_norm": ("none",), "regularizer_weight": (5.0,)},
 ]

@@ -75,7 +75,8 @@ def batch(count=8):
     drawn = [draw(count, number(0.7), generator).double() for _ in range(2)]
     z, real = torch.randn(count, 8, generator=generator), torch.rand(count, 1, 8, 8, generator=generator)
     alpha = torch.rand(count, 1, 1, 1, generator=generator)
-    return Batch(z.double(), real.double(), alpha.double(), drawn=drawn[0], real_drawn=drawn[1])
+    noise = torch.randn(real.shape, generator=generator).double()
+    return Batch(z.double(), real.double(), alpha.double(), drawn=drawn[0], real_drawn=drawn[1], noise=noise)
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -93,7 +94,7 @@ def test_D_sees_both_kinds_of_images_augmented_and_G_learns_through_it(joint):
     torch.testing.assert_close(next(G.parameters()).grad, expected)
 
 
-@pytest.mark.parametrize("penalty", ["r1", "gradient_penalty", "orthonormal"])
+@pytest.mark.parametrize("penalty", ["r1", "gradient_penalty", "orthonormal", "approximate_r2"])
 def test_an_update_in_parts_is_that_at_once_with_its_penalty(penalty):
     updated = []
     for accumulate in (1, 4):
@@ -112,6 +113,12 @@ def test_R1_is_the_gradient_at_the_image_before_its_augmentation():
     objective = Objective(*LOSSES["hinge"], ((REGULARIZERS["r1"], 3.0),), augment=("cutout",))
     expected = 3.0 * 0.5 * (kept * D[1].weight.view(1, 1, 8, 8)).square().sum(dim=(1, 2, 3)).mean()
     torch.testing.assert_close(objective.penalty(D, given), expected)
+    for name, drawn in (("approximate_r1", given.real_drawn), ("approximate_r2", given.drawn)):
+        kept = augment(torch.ones(8, 1, 8, 8).double(), ("cutout",), drawn)  # as the loss sees them
+        along = (kept * given.noise * D[1].weight.view(1, 1, 8, 8)).sum(dim=(1, 2, 3))
+        objective = Objective(*LOSSES["hinge"], ((REGULARIZERS[name], 3.0),), augment=("cutout",))
+        found = objective.penalty(D, given._replace(fake=torch.rand(8, 1, 8, 8).double()))
+        torch.testing.assert_close(found, 1.5 * along.square().mean(), rtol=1e-9, atol=0)
 
 
 # ---- Runs ----------------------------------------------------------------------------------------------------------

@@ -121,6 +121,17 @@ def test_acgans_cross_entropy_moves_G_by_its_samples(pair):
     assert torch.equal(D.C.weight, before["C.weight"]) and D.C.weight.grad is None
 
 
+def test_finite_differences_are_at_the_labels_of_their_images(pair):
+    G, D, batch = pair
+    noise = torch.randn(N, 4, dtype=torch.float64)
+    batch = batch._replace(fake=G(batch.z, batch.labels).detach(), noise=noise)
+    for name, labels in (("approximate_r1", batch.real_labels), ("approximate_r2", batch.labels)):
+        slopes = (D.w.weight + D.classes.embedding.weight[labels]).detach()
+        expected = 0.3 * 0.5 * (slopes * noise).sum(1).square().mean()
+        found = Objective(*LOSSES["wasserstein"], ((REGULARIZERS[name], 0.3),)).penalty(D, batch)
+        torch.testing.assert_close(found.detach(), expected, rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("name", ["r1", "gradient_penalty"])
 def test_a_penalty_is_at_the_labels_of_the_real_images(pair, name):
     G, D, batch = pair
@@ -144,14 +155,14 @@ def networks(name, model="dcgan", **settings):
     G, D = build_models(model, 8, 1, 5, 4, num_classes=K, conditional=name, **settings)
     images, z = torch.rand(N, 1, 8, 8) * 2 - 1, torch.randn(N, 5)
     labels = {"labels": torch.randint(K, (N,)), "real_labels": torch.randint(K, (N,))}
-    return G, D, Batch(z, images, torch.rand(N, 1, 1, 1), **labels)
+    return G, D, Batch(z, images, torch.rand(N, 1, 1, 1), **labels, noise=torch.randn(images.shape))
 
 
 def doubled(batch):
     return Batch._make(x.double() if x is not None and x.is_floating_point() else x for x in batch)
 
 
-@pytest.mark.parametrize("penalty", ["gradient_penalty", "orthonormal"])
+@pytest.mark.parametrize("penalty", ["gradient_penalty", "orthonormal", "approximate_r2"])
 @pytest.mark.parametrize("name", WITH_CLASSES)
 @pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
 def test_a_conditional_update_in_parts_or_of_two_forwards_is_the_update_at_once(model, name, penalty):

@@ -112,6 +112,11 @@ SETTINGS = {
         "lecam_start": 3,
         "n_dis": 2,
     },
+    "dcgan, lazy, with finite differences": {
+        "regularizer": ("r1", "approximate_r2"),
+        "regularizer_every": 3,
+        "n_dis": 2,
+    },
     "mlp, spectral norm in G": {"model": "mlp", "g_sn": True, "loss": "wasserstein", "n_dis": 2},
 }
 

@@ -10,13 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
 from datasets import Images
-from losses import LOSSES, REGULARIZERS
+from losses import LOSSES, REGULARIZERS, finite_difference
 from models import build_models
 from training import prepare
 from training.checkpoints import checkpoint
 from training.objective import Batch, Objective
 from training.state import State
-from utils.precision import Precision
+from utils.precision import FULL, Precision
 
 CPU = torch.device("cpu")
 
@@ -65,6 +65,26 @@ def test_losses_penalties_and_power_iteration_stay_in_float32_under_half_precisi
     assert all(p.grad.dtype == torch.float32 for p in D.parameters())
 
 
+@pytest.mark.parametrize("precision", [FULL, Precision("bf16", CPU)], ids=["full", "half"])
+def test_finite_differences_start_from_logits_of_full_precision(precision):
+    torch.manual_seed(0)
+    G, D = build_models("dcgan", 16, 1, 8, 4)
+    real, noise = torch.rand(4, 1, 16, 16), torch.randn(4, 1, 16, 16)
+    optimizer = torch.optim.SGD(D.parameters(), lr=0.0)
+    objective = Objective(
+        lambda real, fake: 0 * real.sum(), LOSSES["hinge"][1], ((REGULARIZERS["approximate_r1"], 1.0),)
+    )
+    with recorded_dtypes(D) as dtypes:
+        loss, *_ = train.discriminator_step(
+            G, D, optimizer, Batch(torch.randn(4, 8), real, noise=noise), objective, precision
+        )
+    forwards = [torch.float32] * 2 if precision is FULL else [torch.bfloat16, torch.float32, torch.float32]
+    assert dtypes[:: len(dtypes) // len(forwards)] == forwards
+    D.eval()
+    exact = finite_difference(D.double(), real.double(), noise.double())
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-3)
+
+
 def test_the_flags_for_cuda_change_nothing_on_a_cpu_and_say_so(tmp_path, no_pictures, capsys):
     plain = checkpoint.read(train.train(start(tmp_path, "plain", total_steps=2)))
     assert "without effect" not in capsys.readouterr().out
@@ -93,7 +113,7 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("regularizer", ["none", "gradient_penalty", "weight_clipping", "lecam"])
+@pytest.mark.parametrize("regularizer", ["none", "gradient_penalty", "weight_clipping", "lecam", "approximate_r1"])
 @pytest.mark.parametrize("model", ["dcgan", "resnet"])
 def test_no_operation_of_a_step_waits_for_the_device(model, regularizer):
     d_norm = ("none",) if regularizer == "weight_clipping" else ("spectral",)
@@ -125,7 +145,8 @@ def test_compiled_networks_make_the_same_step(model, backend):
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), 1e-3, fused=True) for net in (G, D))
         for _ in range(2):
             real, z = torch.rand(4, 1, 16, 16).double(), torch.randn(4, 8).double()
-            train.discriminator_step(G, D, opt_D, Batch(z, real), Objective(*LOSSES["hinge"]))
+            penalised = Objective(*LOSSES["hinge"], ((REGULARIZERS["approximate_r1"], 1.0),))
+            train.discriminator_step(G, D, opt_D, Batch(z, real, noise=torch.randn(4, 1, 16, 16).double()), penalised)
             train.generator_step(G, D, opt_G, Batch(z), Objective(*LOSSES["hinge"]))
         assert list(D.state_dict()) == names
         results.append([*G.state_dict().values(), *D.state_dict().values()])

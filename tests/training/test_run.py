@@ -9,7 +9,7 @@ from helpers import FAST, ROOT, assert_same_end, at_step, go_on, logged, start
 
 import train
 from datasets import Classes
-from settings.config import FIELDS
+from settings.config import FIELDS, PENALTIES
 from settings.layers import resolve
 from settings.rules import check_combinations
 from training import prepare
@@ -63,7 +63,7 @@ def test_every_sensible_norm_and_regularizer_trains_and_the_others_are_refused(t
     flags = {"lecam_start": 1} if regularizer == "lecam" else {}
     flags |= {"d_norm": d_norm, "regularizer": (regularizer,), "g_sn": True, "model": "resnet", "total_steps": 2}
     senseless = (regularizer == "weight_clipping" and {"spectral", "weight"} & set(d_norm)) or (
-        regularizer in ("gradient_penalty", "r1", "r2", "r1_r2") and "batch" in d_norm
+        regularizer in PENALTIES and "batch" in d_norm
     )
     if senseless:
         with pytest.raises(UserError, match=f"{regularizer} makes no sense with d_norm"):

@@ -70,6 +70,23 @@ def test_all_of_it_moves_in_the_step_and_is_logged(tmp_path, monkeypatch):
         assert line["lr_G"] == line["lr_D"] and line["ema_half_life"] == pytest.approx(40 * done)
 
 
+def test_lazy_penalties_come_every_so_many_updates_of_D_and_only_those_draw_noise(tmp_path, monkeypatch):
+    seen, plain = [], train.discriminator_step
+
+    def watched(G, D, opt_D, batch, objective, precision):
+        seen.append([weight for _, weight in objective.regularizers] + [batch.noise is not None])
+        return plain(G, D, opt_D, batch, objective, precision)
+
+    monkeypatch.setattr(train, "discriminator_step", watched)
+    chosen = {"regularizer": ("approximate_r2", "orthonormal"), "regularizer_every": 3, "n_dis": 2}
+    train.train(start(tmp_path, total_steps=5, gamma_cosine=(2.0, 2.0, 9.0), **chosen))
+    assert seen == [[6.0, 1e-4, True] if update % 3 == 0 else [1e-4, False] for update in range(10)]
+    said = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert (
+        " + approximate_r2 (weight 2 to 2, times 3 in one of 3 updates of D) + orthonormal (weight 0.0001), 5" in said
+    )
+
+
 def test_a_run_of_r3gan_whose_settings_move_goes_on_bit_for_bit(tmp_path):
     flags = MOVED | {"model": "r3gan", "log_every": 1}
     train.train(start(tmp_path, "whole", **flags))

@@ -6,6 +6,7 @@ import torch
 import train
 from losses import LOSSES, PAIRED, REGULARIZERS
 from models import build_models
+from settings.config import PENALTIES
 from training.ema import LogitAverages
 from training.objective import Batch, Objective
 
@@ -40,6 +41,41 @@ def test_the_penalty_is_added_with_its_weight():
     norm = before.norm()
     penalty_gradient = 10.0 * 2 * (norm - 1) * before / norm
     assert torch.allclose(D.weight, before + 0.1 * (real.mean(0) - z.mean(0)) - 0.1 * penalty_gradient, atol=1e-12)
+
+
+def test_finite_differences_are_at_real_images_and_at_samples_along_the_noise():
+    G, D, real, z = linear_pair()
+    before, noise = D.weight.detach().clone(), torch.randn(5, 3, dtype=torch.float64)
+    optimizer = torch.optim.SGD(D.parameters(), lr=0.1)
+    both = tuple((REGULARIZERS[name], weight) for name, weight in (("approximate_r1", 2.0), ("approximate_r2", 3.0)))
+    loss, *_ = train.discriminator_step(G, D, optimizer, Batch(z, real, noise=noise), objective(regularizers=both))
+    along = noise @ before.t()
+    assert loss.item() == pytest.approx((before @ (z - real).mean(0) + 2.5 * along.square().mean()).item())
+    moved = 0.1 * (real - z - 5.0 * along * noise).mean(0)
+    assert torch.allclose(D.weight, before + moved, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["r1", "gradient_penalty", "approximate_r1", "approximate_r2"])
+def test_a_lazy_penalty_is_so_many_times_as_strong_in_its_updates_and_absent_between_them(name):
+    real, z, noise = torch.randn(3, 5, 3, dtype=torch.float64)
+    alpha = torch.rand(5, 1, dtype=torch.float64)
+
+    def updated(weights, update=None, every=1):
+        torch.manual_seed(1)
+        D = torch.nn.Linear(3, 1, bias=False).double()
+        chosen = tuple((REGULARIZERS[other], weight) for other, weight in weights.items())
+        given = objective(regularizers=chosen, every=every)
+        given = given if update is None else given.at(update)
+        optimizer = torch.optim.SGD(D.parameters(), lr=0.1)
+        train.discriminator_step(torch.nn.Identity(), D, optimizer, Batch(z, real, alpha, noise=noise), given)
+        return D.weight.detach()
+
+    other = {"orthonormal": 0.3}  # which is not of D's gradient, and never lazy
+    once, twice, none = updated({name: 0.7} | other), updated({name: 1.4} | other), updated(other)
+    assert not torch.equal(once, none)
+    for update, expected in enumerate([twice, none, twice, none]):
+        assert torch.equal(updated({name: 0.7} | other, update, every=2), expected)
+    assert all(torch.equal(updated({name: 0.7} | other, update), once) for update in range(3))
 
 
 def test_weights_are_clipped_after_the_update():
@@ -149,7 +185,7 @@ def test_one_joint_forward_of_D_gives_the_update_of_two(loss):
 # ---- In parts ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("penalty", ["none", "gradient_penalty", "r1", "r2", "r1_r2", "orthonormal"])
+@pytest.mark.parametrize("penalty", ["none", *PENALTIES, "orthonormal"])
 @pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp", "r3gan"])
 def test_an_update_of_D_in_parts_is_the_update_at_once(model, penalty):
     updated = []
@@ -159,7 +195,8 @@ def test_an_update_of_D_in_parts_is_the_update_at_once(model, penalty):
         real, z, alpha = torch.rand(8, 1, 8, 8).double(), torch.randn(8, 8).double(), torch.rand(8, 1, 1, 1).double()
         optimizer = torch.optim.SGD(D.parameters(), lr=1.0)
         objective = Objective(*LOSSES["bce"], ((REGULARIZERS[penalty], 0.1),), accumulate=accumulate)
-        found = train.discriminator_step(G, D, optimizer, Batch(z, real, alpha), objective)
+        batch = Batch(z, real, alpha, noise=torch.randn(real.shape).double())
+        found = train.discriminator_step(G, D, optimizer, batch, objective)
         updated.append([*D.state_dict().values(), *found])
     for whole, parts in zip(*updated, strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-11, atol=1e-12)

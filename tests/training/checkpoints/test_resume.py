@@ -53,6 +53,7 @@ at_step(builtins, 9, lambda: os.kill(os.getpid(), signal.SIGKILL))
         ("resnet", {}),
         ("mlp", {}),
         ("mlp", {"loss": "relativistic", "regularizer": ("r1_r2", "lecam"), "lecam_start": 3}),
+        ("mlp", {"regularizer": ("r1", "approximate_r2"), "regularizer_every": 4}),  # killed after updates 17 of D
     ],
 )
 def test_train_kill_resume_equals_the_run_without_the_kill_bit_by_bit(tmp_path, forks, model, others):
