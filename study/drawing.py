@@ -18,7 +18,7 @@ from .results import Interval, Result
 WIDTH = 7.4  # inches: so narrow that a telephone, too, shows the text
 HERO = "spectral"
 PALETTE = ("tab:grey", "tab:blue", "tab:cyan", "tab:green", "tab:brown", "tab:purple", "tab:pink", "tab:olive")
-LATER = ("navy", "royalblue", "deepskyblue", "salmon", "indigo", "darkgreen", "sienna")
+LATER = ("navy", "royalblue", "deepskyblue", "salmon", "indigo", "darkgreen", "plum", "teal", "olivedrab", "sienna")
 COLOURS = dict(zip(METHODS, (*PALETTE, "goldenrod", "crimson", "darkorange", *LATER), strict=True))
 
 Values = str | Callable[[Result], dict[int, float]]  # a series of a result's, or what gives {step: value} of it

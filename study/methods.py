@@ -36,6 +36,9 @@ METHODS = {
     "spectral_relativistic": Method("spectral + relativistic", SPECTRAL | RELATIVISTIC),
     "diffaugment": Method("spectral + DiffAugment", AUGMENTED),
     "adaptive": Method("spectral + adaptive", AUGMENTED | {"augment_p": "adaptive"}),
+    "r1_lazy_4": Method("R1, lazy 4", NONE | {"regularizer": ("r1",), "regularizer_every": 4}),
+    "r1_lazy_16": Method("R1, lazy 16", NONE | {"regularizer": ("r1",), "regularizer_every": 16}),
+    "approximate_r1": Method("approximate R1", NONE | {"regularizer": ("approximate_r1",)}),
     # Runs are short, so LeCam starts soon.
     "lecam": Method("spectral + LeCam", SPECTRAL | {"regularizer": ("lecam",), "lecam_start": 100}),
 }

@@ -57,7 +57,7 @@ def test_a_study_s_quick_part_counts_for_all_of_it(path):
     whole, quick = load_study(path), load_study(path, quick=True)
     few = (4 * 3 * 3, 4)
     counts = {"modes": (9 * 2 * 3, 3), "few_images": few, "few_images_fashion_mnist": few}
-    counts |= dict.fromkeys(("fashion_mnist", "mnist"), (8 * 3 * 3, 2))
+    counts |= dict.fromkeys(("fashion_mnist", "mnist"), (8 * 3 * 3, 2)) | {"r1_cheaper": (5 * 2 * 3, 2)}
     assert (len({run.run_dir for run in whole.runs()}), len(quick.runs())) == counts.get(path.stem, (11 * 6 * 3, 15))
     if path.stem not in counts:
         assert whole.methods == tuple(METHODS)[:11]
@@ -152,7 +152,7 @@ def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
         ({"target_fid": 0}, "target_fid must be a number above 0, not 0"),
         ({"target_fid": True}, "target_fid must be a number above 0, not True"),
         ({"weights": [1]}, "weights are `regularizer: number` lines"),
-        ({"weights": {"r3": 1.0}}, "unknown regularizer of a method 'r3'; choices: gradient_penalty"),
+        ({"weights": {"r3": 1.0}}, "unknown regularizer of a method 'r3'; choices: approximate_r1, gradient_penalty"),
         ({"weights": {"none": 1.0}}, "unknown regularizer of a method 'none'"),
         ({"weights": {"r1": [1, 2]}}, "regularizer_weight must be a number, not [1, 2]"),
         ({"weights": {"r1": -1}}, "regularizer_weight must be more than 0"),
