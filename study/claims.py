@@ -2,23 +2,24 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from .discriminator import ranks_used
 from .drawing import HERO, name_of, number, shown_setting
 from .grid import Study
 from .methods import PAPER, SETTINGS
-from .results import Interval, Result, by, interval
-from .stability import ranks, steadied
+from .results import LEVEL, Interval, Result, by, interval
+from .stability import ranks, steadied, unstable
 
 FEW_DIRECTIONS = ("weight", "weight_clipping", "none")  # of D, which the paper expects these to use (section 3)
+LEARNT = 2 / 3  # of its first FID, which a run that has learnt comes to
 
 
 class Claim(NamedTuple):
     """A claim, where the paper makes it, whether it holds here (None: no difference), and the figure that says so.
 
-    sure: whether it rests on several seeds and, where it is of means over them, 95 % intervals that lie apart.
+    sure: whether it rests on several seeds and, where it is of means over them, 95 % intervals that lie apart from all
+    that it is compared with; of counts, whether Fisher's exact test finds chance as unlikely.
     """
 
     words: str
@@ -42,15 +43,39 @@ def _many(study: Study) -> bool:
     return len(study.seeds) > 1
 
 
+def learnt(results: Iterable[Result]) -> bool:
+    """Whether in half of the scored runs or more FID has come to LEARNT of what it was at first."""
+    fids = [list(found) for result in results if (found := result.series("fid").values())]
+    return 2 * sum(min(found) <= LEARNT * found[0] and len(found) > 1 for found in fids) >= len(fids)
+
+
+def _over_seeds(
+    results: Iterable[Result], value: Callable[[Result], float | None], logarithmic: bool = False
+) -> Interval | None:
+    """The interval over seeds of the mean that a value of runs has in each."""
+    groups = by([result for result in results if value(result) is not None], "seed").values()
+    average = statistics.geometric_mean if logarithmic else statistics.fmean
+    return interval([average(map(value, group)) for group in groups], logarithmic)  # type: ignore[arg-type]
+
+
 def _less(one: float, other: float) -> bool | None:
     """Whether one is less; None where they are alike."""
     return None if math.isclose(one, other) else one < other
 
 
-def _told(spread: Interval) -> str:
+def _told(spread: Interval, form: Callable[[float], str] = number) -> str:
     """A mean and, of several seeds, its interval."""
-    mean, low, high = map(number, spread[:3])
+    mean, low, high = map(form, spread[:3])
     return f"{mean} ({low} to {high})" if spread.count > 1 else mean
+
+
+def _share(value: float) -> str:
+    return f"{min(max(value, 0), 1):.0%}"  # Student's interval knows no ends
+
+
+def _apart(own: Interval, ranked: Sequence[Interval | None], first: bool | None) -> bool:
+    """Whether an interval lies apart from all of the others where it is first, and else from the first of them."""
+    return all(other is not None and own.apart(other) for other in (ranked if first else ranked[:1]))
 
 
 def _robust(study: Study, results: Sequence[Result]) -> Claim | None:
@@ -61,16 +86,16 @@ def _robust(study: Study, results: Sequence[Result]) -> Claim | None:
     if not _of_optimizer(study) or own is None or len(order) < 2:
         return None
     if own.worst is None:
-        return Claim(words, source, False, f"it diverged in {own.diverged} of {own.runs} runs")
+        return Claim(words, source, False, f"it diverged in {own.diverged} of {own.runs} runs", _many(study))
     place = f"number {order.index(own) + 1} of {len(order)} methods of the paper"
     figure = f"the worst setting's FID, the mean over seeds, is {_told(own.worst)}, {place}"
     holds: bool | None = order[0] is own
-    sure = False
-    other = next(rank for rank in order if rank is not own)
-    if other.worst:
-        figure += f"; {name_of(other.method)}: {_told(other.worst)}"
-        if own.diverged == other.diverged:
-            holds, sure = _less(own.worst.mean, other.worst.mean), own.worst.apart(other.worst)
+    others = [rank for rank in order if rank is not own]
+    if worst := others[0].worst:
+        figure += f"; {name_of(others[0].method)}: {_told(worst)}"
+        if own.diverged == others[0].diverged:
+            holds = _less(own.worst.mean, worst.mean)
+    sure = own.diverged == 0 and _apart(own.worst, [rank.worst for rank in others], holds)
     later = [(rank.method, rank.worst.mean) for rank in every if rank.method not in PAPER and rank.worst]
     if later:  # ranked: the first is the best
         figure += f"; best of the methods not in the paper: {name_of(later[0][0])}, {number(later[0][1])}"
@@ -80,35 +105,44 @@ def _robust(study: Study, results: Sequence[Result]) -> Claim | None:
 def _untuned(study: Study, results: Sequence[Result]) -> Claim | None:
     """By which factor the usual setting is worse than a method's best one, seed by seed."""
     usual, factors = shown_setting(study), {}
-    for method, own in by([r for r in results if r.finished and r.last.get("fid")], "method").items():
-        seeds = [{r.run.setting: r.last["fid"] for r in group} for group in by(own, "seed").values()]
+    for method, its in by([r for r in results if r.finished and r.last.get("fid")], "method").items():
+        seeds = [{r.run.setting: r.last["fid"] for r in group} for group in by(its, "seed").values()]
         found = [fids[usual] / min(fids.values()) for fids in seeds if len(fids) == len(study.settings)]
         if method in PAPER and (spread := interval(found, logarithmic=True)):
             factors[method] = spread
     if not _of_optimizer(study) or HERO not in factors or len(factors) < 2:
         return None
-    other = min((method for method in factors if method != HERO), key=lambda method: factors[method].mean)
-    less, sure = _less(factors[HERO].mean, factors[other].mean), factors[HERO].apart(factors[other])
-    figure = f"setting {usual} has {_told(factors[HERO])} times the FID of the best setting; the least of the "
-    figure += f"paper's other methods: {name_of(other)}, {_told(factors[other])}"
+    own = factors.pop(HERO)
+    other, least = min(factors.items(), key=lambda item: item[1].mean)
+    less = _less(own.mean, least.mean)
+    figure = f"setting {usual} has {_told(own)} times the FID of the best setting; the least of the "
+    figure += f"paper's other methods: {name_of(other)}, {_told(least)}"
+    sure = _apart(own, [least, *factors.values()], less)
     return Claim("It needs no tuning of the settings", "section 1", less, figure, sure)
 
 
 def _spread(study: Study, results: Sequence[Result]) -> Claim | None:
-    used = ranks_used([result for result in results if result.run.setting == shown_setting(study)])
+    used = {}
+    for method, own in by([r for r in results if r.run.setting == shown_setting(study)], "method").items():
+        if share := _over_seeds(own, lambda result: (result.final_audit or {}).get("rank_used")):
+            used[method] = share
     others = {method: used[method] for method in FEW_DIRECTIONS if method in used}
     if HERO not in used or not others:
         return None
-    told = ", ".join(f"{name_of(method)} {share:.0%}" for method, share in others.items())
-    figure = (
-        f"the stable rank of D's weights is {used[HERO]:.0%} of the full one (setting {shown_setting(study)}); {told}"
-    )
-    spread = _less(max(others.values()), used[HERO])
-    return Claim("D's singular values stay spread", "figure 3", spread, figure, _many(study))
+    told = ", ".join(f"{name_of(method)} {_told(share, _share)}" for method, share in others.items())
+    figure = f"the stable rank of D's weights is {_told(used[HERO], _share)} of the full one (setting "
+    figure += f"{shown_setting(study)}); {told}"
+    ranked = sorted(others.values(), key=lambda share: -share.mean)
+    spread = _less(ranked[0].mean, used[HERO].mean)
+    sure = _apart(used[HERO], ranked, spread)
+    return Claim("D's singular values stay spread", "figure 3", spread, figure, sure)
 
 
 def _bounded(study: Study, results: Sequence[Result]) -> Claim | None:
-    """The paper's bound is of reshaped weights; a convolution's own norm is another one (docs/study.md)."""
+    """The paper's bound is of reshaped weights; a convolution's own norm is another one (docs/study.md).
+
+    A steeper gradient refutes it. That none was seen proves nothing: sure is what the true norms bound.
+    """
     groups = by(results, "method")
     bounds = [bound for result in groups.get(HERO, []) for bound in result.series("upper_bound").values()]
     if not bounds:
@@ -118,26 +152,46 @@ def _bounded(study: Study, results: Sequence[Result]) -> Claim | None:
     told = ", ".join(f"{value} under {name}" for name, value in steepest.items())
     figure = f"steepest gradient of any run: {told}; its layers' true norms allow {number(max(bounds))}"
     held = max(seen[HERO]) <= 1.0001
-    return Claim("D's slope is at most 1 while it trains", "section 2.1", held, figure, _many(study) or not held)
+    sure = not held or (_many(study) and max(bounds) <= 1.0001)
+    return Claim("D's slope is at most 1 while it trains", "section 2.1", held, figure, sure)
 
 
 def _stable(study: Study, results: Sequence[Result]) -> Claim | None:
-    """By the scores that fell back and the runs that were lost: one verdict where they do not contradict each other."""
-    found = {rank.method: rank for rank in ranks(study, results, None)}
-    shares = {method: rank.unstable for method, rank in found.items() if rank.unstable is not None}
-    without = [method for method in shares if method in PAPER and method != HERO]
-    if HERO not in shares or not without:
+    """By the scores that fell back and the runs that were lost: one verdict where they do not contradict each other.
+
+    Shares are compared with those of the paper's other methods' median one, counts by Fisher's exact test, which takes
+    all runs for independent. It is sure where each of the two is that shows a difference.
+    """
+    from scipy.stats import fisher_exact
+
+    found, name = {rank.method: rank for rank in ranks(study, results, None)}, steadied(results)
+    shares = {}
+    for method, its in by(results, "method").items():
+        if method in PAPER and (share := _over_seeds(its, lambda result: unstable(result, name))):
+            shares[method] = share
+    own, ranked = shares.pop(HERO, None), sorted(shares, key=lambda method: shares[method].mean)
+    if own is None or not ranked:
         return None
-    others = statistics.median(shares[method] for method in without)
-    lost = {method: found[method].collapsed + found[method].diverged for method in (HERO, *without)}
-    own, own_runs = lost[HERO], found[HERO].runs
-    rest, rest_runs = sum(lost[m] for m in without), sum(found[m].runs for m in without)
-    verdicts = {_less(shares[HERO], others), _less(own / own_runs, rest / rest_runs)} - {None}
-    of = "the scores of its G itself" if steadied(results) != "fid" else "its scores"
-    figure = f"{shares[HERO]:.0%} of {of} are above twice the best one so far, {others:.0%} under the paper's other "
-    figure += f"methods (median); collapsed or diverged: {own} of {own_runs} runs, {rest} of {rest_runs}"
-    holds = verdicts.pop() if len(verdicts) == 1 else None
-    return Claim("It stabilizes training", "abstract", holds, figure, _many(study))
+    median = ranked[(len(ranked) - 1) // 2]
+    less = _less(own.mean, shares[median].mean)
+
+    def lost(methods: Iterable[str]) -> tuple[int, int]:
+        """How many runs of these methods collapsed or diverged, and how many did not."""
+        gone = sum(found[method].collapsed + found[method].diverged for method in methods)
+        return gone, sum(found[method].runs for method in methods) - gone
+
+    counts = lost([HERO]), lost(ranked)
+    runs = [sum(count) for count in counts]
+    fewer = _less(counts[0][0] / runs[0], counts[1][0] / runs[1])
+    chance = float(fisher_exact(counts, alternative="greater" if fewer is False else "less").pvalue)
+    both = [(less, own.apart(shares[median])), (fewer, _many(study) and chance < (1 - LEVEL) / 2)]
+    verdicts, sure = zip(*[pair for pair in both if pair[0] is not None] or [(None, False)])
+    of = "the scores of its G itself" if name != "fid" else "its scores"
+    figure = f"{_told(own, _share)} of {of} are above twice the best one so far; the median of the paper's other "
+    figure += f"methods: {name_of(median)}, {_told(shares[median], _share)}; collapsed or diverged: {counts[0][0]} of "
+    figure += f"{runs[0]} runs, {counts[1][0]} of {runs[1]} (one-sided Fisher p = {chance:.2g})"
+    holds = verdicts[0] if len({*verdicts}) == 1 else None
+    return Claim("It stabilizes training", "abstract", holds, figure, all(sure))
 
 
 def _cheap(study: Study, results: Sequence[Result]) -> Claim | None:
@@ -145,25 +199,28 @@ def _cheap(study: Study, results: Sequence[Result]) -> Claim | None:
 
     Runs of a seed are near in time, those of two seeds may be days and another speed of the machine apart.
     """
-    factors = []
-    for group in by(results, "setting", "seed").values():
+    factors: dict[int, list[tuple[float, float]]] = {}
+    for (_, seed), group in by(results, "setting", "seed").items():
         times = {result.run.method: seconds for result in group if (seconds := result.seconds_per_step)}
         if times.keys() >= {"none", HERO, "wgan_gp"}:
-            factors.append((times[HERO] / times["none"], times["wgan_gp"] / times["none"]))
-    if not factors:
+            factors.setdefault(seed, []).append((times[HERO] / times["none"], times["wgan_gp"] / times["none"]))
+    of_seeds = ([statistics.geometric_mean(pair) for pair in zip(*pairs)] for pairs in factors.values())
+    own, penalised = (interval(found, logarithmic=True) for found in zip(*of_seeds)) if factors else (None, None)
+    if own is None or penalised is None:
         return None
-    own, penalised = map(statistics.geometric_mean, zip(*factors))
-    figure = f"a step takes {own:.2f} times as long as without, with WGAN-GP's penalty {penalised:.2f} times"
-    less, source = _less(own, penalised), "section 4.1.2, figure 10"
-    return Claim("It costs less than a gradient penalty", source, less, figure, _many(study))
+    told = [_told(spread, "{:.2f}".format) for spread in (own, penalised)]
+    figure = f"a step takes {told[0]} times as long as without, with WGAN-GP's penalty {told[1]} times"
+    less, source = _less(own.mean, penalised.mean), "section 4.1.2, figure 10"
+    return Claim("It costs less than a gradient penalty", source, less, figure, own.apart(penalised))
 
 
 CHECKS = (_robust, _untuned, _spread, _bounded, _stable, _cheap)
 
 
-def rows(found: Sequence[Claim]) -> Iterator[list[str]]:
-    """The table of claims, a row a claim, as the page takes it."""
+def rows(found: Sequence[Claim], results: Sequence[Result]) -> Iterator[list[str]]:
+    """The table of claims, a row a claim, as the page takes it; without verdicts where the runs have not learnt."""
     verdicts = {True: "holds here", False: "does not hold here", None: "no difference here"}
     for claim in found:
         verdict = verdicts[claim.holds] + ("" if claim.sure or claim.holds is None else ", not surely")
+        verdict = verdict if learnt(results) else "no verdict: the runs have learnt too little"
         yield [f"{claim.words} ({claim.source})", verdict, claim.figure]

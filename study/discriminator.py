@@ -19,7 +19,7 @@ from .drawing import (
     width_of,
 )
 from .grid import Study
-from .results import Result, by, interval, mean
+from .results import Result, by, interval
 
 Audits = dict[str, list[dict[str, Any]]]  # by method
 
@@ -57,12 +57,6 @@ def final_audits(results: Sequence[Result]) -> Audits:
     """The audits of runs at the end of training, of the methods that have some."""
     groups = by([result for result in results if result.final_audit], "method")
     return {method: [audit for result in its if (audit := result.final_audit)] for method, its in groups.items()}
-
-
-def ranks_used(results: Sequence[Result]) -> dict[str, float]:
-    """{method: how much of its rank D uses after training (see results.summed()), the mean over its runs}."""
-    found = {method: mean(audit["rank_used"] for audit in audits) for method, audits in final_audits(results).items()}
-    return {method: share for method, share in found.items() if share is not None}
 
 
 def singular_values(study: Study, results: Sequence[Result]) -> Figure:

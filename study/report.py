@@ -12,10 +12,10 @@ from utils.plots import pyplot
 
 from .claims import claims, rows
 from .discriminator import OVER_TRAINING, lipschitz, over_training, singular_values
-from .drawing import HERO, Figure, Table, cell, name_of, number, shown_setting, table_of_methods
+from .drawing import HERO, Figure, Table, cell, name_of, shown_setting, table_of_methods
 from .grid import Study
 from .methods import METRICS, SETTINGS
-from .results import Result, means, tally, worst_cases
+from .results import Result, means, over_settings, tally
 from .samples import film, overview, samples
 from .scores import curves, scores
 from .stability import ranking, seconds
@@ -32,7 +32,7 @@ def make_report(study: Study, results: Sequence[Result]) -> Path:
         "metric": METRICS[study.metrics[0]],
         "summary": summary(study, results),
         "ranking": ranking(study, results),
-        "claims": list(rows(claims(study, results))),
+        "claims": list(rows(claims(study, results), results)),
         "figures": [(figure, _embedded(figure, folder)) for figure in figures(study, results)],
         "audits": list(_audits(study, results)),
         "unfinished": _unfinished(results),
@@ -96,18 +96,18 @@ def _each(words: Iterable[str]) -> str:
 
 
 def summary(study: Study, results: Sequence[Result]) -> Table:
-    """A row a method: the mean in every setting, the worst of them, and what is not finished."""
-    metric = study.metrics[0]
-    found = means(results, metric)
-    worst = worst_cases(study, found, metric)
-    cells = {}
-    for method in dict.fromkeys([*worst, *study.methods]):
-        rest = tally(r.outcome.state for r in results if r.run.method == method and not r.finished)
+    """A row a method: the mean in every setting, that of each seed's worst one, and what is not finished."""
+    metric, badness = study.metrics[0], METRICS[study.metrics[0]].badness
+    found, ranked = means(results, metric), []
+    for method in study.methods:
+        its = [result for result in results if result.run.method == method]
+        worst = over_settings(study, its, metric, lambda scores: max(scores, key=badness))
+        rest = [result.outcome.state for result in its if not result.finished]
         own = [cell(found.get((setting, method))) for setting in study.settings]
-        cells[method] = [*own, number(worst[method]) if method in worst else "-", rest or "-"]
-    return table_of_methods(
-        [*(f"setting {setting}" for setting in study.settings), "worst mean", "not finished"], cells
-    )
+        place = worst is None, rest.count("diverged"), badness(worst.mean) if worst else 0
+        ranked.append((place, method, [*own, cell(worst), tally(rest) or "-"]))
+    header = [*(f"setting {setting}" for setting in study.settings), "worst setting", "not finished"]
+    return table_of_methods(header, {method: cells for _, method, cells in sorted(ranked, key=lambda row: row[0])})
 
 
 def _audits(study: Study, results: Sequence[Result]) -> Iterator[dict[str, Any]]:

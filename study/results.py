@@ -5,7 +5,7 @@ import math
 import operator
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evaluation.results.report import flat
@@ -18,6 +18,7 @@ from .runs import Outcome, outcome
 
 COLLAPSED = "the generator has collapsed"  # as diagnostics.warnings() says it
 LEVEL = 0.95  # of an interval
+BROKEN = 1e6  # a loss, of either sign, that no working pair of networks has
 SUMMED = ("upper_bound", "lower_bound", "largest_sigma", "rank_used")  # an audit in numbers, for tables
 
 
@@ -98,8 +99,12 @@ def read(run: Run, found: Outcome) -> Result:
             audits[int(path.stem.removeprefix("step_"))] = {name: audit[name] for name in ("layers", *SUMMED)}
         except (OSError, ValueError, TypeError, LookupError) as error:
             damage.append(f"{path} is damaged: {error}")
+    lost = {name: line[name] for line in stats for name in ("loss_D", "loss_G") if name in line}  # at the last line
+    beyond = [f"{name} ended at {value:.3g}" for name, value in lost.items() if abs(value) > BROKEN]
     if damage:
         found = found._replace(state="failed", message="; ".join(damage))
+    elif beyond and found.state == "finished":  # without NaN, which would have ended it
+        found = found._replace(state="diverged", message=f"{' and '.join(beyond)}, beyond {BROKEN:,.0f}")
     return Result(run, found, stats, dict(sorted(audits.items())))
 
 
@@ -184,10 +189,13 @@ def means(results: Iterable[Result], metric: str) -> Means:
     return {key: spread for key, spread in found.items() if spread}
 
 
-def worst_cases(study: Study, found: Means, metric: str) -> dict[str, float]:
-    """The worst mean over the settings of each method that has one in all of them: {method: mean}, best first."""
-    badness = METRICS[metric].badness
-    settings = {setting for setting, _ in found}
-    whole = [method for method in study.methods if settings and all((s, method) in found for s in settings)]
-    worst = {method: max((found[s, method].mean for s in settings), key=badness) for method in whole}
-    return dict(sorted(worst.items(), key=lambda item: badness(item[1])))
+def over_settings(
+    study: Study, results: Iterable[Result], metric: str, pick: Callable[[Iterable[float]], float]
+) -> Interval | None:
+    """What pick() takes of a seed's last scores in all settings: the interval over seeds. results: of one method.
+
+    Runs that are not finished do not count, nor do seeds that lack a setting: they have no worst one.
+    """
+    there = by([result for result in results if result.finished and result.last.get(metric) is not None], "seed")
+    whole = [group for group in there.values() if len(group) == len(study.settings)]
+    return interval([pick([result.last[metric] for result in group]) for group in whole], METRICS[metric].log)

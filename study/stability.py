@@ -9,7 +9,7 @@ from evaluation.scores.registry import OWN
 
 from .drawing import COLOURS, Cell, Figure, Table, cell, name_rows, number, panels, table_of_methods
 from .grid import Study
-from .results import Interval, Result, by, interval, mean
+from .results import Interval, Result, by, interval, mean, over_settings
 
 UNSTABLE = 2.0  # a FID of so many times the best one so far
 
@@ -82,20 +82,18 @@ def ranks(study: Study, results: Sequence[Result], target: float | None) -> list
 
 def _rank(study: Study, method: str, results: Sequence[Result], target: float | None, steady: str) -> Rank:
     finished = [result for result in results if result.finished and result.last]
-    whole = [group for group in by(finished, "seed").values() if len(group) == len(study.settings)]
-    fids = [[result.last["fid"] for result in group] for group in whole]  # a seed that lacks a setting has no worst one
     times = [seconds_to(result, target) if target else math.inf for result in results]
     seconds = _median(times)
     return Rank(
         method=method,
-        worst=interval(map(max, fids), logarithmic=True),
-        median=interval(map(statistics.median, fids), logarithmic=True),
+        worst=over_settings(study, results, "fid", max),
+        median=over_settings(study, results, "fid", statistics.median),
         last_over_best=_median(r.last["fid"] / r.best["fid"] for r in finished if r.best["fid"] > 0),
         own_over_average=_median(map(_own_factor, results)),
         seconds=None if seconds == math.inf else seconds,
         reached=len(times) - times.count(math.inf),
         unstable=mean(unstable(result, steady) for result in results),
-        collapsed=sum(result.collapsed for result in results),
+        collapsed=sum(result.collapsed for result in finished),
         diverged=sum(result.outcome.state == "diverged" for result in results),
         runs=len(results),
     )

@@ -15,7 +15,7 @@ from study.results import Result, stable_rank
 from study.runs import Outcome
 from study.samples import images_of
 from study.scores import curves, scores
-from study.stability import seconds
+from study.stability import ranking, seconds
 from training.reporting import rendering
 from utils import plots
 
@@ -53,6 +53,21 @@ def test_the_best_method_of_each_setting_and_the_best_worst_case_are_named(tmp_p
     found = summary(study._replace(metrics=("fid",)), results)
     assert [row[0] for row in found.rows] == ["spectral norm", "spectral + batch norm", "WGAN-GP", "nothing"]
     assert found.heroes == [0] and row_of(found, "spectral norm") == ["20.2", "30.3", "30.3", "-"]
+
+
+def test_both_tables_mean_the_same_by_the_worst_setting_and_have_one_order(tmp_path):
+    study = make_study(tmp_path, seeds=(0, 1), metrics=("fid",))
+    results = make_results(study, lambda method, setting: 40 if method == "none" else 50)
+    for result in results:  # the worst setting of nothing is another one in each seed; its means are level
+        if result.run.method == "none":
+            result.outcome.evaluation["fid"] = 60.0 if (result.run.setting == "A") == (result.run.seed == 0) else 30.0
+    first, second = summary(study, results), ranking(study, results)
+    assert [row[0] for row in first.rows] == [row[0] for row in second.rows]
+    assert row_of(first, "nothing")[2] == row_of(second, "nothing")[0] == "60"  # and not 42.4
+    assert "worst setting" in first.header and "worst setting" in second.header
+    results[1] = results[1]._replace(outcome=Outcome("diverged", 2, "NaN"))  # spectral norm, which was first
+    tables = summary(study, results), ranking(study, results)
+    assert [[row[0] for row in table.rows][-1] for table in tables] == ["spectral norm"] * 2
 
 
 def test_spectral_norm_is_not_praised_where_it_loses(tmp_path):

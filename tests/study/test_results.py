@@ -7,7 +7,7 @@ import pytest
 
 from settings.config import Config
 from study.grid import Run, Study
-from study.results import Result, by, interval, means, read, summed, worst_cases
+from study.results import Result, by, interval, means, over_settings, read, summed
 from study.runs import Outcome
 
 
@@ -91,6 +91,14 @@ def test_damaged_files_make_a_failed_run_of_which_the_rest_is_read(tmp_path):
         assert found.audits == audits
 
 
+@pytest.mark.parametrize(("loss", "state"), [(9e5, "finished"), (1e28, "diverged"), (-2e6, "diverged")])
+def test_a_run_whose_loss_ended_beyond_a_million_has_diverged_without_nan(tmp_path, loss, state):
+    (tmp_path / "stats.jsonl").write_text(f'{{"step": 1, "loss_D": 1e9}}\n{{"step": 2, "loss_D": {loss}}}\n')
+    found = read(Run("none", "C", 0, {}, Config(run_dir=str(tmp_path))), Outcome("finished", 2))
+    assert found.outcome.state == state
+    assert found.outcome.message == ("" if state == "finished" else f"loss_D ended at {loss:.3g}, beyond 1,000,000")
+
+
 def test_means_are_of_finished_runs_and_geometric_for_fid():
     study = Study("made up", None, {}, ("none", "batch"), ("A", "C"), (0, 1), ("fid",))
     results = [result("none", "A", 0, (10.0,)), result("none", "A", 1, (1000.0,)), result("batch", "A", 0, (50.0,))]
@@ -98,9 +106,7 @@ def test_means_are_of_finished_runs_and_geometric_for_fid():
     found = means(results, "fid")
     assert found["A", "none"].mean == pytest.approx(100) and found["A", "none"].count == 2
     assert set(found) == {("A", "none"), ("A", "batch"), ("C", "none")}
-    assert worst_cases(study, found, "fid") == {"none": pytest.approx(100)}  # batch has nothing to show in C
-    assert worst_cases(study, means(results[:3], "fid"), "fid") == {
-        "batch": pytest.approx(50),
-        "none": pytest.approx(100),
-    }
+    none, batch = by(results, "method").values()
+    assert over_settings(study, none, "fid", max).mean == pytest.approx(20)  # of seed 0, since seed 1 lacks C
+    assert over_settings(study, batch, "fid", max) is None
     assert means(results, "inception_score")["A", "none"].mean == pytest.approx((10 / 10 + 10 / 1000) / 2)
