@@ -124,8 +124,9 @@ def step(state: State, config: Config) -> None:
             G, D, state.opt_D, batch.local(), objective, state.precision["D"]
         )
         augmenting.adapt(state, config, real_logits, fake_logits)
+        means = average(torch.stack([real_logits.mean(), fake_logits.mean()]))  # over all ranks
         if averages:
-            averages.update(average(torch.stack([real_logits.mean(), fake_logits.mean()])))
+            averages.update(means)
     z = torch.randn(config.batch_size_G or config.batch_size, config.z_dim, **source)
     batch = Batch(z, labels=None if paired else state.batches.draw_labels(len(z), state.random))
     batch = batch._replace(drawn=augmenting.draw(state, len(z)))
@@ -138,8 +139,8 @@ def step(state: State, config: Config) -> None:
     state.step += 1
     if state.ema:
         state.ema.update(state.G, ema_decay(config, state.step))
-    accuracy_D = accuracy(config.loss, real_logits, fake_logits)
-    state.pending.append(torch.stack([loss_D, loss_G, real_logits.mean(), fake_logits.mean(), accuracy_D]))
+    accuracy_D = accuracy(config.loss, real_logits, fake_logits, means)
+    state.pending.append(torch.stack([loss_D, loss_G, *means, accuracy_D]))
 
 
 # ---- The run -------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 Everything is minimised; hinge and wasserstein are after Miyato et al. 2018, eq. 16 and 17.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from torch.nn.functional import relu, softplus
@@ -65,12 +65,13 @@ def boundary(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor | fl
     return BOUNDARIES.get(loss, (real_logits.mean() + fake_logits.mean()) / 2)
 
 
-def accuracy(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+def accuracy(loss: str, real_logits: Tensor, fake_logits: Tensor, means: Sequence[Tensor] | Tensor = ()) -> Tensor:
     """The share of images that D's logits (N, 1) put on their side of the loss's boundary; on it counts half. A scalar.
 
-    Under wasserstein and relativistic, where only differences count, it is the middle between the two means given.
+    Under wasserstein and relativistic, where only differences count, it is the middle between the two means given, or
+    between `means`, those of all ranks' logits.
     """
-    middle = boundary(loss, real_logits, fake_logits)
+    middle = boundary(loss, *(means if len(means) else (real_logits, fake_logits)))
     return 0.5 + ((real_logits - middle).sign().mean() - (fake_logits - middle).sign().mean()) / 4
 
 

@@ -86,6 +86,12 @@ def test_accuracy_counts_the_images_on_their_side_of_the_losss_boundary():
     assert {name: accuracy(name, real, fake).item() for name in LOSSES} == expected
     assert accuracy("wasserstein", real - 5, fake - 5) == 5 / 8 and accuracy("bce", real - 5, fake - 5) == 5 / 8
     assert accuracy("wasserstein", fake, real) == 3 / 8
+    real, fake = torch.tensor([[5.0], [6], [0], [1]]), torch.tensor([[4.0], [4.5], [-1], [-0.5]])
+    means = torch.stack([real.mean(), fake.mean()])  # of both ranks, whose own middles are 4.9 and -0.1
+    assert accuracy("relativistic", real, fake) == 0.5
+    parts = list(zip(real.chunk(2), fake.chunk(2)))
+    assert [sum(accuracy("relativistic", *part, *way) for part in parts) / 2 for way in ([means], [])] == [0.5, 1.0]
+    assert accuracy("hinge", real, fake, means) == accuracy("hinge", real, fake)
     assert all(accuracy(name, torch.zeros(4, 1), torch.zeros(4, 1)) == 0.5 for name in ("bce", "hinge", "wasserstein"))
 
 
