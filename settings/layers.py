@@ -169,6 +169,12 @@ def preset_of(chosen: Mapping[str, Any]) -> Path | None:
     return None
 
 
+def usual_steps(config: Config) -> int | None:
+    """The fewest steps that a preset trains this model on this data set, of whichever size; None without presets."""
+    paths = (CONFIGS_DIR / f"{config.dataset}_{config.model}{size}.yaml" for size in ("", "_small"))
+    return min((read_yaml(path)["total_steps"] for path in paths if path.exists()), default=None)
+
+
 def overlay(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     """Lay a later layer over settings, less those that the layer's own replace or reset (config.py says which)."""
     gone: set[str] = set()

@@ -18,6 +18,7 @@ from evaluation.results import report
 from evaluation.scores.registry import OWN
 from models.conditional import given
 from settings.config import Config
+from settings.layers import usual_steps
 from settings.rules import warnings
 from utils.distributed import rank, world_size
 from utils.errors import Diverged, Stopped
@@ -225,6 +226,9 @@ def _about_training(config: Config, state: State) -> Iterator[tuple[str, str]]:
     wide = state.device.type == "cpu" and torch.get_num_threads() > 1  # as threads_of() has it
     if wide and config.amp == "none" and (gain := bf16_gain()) > WORTH_SAYING:
         yield "faster", f"--amp bf16: this processor convolves {gain:.1f} times as fast in it (docs/performance.md)"
+    if (usual := usual_steps(config)) and 2 * config.total_steps < usual:
+        few = f"{config.total_steps:,} steps are few"
+        yield "warning", f"{few}: the preset of {config.dataset} and {config.model} has {usual:,}"
     if state.objective.augment:
         yield "augmented", f"what D sees: {', '.join(config.augment)}, with probability {config.augment_p}"
 

@@ -62,7 +62,7 @@ def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
         "status": status(config, now),
         "step": now.step,
         "total": config.total_steps,
-        "warnings": [*_warnings(log), *sections.warnings(top)],
+        "warnings": [*_warnings(log), *sections.warnings(run_dir, top, config)],
         "real": rendering.embedded(real) if real.exists() else None,
         "grids": [{"step": step, "shown": f"{step:,}", "src": rendering.embedded(path)} for step, path in grids],
         "charts": sections.charts(stats),

@@ -9,20 +9,16 @@ from evaluation.discriminator import lipschitz
 from evaluation.results import kept
 from evaluation.results.report import label, real_images
 from evaluation.scores import conditional, registry
+from settings.config import Config
+from settings.layers import usual_steps
+from utils.console import command
 
+from ..checkpoints.run_dir import checkpoints
 from . import rendering
 from .charts import Chart, chart
 from .plots import PANELS, points_of
 
 NEIGHBOURS_BYTES = 400_000
-# What to do about a warning, by words of it (evaluation/scores/diagnostics.py).
-ADVICE = {
-    "has collapsed": "Take an earlier checkpoint, or train with --d_norm spectral, smaller --lr_D and --lr_G, or "
-    "another --seed",
-    "drops modes": "Train longer, or with a larger --batch_size",
-    "may copy": "Take an earlier checkpoint, or train on more images",
-    "modes are missing": "Look at the samples; where they look real, train longer or with a larger --batch_size",
-}
 
 
 def charts(stats: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -79,7 +75,9 @@ def pictures(run_dir: Path, result: kept.Result) -> list[dict[str, str]]:
     if not path.exists():
         return []
     said = "Samples beside the training images nearest to them in feature space."
-    if memory := result.get("memorisation"):
+    if "has collapsed" in " ".join(result.get("warnings", [])):
+        said += " All samples are nearly one image: how near that is to a training image says nothing of copies."
+    elif memory := result.get("memorisation"):
         said += (
             f" A sample is nearer to one than {memory['unseen']} are in {memory['nearer']:.0%} of comparisons: half is "
             "alike, nearly all would be copies."
@@ -101,9 +99,31 @@ def audit(run_dir: Path) -> dict[str, Any] | None:
     return {"table": (header, rows), "text": text}
 
 
-def warnings(result: kept.Result) -> Iterator[str]:
+def warnings(run_dir: Path, result: kept.Result, config: Config) -> Iterator[str]:
     """What is wrong by the last scores, and what to do about it."""
     told = [result.get("protocol", {}).get("features_warning"), *result.get("warnings", [])]
     for text in filter(None, told):
-        advice = [what for words, what in ADVICE.items() if words in text]
-        yield ". ".join([f"At the last scoring: {text}", *advice]) + "."
+        advice = advices(run_dir, config, kept.step_of(result) or 0).items()
+        yield ". ".join([f"At the last scoring: {text}", *(what for words, what in advice if words in text)]) + "."
+
+
+def advices(run_dir: Path, config: Config, step: int) -> dict[str, str]:
+    """What to do about a warning, by words of it (evaluation/scores/diagnostics.py), if the run does not do so yet."""
+    usual = usual_steps(config) or 0
+    early = 2 * step < usual  # so few steps are to be continued, whatever else is wrong
+    earlier = not early and any(other < step for other, _ in checkpoints(run_dir))
+    train = "Take an earlier checkpoint, or train" if earlier else "Train"
+    bound = "with --d_norm spectral, " * (config.d_norm != ("spectral",))
+    more = ["on more images"] * (config.num_images is not None or config.dataset == "folder")
+    more += ["with --augment color translation cutout --augment_p adaptive"] * (config.augment == ("none",))
+    found = {
+        "has collapsed": f"{train} {bound}with smaller --lr_D and --lr_G, or with another --seed",
+        "drops modes": "Train longer, or with a larger --batch_size",
+        "may copy": f"{train} {' or '.join(more or ['for fewer steps'])}",
+        "modes are missing": "Look at the samples; where they look real, train longer or with a larger --batch_size",
+    }
+    if early:
+        longer = command("--resume", run_dir, "--total_steps", usual)
+        first = f"Train longer first: it has {step:,} of the usual {usual:,} steps ({longer})"
+        found |= dict.fromkeys(("has collapsed", "drops modes", "modes are missing"), first)
+    return found

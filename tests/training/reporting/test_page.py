@@ -11,6 +11,7 @@ from helpers import start
 from PIL import Image
 
 import train
+from settings.config import Config
 from training.reporting import page, rendering, sections
 from training.reporting.showing import Show
 
@@ -83,7 +84,9 @@ def test_the_page_says_what_is_trained_where_it_is_and_what_to_type(run_dir):
         "A mlp generator learns to draw digits, grey images of 8 x 8 pixels",
         "Step 12 of 12: finished.",
         "<b>mind</b> this",  # escaped
-        "may copy training images: look at the picture. Take an earlier checkpoint, or train on more images.",
+        "may copy training images: look at the picture. Train with --augment color translation cutout --augment_p "
+        "adaptive.",
+        "12 steps are few: the preset of digits and mlp has 3,000",
         "modern: 100 samples, 1,498 train images of digits",
         "Short of the full protocol: 100 samples, not 50,000.",
         "nearer to one than test images are in 90% of comparisons",
@@ -147,13 +150,33 @@ def test_a_page_that_cannot_be_made_is_no_error_of_its_caller(tmp_path, text, ca
     assert page.refresh(tmp_path / "absent") is None
 
 
-def test_every_warning_of_the_scores_has_an_advice():
+def test_every_warning_of_the_scores_has_an_advice_that_fits_the_run(tmp_path):
     texts = ["the generator has collapsed: a", "the generator drops modes: b", "the generator may copy c: d"]
     texts.append("recall 0.001: most real images lie near no sample, so modes are missing or e")
-    result = scored(1)
-    result["warnings"] = texts
-    assert len(list(sections.warnings(result))) == 4
-    assert all(re.search(r"(Take|Train|Look)", text) for text in sections.warnings(result))
+
+    def advice(step, **changes):
+        result = scored(step) | {"warnings": texts}
+        config = Config(dataset="digits", model="dcgan", **{"d_norm": ("batch",)} | changes)
+        return [said.split(". ", 1)[1] for said in sections.warnings(tmp_path, result, config)]
+
+    steps = "with smaller --lr_D and --lr_G, or with another --seed."
+    augmented = "with --augment color translation cutout --augment_p adaptive."
+    assert advice(600)[:3:2] == [f"Train with --d_norm spectral, {steps}", f"Train {augmented}"]
+    assert advice(600, d_norm=("spectral",))[0] == f"Train {steps}"
+    assert advice(600, num_images=75, augment=("cutout",))[2] == "Train on more images."
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step_000400.pt").touch()
+    assert advice(600, d_norm=("spectral",))[0] == f"Take an earlier checkpoint, or train {steps}"
+    assert [text.split()[0] for text in advice(600)] == ["Take", "Train", "Take", "Look"]
+    first = f"Train longer first: it has 171 of the usual 1,200 steps (--resume {tmp_path} --total_steps 1200)."
+    assert advice(171) == [first, first, f"Train {augmented}", first]
+
+
+def test_a_collapse_is_not_called_copies(run_dir):
+    result = scored(10)
+    assert "copies" in sections.pictures(run_dir, result)[0]["caption"]
+    result["warnings"] = ["the generator has collapsed: a sample is as near as 0 to the next"]
+    assert "comparisons" not in sections.pictures(run_dir, result)[0]["caption"]
 
 
 def test_60_large_grids_stay_under_8_megabytes(tmp_path):
