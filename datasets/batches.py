@@ -60,7 +60,7 @@ class Batches:
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
         if self.images.is_cuda:  # from pinned memory, so that the step does not wait for the transfer
             return order.pin_memory().to(self.images.device, non_blocking=True)
-        return order
+        return order.to(self.images.device)  # waited for, once an epoch: MPS and XPU would read freed memory
 
     def next(self) -> tuple[Tensor, Tensor | None]:
         """The next batch, on the device: images (batch_size, C, H, W) uint8, and their labels (batch_size,)."""

@@ -30,8 +30,9 @@ def adapted(p: Tensor, loss: str, real_logits: Tensor, fake_logits: Tensor, imag
 
     The paper moves p every fourth update, by the mean over the four. The sign is that of the logit less the loss's
     boundary; where only differences count, as under wasserstein, less the middle of the means of all real and
-    generated images. All means are over all ranks.
+    generated images. All means are over all ranks. p is a whole number of images over IMAGES, and rounded to one: not
+    every device has float64, and float32 would drift.
     """
     means = average(torch.stack([real_logits.mean(), fake_logits.mean()]))
-    sign = average((real_logits - boundary(loss, *means)).sign().double().sum()) / len(real_logits)
-    return (p + (sign - TARGET).sign() * images / IMAGES).clamp(0, 1)
+    sign = average((real_logits - boundary(loss, *means)).sign().sum()) / len(real_logits)
+    return ((p * IMAGES).round() + (sign - TARGET).sign() * images).clamp(0, IMAGES) / IMAGES

@@ -43,7 +43,7 @@ def total_norm(network: nn.Module) -> Tensor:
 
 def check_finite(state: State) -> Tensor:
     """The STATISTICS of the steps since the last line of the log; Diverged, with the step, where not finite."""
-    history = state.history().double().cpu()  # (0, 5) where nothing came since
+    history = state.history().cpu().double()  # (0, 5) where nothing came since
     first = state.step - len(history) + 1
     if (broken := ~history.isfinite().all(dim=1)).any():
         at = int(broken.nonzero()[0])
@@ -64,7 +64,7 @@ def log(run: Run) -> dict[str, float]:
         "grad_norm_input": steepness(state, run.z[: min(PROBED, config.batch_size // config.accumulate)]),
         "lr_G": state.opt_G.param_groups[0]["lr"],
         "lr_D": state.opt_D.param_groups[0]["lr"],
-        **({"augment_p": state.augment_p.item()} if state.adaptive else {}),
+        **({"augment_p": round(state.augment_p.item(), 6)} if state.adaptive else {}),
         **moving(config, images_seen(config, state.step - 1)),
         "seconds_per_step": seconds,
     }
@@ -188,7 +188,7 @@ def announce(run: Run, images: Images, changes: Iterable[str], taken: Iterable[s
         *(("start", sentence) for sentence in taken),
         *_about_training(config, state),
         ("run", f"{run.run_dir}: {size} of checkpoints (--keep {config.keep}), beside pictures"),
-        *(("warning", sentence) for sentence in warnings(config, state.device.type == "cuda")),
+        *(("warning", sentence) for sentence in warnings(config, state.device.type)),
     ]
     for name, sentence in told:
         run.logger.say(f"{name:<12}{sentence}")

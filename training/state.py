@@ -51,7 +51,7 @@ class State:
         # How likely each augmentation is: of the settings, or ADA's, which moves and is never waited for
         self.adaptive = config.augment_p == "adaptive"
         p = 0.0 if self.adaptive else float(config.augment_p)
-        self.augment_p = torch.tensor(p, dtype=torch.float64, device=device)
+        self.augment_p = torch.full((), p, device=device)
         self.step = self.rollbacks = 0
         # The STATISTICS of the steps since the last line of the log: of this rank, and of all
         self.pending: list[Tensor] = []

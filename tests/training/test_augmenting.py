@@ -26,7 +26,7 @@ ADAPTIVE = {"augment": ALL, "augment_p": "adaptive"}
 
 
 def number(p):
-    return torch.tensor(p, dtype=torch.float64)
+    return torch.tensor(p)
 
 
 def signs(positive, of=10, around=0.0):
@@ -44,7 +44,7 @@ def signs(positive, of=10, around=0.0):
 @pytest.mark.parametrize(("loss", "boundary"), [("hinge", 0.0), ("bce", 0.0), ("lsgan", 0.5)])
 def test_p_moves_by_the_mean_sign_of_D_on_real_images(loss, boundary, positive, moves):
     p = adapted(number(0.5), loss, signs(positive, around=boundary), signs(3), 100)
-    assert p.item() == pytest.approx(0.5 + moves * 100 / 500_000, abs=1e-15)
+    assert p == number(0.5 + moves * 100 / 500_000)
 
 
 def test_under_wasserstein_the_sign_is_about_the_middle_of_the_means():
@@ -60,6 +60,16 @@ def test_p_goes_from_0_to_1_within_half_a_million_images_and_stays_within():
         before, p = p, adapted(p, "hinge", signs(10), signs(0), 4096)
         assert (p == 1) == (step + 1 >= steps) and before <= p
     assert adapted(number(0.0), "hinge", signs(0), signs(0), 64) == 0
+
+
+def test_p_is_a_whole_number_of_images_and_goes_on_from_a_p_in_float64():
+    p, count = number(0.0), 0
+    for step in range(2000):
+        up = step % 3 < 2
+        p, count = adapted(p, "hinge", signs(10 * up), signs(0), 7), max(0, count + (7 if up else -7))
+        assert p == number(count / IMAGES) and p.dtype == torch.float32
+    old = torch.tensor(sum([7 / IMAGES] * 100), dtype=torch.float64)  # as earlier versions added up
+    assert adapted(number(old.item()), "hinge", signs(10), signs(0), 7) == number(101 * 7 / IMAGES)
 
 
 # ---- Updates -------------------------------------------------------------------------------------------------------
@@ -151,7 +161,7 @@ def test_an_adaptive_run_is_killed_and_resumed_bit_for_bit_and_shows_p(tmp_path,
     assert_same_end(tmp_path / "whole", tmp_path / "killed")
     lines = read_stats(tmp_path / "whole")
     assert all(0 <= line["augment_p"] <= 24 * 8 / IMAGES for line in lines)
-    assert checkpoint.read(latest(tmp_path / "whole"))["augment_p"].item() == lines[-1]["augment_p"]
+    assert checkpoint.read(latest(tmp_path / "whole"))["augment_p"] == number(lines[-1]["augment_p"])
     assert "augmented   what D sees: color, translation, cutout" in (tmp_path / "whole" / "log.txt").read_text()
     assert any("probability of augmentation" in chart.caption for chart in content(tmp_path / "whole")["charts"])
 
