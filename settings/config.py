@@ -193,7 +193,7 @@ class Config:
         resumable=True,
     )
     seed: int = basic(0, "seed of all random numbers: weights, data order, noise", low=0, high=2**32 - 1)
-    device: str = basic("auto", "auto (CUDA if available), cpu, cuda or cuda:N", resumable=True)
+    device: str = basic("auto", "auto (the first of cuda, mps, xpu and cpu), one of these, or cuda:N", resumable=True)
     threads: int | None = hardware(
         None, "CPU threads (default: by the size of the networks; a resumed run keeps its number)", low=1, high=2**10
     )

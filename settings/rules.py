@@ -118,12 +118,14 @@ def check_schedules(config: Config) -> None:
     refuse_if(config.beta2_cosine and config.optimizer != "adam", "beta2_cosine is for --optimizer adam")
 
 
-def warnings(config: Config, cuda: bool) -> Iterator[str]:
-    """Sentences about settings that can be combined but rarely should be, and what has no effect without CUDA."""
+def warnings(config: Config, device: str) -> Iterator[str]:
+    """Sentences about settings that can be combined but rarely should be, and about this kind of device."""
     ignored = [f"--{name}" for name in ("tf32", "compile") if getattr(config, name)]
     ignored += ["--amp fp16"] * (config.amp == "fp16")
-    if ignored and not cuda:
-        yield f"without effect on a CPU: {' and '.join(ignored)} speed up CUDA alone"
+    if ignored and device != "cuda":
+        yield f"without effect on {device.replace('cpu', 'a CPU')}: {' and '.join(ignored)} speed up CUDA alone"
+    if device not in ("cpu", "cuda"):
+        yield f"this project was never tried on {device}: compare a short run with one under --device cpu first"
     bounded = {"spectral", "weight"} & set(config.d_norm) or set(config.regularizer) - {"none", "lecam"}
     if "lecam" in config.regularizer and config.total_steps <= config.lecam_start:
         yield f"lecam counts from step {config.lecam_start:,} on, and the run ends before it: give --lecam_start"

@@ -24,26 +24,37 @@ T = TypeVar("T")
 PATIENCE = datetime.timedelta(days=1)  # ranks wait this long for rank 0, which trains the classifier and scores
 
 
-def select_device(name: str) -> torch.device:
-    """The torch.device that --device names: auto, cpu, cuda or cuda:N. UserError where it is not there.
+def accelerators() -> dict[str, int]:
+    """How many devices of each kind torch sees here, besides the CPU, in the order in which auto takes them."""
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    counts = {"cuda": cuda, "mps": torch.mps.device_count(), "xpu": torch.xpu.device_count()}
+    return {kind: count for kind, count in counts.items() if count}
 
-    auto is CUDA where there is one. Under torchrun, auto and cuda are the GPU of this process's local rank.
+
+def select_device(name: str) -> torch.device:
+    """The torch.device that --device names: auto, or a kind of device, with or without a number. UserError for others.
+
+    auto is the first of accelerators(), or the CPU. Several processes compute on the CPU or on CUDA: under torchrun,
+    auto and cuda are the GPU of this process's local rank.
     """
-    known = re.fullmatch(r"auto|cpu|cuda(:\d+)?", name)
-    refuse_if(not known, f"--device takes auto, cpu, cuda or cuda:N, not {name!r}")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "cpu" or (name == "auto" and not count):
+    known = re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d+)?", name)
+    refuse_if(not known, f"--device takes auto, cpu, cuda, mps or xpu, or one by its number as in cuda:1, not {name!r}")
+    found = accelerators()
+    usable = [kind for kind in found if kind == "cuda" or not launched()]
+    kind, _, index = name.replace("auto", [*usable, "cpu"][0]).partition(":")
+    if kind == "cpu":
         return torch.device("cpu")
-    index = name.partition(":")[2]
-    absent = f"--device {name} was asked for, but torch sees {count} CUDA devices here; use --device auto"
-    refuse_if(count <= int(index or 0), absent)
+    there = [f"{kind}:{i}" for kind, count in found.items() for i in range(count)]
+    absent = f"--device {name} was asked for, but torch finds only {', '.join(['cpu', *there])} here; use --device auto"
+    refuse_if(found.get(kind, 0) <= int(index or 0), absent)
     if launched():
+        refuse_if(kind != "cuda", f"--device {name} is for one process: several take --device cuda or --device cpu")
         single = f"--device {name} is one device, and there are several processes: --device cuda gives each its own"
         refuse_if(index, single)
-        crowded = f"there are more processes than CUDA devices, {count}: one each, or --device cpu"
-        refuse_if(number("LOCAL_WORLD_SIZE", 1) > count, crowded)
-        index = str(number("LOCAL_RANK", 0) % count)
-    return torch.device(f"cuda:{index}" if index else "cuda")
+        crowded = f"there are more processes than CUDA devices, {found[kind]}: one each, or --device cpu"
+        refuse_if(number("LOCAL_WORLD_SIZE", 1) > found[kind], crowded)
+        index = str(number("LOCAL_RANK", 0) % found[kind])
+    return torch.device(f"{kind}:{index}" if index else kind)
 
 
 def rank() -> int:

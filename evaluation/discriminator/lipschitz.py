@@ -87,9 +87,10 @@ def audit(D: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None = None
     """
     if not all(value.isfinite().all() for value in D.state_dict().values()):
         raise ValueError("the weights of D are not finite")
-    D = _plain(D)
-    exact = copy.deepcopy(D).double()
     device = next(D.parameters()).device
+    device = device if device.type == "cuda" else torch.device("cpu")  # other accelerators may have no float64
+    D = _plain(D).to(device)
+    exact = copy.deepcopy(D).double()
     real, fake = (images.to(device, torch.float32) for images in (real, fake))
     labels = None if labels is None else labels.to(device)
     shapes = _input_shapes(exact, *(parts[:2] for parts in given(real.double(), labels)))

@@ -109,8 +109,8 @@ def test_a_sensible_combination_is_taken_as_it_is(presets, flags):
     assert {name: getattr(resolved, name) for name in flags} == flags
 
 
-def warned(cuda=True, **settings):
-    return list(rules.warnings(Config(**settings), cuda))
+def warned(device="cuda", **settings):
+    return list(rules.warnings(Config(**settings), device))
 
 
 def test_warnings_name_an_unbounded_wasserstein_d_and_batch_norm_over_spectral_norm():
@@ -124,9 +124,16 @@ def test_warnings_name_an_unbounded_wasserstein_d_and_batch_norm_over_spectral_n
 
 
 def test_a_warning_names_what_has_no_effect_without_cuda():
-    (idle,) = warned(cuda=False, amp="fp16", compile=True)
-    assert "--compile and --amp fp16" in idle
-    assert warned(cuda=True, amp="fp16", compile=True) == warned(cuda=False, amp="bf16") == []
+    (idle,) = warned("cpu", amp="fp16", compile=True)
+    assert idle == "without effect on a CPU: --compile and --amp fp16 speed up CUDA alone"
+    assert warned("cuda", amp="fp16", compile=True) == warned("cpu", amp="bf16") == []
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_a_device_that_was_never_tried_is_warned_of(device):
+    (untried,) = warned(device, amp="bf16")
+    assert f"never tried on {device}" in untried and "--device cpu" in untried
+    assert warned(device, tf32=True)[0].startswith(f"without effect on {device}: --tf32")
 
 
 def test_warnings_name_settings_that_have_no_effect():

@@ -96,7 +96,7 @@ def test_every_preset_and_experiment_resolves_to_networks_that_fit(tmp_path):
 
 def test_cuda_that_is_absent_is_refused(tmp_path):
     flags = {"device": f"cuda:{torch.cuda.device_count()}"} if torch.cuda.is_available() else {"device": "cuda"}
-    with pytest.raises(UserError, match="CUDA devices here"):
+    with pytest.raises(UserError, match="but torch finds only cpu"):
         train.train(start(tmp_path, **flags))
 
 

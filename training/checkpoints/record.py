@@ -31,12 +31,13 @@ class Record:
 
     def __init__(self, run_dir: str | Path, config: Config, device: torch.device, step: int) -> None:
         self.path, self.config, self.earlier = Path(run_dir) / NAME, config, earlier(run_dir)
+        kind = device.type
         self.now = {
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.executable).name, *sys.argv]),
             **git_commit(),
             "host": socket.gethostname(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {platform.machine()}",
+            "device": torch.cuda.get_device_name(device) if kind == "cuda" else f"{kind}, {platform.machine()}",
             "processes": world_size(),
             "threads": torch.get_num_threads(),
             "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}

@@ -4,13 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from settings.config import FIELDS, Config, default_run_dir, differences, stored, to_yaml
 from settings.layers import resolve
 from settings.rules import warnings
 from utils.console import command
-from utils.distributed import broadcast, on_rank_zero, say_once
+from utils.distributed import broadcast, on_rank_zero, say_once, select_device
 from utils.errors import Damaged, UserError
 
 from ..schedule import described, images_seen, learning_rates
@@ -29,11 +27,12 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
     run_dir = config.resume or config.run_dir or str(broadcast(on_rank_zero(free_run_dir, config)))
     named, config = bool(config.run_dir), dataclasses.replace(config, run_dir=run_dir)
     if dry_run:
+        likely = select_device("cpu" if config.device == "cpu" else "auto")  # that of the flag may be another machine's
         notes = [
             f"preset: {preset or 'none'}",
             f"run_dir: {run_dir}",
             *described(config),
-            *(f"warning: {w}" for w in warnings(config, config.device != "cpu" and torch.cuda.is_available())),
+            *(f"warning: {w}" for w in warnings(config, likely.type)),
         ]
         say_once("\n".join([*(f"# {note}" for note in notes), to_yaml(config).rstrip("\n")]))
         raise SystemExit

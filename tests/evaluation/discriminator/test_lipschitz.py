@@ -1,6 +1,7 @@
 """Spectra, bounds and gradients of D against dense matrices, the Fourier transform and finite differences."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,6 +214,15 @@ def test_the_bound_of_a_layer_norm_is_its_slope_at_a_constant_input():
     jacobian = torch.autograd.functional.jacobian(lambda x: norm(x[None]).flatten(), torch.ones(3).double())
     slope = torch.linalg.svdvals(jacobian)[0].item()
     assert lipschitz.lipschitz(norm, {}, {}) == pytest.approx(slope, rel=1e-9)
+
+
+def test_an_audit_needs_float64_and_is_of_a_CPU_where_the_device_may_have_none():
+    D = build_models("dcgan", 8, 1, 8, 4)[1]
+    real, fake = images()
+    expected = lipschitz.audit(D, real, fake)
+    # Its parameters say that they are elsewhere: what is moved there raises here.
+    D.parameters = lambda: iter([SimpleNamespace(device=torch.device("mps"), requires_grad_=lambda needed: None)])
+    assert lipschitz.audit(D, real, fake) == expected
 
 
 @pytest.mark.parametrize(
