@@ -28,7 +28,7 @@ from utils.errors import UserError, explaining_memory, refuse_if, run_as_script
 from utils.files import check_target, make_folder, write_atomically, writing_into
 
 OVERRIDES = ("seed", "device")
-LARGEST_SEED = 2**32
+LARGEST_SEED, RANGE = 2**32, re.compile(r"\d+-\d+")
 GRID = 400  # images in grid.png, at most
 WORD = 60  # characters of a class in the name of a picture
 ROW = 20  # of them in a class's row
@@ -36,15 +36,15 @@ CORNERS, FRAMES = 8, 120  # of a walk
 LEAST_TRUNCATION = 0.01  # below it most of the time goes by in drawing again
 
 
-def seed_range(text: str) -> range:
-    """`7` or `0-63` as a range of seeds."""
+def number_range(text: str) -> range:
+    """`7` or `0-63` as a range of seeds or labels. UserError for anything else."""
     first, dash, last = text.partition("-")
     try:
         found = range(int(first), int(last if dash else first) + 1)
     except ValueError:
         found = range(0)
-    if not found or found.stop > LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"{text[:50]!r} is neither a seed such as 7 nor a range such as 0-63")
+    wrong = not found or found.stop > LARGEST_SEED
+    refuse_if(wrong, f"{text[:50]!r} is neither a number such as 7 nor a range such as 0-63")
     return found
 
 
@@ -57,8 +57,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     many = f"number of images, of the seeds 0, 1, ... (default: 64; {CORNERS} for a walk)"
     which.add_argument("--num", type=int, metavar="N", help=many)
     seeds = "seeds and ranges of seeds such as 0-63; seed K gives the image that evaluate.py scores as number K"
-    which.add_argument("--seeds", nargs="+", type=seed_range, metavar="SEED", help=seeds)
-    asked = "a conditional run's classes, by name or number, each drawn with all seeds (default: each seed's own)"
+    which.add_argument("--seeds", nargs="+", type=number_range, metavar="SEED", help=seeds)
+    asked = "a conditional run's classes, by name, number or range 3-5, each with all seeds (default: each seed's own)"
     add("--labels", nargs="+", metavar="CLASS", help=asked)
     near = "draw each number of z again until it is between -T and T, such as 0.7: better but less varied images"
     add("--truncation", type=float, metavar="T", help=near)
@@ -126,9 +126,13 @@ def corners_of(given: argparse.Namespace) -> int:
 
 def labels_of(loaded: Loaded, given: argparse.Namespace) -> list[int]:
     """The labels that --labels names; [] without it. UserError where there are no such classes."""
-    if given.labels and not loaded.classes:
+    if not given.labels:
+        return []
+    if not loaded.classes:
         raise UserError(f"--labels: {loaded.path} was trained without classes, and draws what it likes")
-    return named(loaded.classes.names, given.labels) if given.labels and loaded.classes else []
+    names = loaded.classes.names  # one of them may look like a range
+    each = (number_range(word) if RANGE.fullmatch(word) and word not in names else [word] for word in given.labels)
+    return named(names, map(str, itertools.chain.from_iterable(each)))
 
 
 def draw(loaded: Loaded, given: argparse.Namespace) -> None:
@@ -236,6 +240,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = given_settings(given)
     device = select_device(settings.get("device", "auto"))
     loaded = load_trained(given.path, not given.no_ema, settings, device)
+    if loaded.classes:
+        given.labels = [loaded.classes.names[label] for label in labels_of(loaded, given)]  # of a range each
+        check_flags(given)
     if given.out or given.npz:
         with writing_into(given.out or given.npz):
             draw(loaded, given)

@@ -1,7 +1,7 @@
 """Classes: which there are and how often they come, the labels of samples, and the names that a person gives them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from utils.errors import UserError
 
 from .batches import derived_seed
 from .images import Images, spaced
-from .listing import empty_folders, some
+from .listing import WHOLE, empty_folders, some
 
 LABEL_STREAM = 1  # beside a sample's z, which comes of the seed and its number alone
 SHOWN = 20  # names in a message
@@ -56,32 +56,34 @@ def classes_of(config: Config, images: Images) -> Classes | None:
         few |= dict.fromkeys(sorted(empty_folders(config.data_dir) - set(images.classes)), 0)
     if few:
         told = some([f"{name} has {count or 'none'}" for name, count in few.items()], SHOWN)
-        more = "" if config.num_images is None else "raise --num_images, "
+        more = "let the labels of dataset.json start at 0, " if images.classes[0] == "0" and not counts[0] else ""
+        more = more if config.num_images is None else "raise --num_images, "
         raise UserError(f"each class needs at least 2 images, and {told}: {more}add some, or remove these classes")
     return Classes(tuple(images.classes), tuple(counts))
 
 
-def named(classes: Sequence[str], words: Sequence[str]) -> list[int]:
+def named(classes: Sequence[str], words: Iterable[str]) -> list[int]:
     """The labels that words name. UserError for a word that names no class, or several."""
     return [_label(classes, word) for word in words]
 
 
 def _label(classes: Sequence[str], word: str) -> int:
-    """The class of this name, or else of this name in another case, of this number, or with this word in its name."""
-    lower = [name.lower() for name in classes]
-    number = int(word) if word.isdecimal() and len(word) < 10 else len(classes)
+    """The class of this name, or else of this name in another case, of this number, or with this word in its name.
+
+    Where all names are numbers, no class has another number than its name.
+    """
+    lower, numbers = [name.lower() for name in classes], all(map(WHOLE, classes))
+    values = map(int, classes) if numbers else range(len(classes))
     ways = (
         [label for label, name in enumerate(classes) if name == word],
         [label for label, name in enumerate(lower) if name == word.lower()],
-        [number] if number < len(classes) else [],
+        [label for label, value in enumerate(values) if WHOLE(word) and value == int(word)],
         [label for label, name in enumerate(lower) if word.lower() in re.split(r"\W+", name)],  # "seven" of "7 - seven"
     )
     found = next(filter(None, ways), [])
     if not found:
-        raise UserError(
-            f"--labels {word}: there is no such class. The classes are {some(classes, SHOWN)}; or by number, 0 to "
-            f"{len(classes) - 1}"
-        )
+        way = "" if numbers else f"; or by number, 0 to {len(classes) - 1}"
+        raise UserError(f"--labels {word}: there is no such class. The classes are {some(classes, SHOWN)}{way}")
     if len(found) > 1:
         told = " or ".join(f"number {label}, {classes[label]}" for label in found)
         raise UserError(f"--labels {word} is ambiguous: it may be {told}. Type the number or the whole name")

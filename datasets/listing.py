@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from settings.config import Config
 from utils.errors import UserError, refuse_if
 
-from .scan import LABELS, SUFFIXES, Found, is_archive, names_in, scan, with_pictures
+from .scan import LABELS, SUFFIXES, Found, is_archive, names_in, scan, unused_labels, with_pictures
 
 MAX_CLASSES = 100_000
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # a folder's name -> its split
 SPLITS |= dict.fromkeys(("val", "valid", "validation"), "validation")
+WHOLE = re.compile(r"\d{1,18}").fullmatch  # whether a name is a number
+# Pictures that are not read, which .avif is for some builds of Pillow
+OTHERS = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".tga"}
 
 
 class Listing(NamedTuple):
@@ -31,21 +36,26 @@ class Listing(NamedTuple):
     notes: tuple[str, ...]  # sentences about what was taken and what was not
 
 
-def list_split(data_dir: str | Path, split: str) -> Listing:
+def list_split(data_dir: str | Path, split: str, class_order: str = Config.class_order) -> Listing:
     """The pictures of a split of a folder or .zip archive. UserError where there are none, or what they are is open."""
     root = Path(data_dir)
     splits, notes = _splits(root)
     found = scan(root, splits.get(split, splits.get("train", "")))
     where = found.root / found.prefix if found.prefix else found.root
     passed = f" ({_passed_over(found.passed)})" if found.passed else ""
+    passed += ". Name their folder or .zip archive with --data_dir" * (root == Path(Config.data_dir))
     refuse_if(not found.files, f"no images below {where.resolve()}; it takes {', '.join(sorted(SUFFIXES))}{passed}")
-    classes, labels, more = _classes(found, where)
+    classes, labels, more = _classes(found, where, class_order)
     if split == "test" and "test" in splits:  # test images have the training classes' numbers
-        known, _, _ = _classes(scan(root, splits["train"]), where)
+        known, _, _ = _classes(scan(root, splits["train"]), where, class_order)
         number = {name: i for i, name in enumerate(known)}
+        new = [name for name in classes if name not in number]
+        more += [f"classes of test images that no training image has, which count as none: {some(new)}"] * bool(new)
         classes, labels = known, [number.get(classes[label], -1) if label >= 0 else -1 for label in labels]
     if found.passed:
         more.append(f"passed over in {where}: {_passed_over(found.passed)}")
+    way = f"since labels are read from {where / LABELS}: move it there, or name its folder with --data_dir"
+    more += [f"{path} is not used, {way}" for path in unused_labels(found)]
     relative, sizes, times = zip(*found.files)
     digest = hashlib.sha256("\0".join((*relative, "", *classes)).encode("utf-8", "surrogateescape"))
     for numbers in (sizes, times, labels):
@@ -74,7 +84,8 @@ def empty_folders(data_dir: str | Path) -> set[str]:
 def _splits(root: Path) -> tuple[dict[str, str], list[str]]:
     """The folders that hold the splits, {} where every picture is in both; and what is said of that."""
     if not is_archive(root):
-        refuse_if(not root.is_dir(), f"images are read from a folder or .zip archive, and {root.resolve()} is neither")
+        there = "is neither" if root.exists() else "does not exist: say where your images are with --data_dir"
+        refuse_if(not root.is_dir(), f"images are read from a folder or .zip archive, and {root.resolve()} {there}")
         if "train" not in {SPLITS.get(name.lower()) for name in names_in(root)[0]}:
             return {}, []  # sooner than with_pictures(), which looks into each folder
     return choose_splits(*with_pictures(root), root)
@@ -109,7 +120,13 @@ def choose_splits(folders: Iterable[str], beside: bool, root: Path) -> tuple[dic
 # ---- Classes --------------------------------------------------------------------------------------------------------
 
 
-def _classes(found: Found, where: Path) -> tuple[tuple[str, ...], list[int], list[str]]:
+def in_order(names: Iterable[str], class_order: str = Config.class_order) -> tuple[str, ...]:
+    """The names of classes in their order: whole numbers by their values, unless class_order is text."""
+    ordered = sorted(names)
+    return tuple(sorted(ordered, key=int) if class_order == "natural" and all(map(WHOLE, ordered)) else ordered)
+
+
+def _classes(found: Found, where: Path, class_order: str) -> tuple[tuple[str, ...], list[int], list[str]]:
     """The classes, each picture's number among them, and what is said of that."""
     names = [name for name, _, _ in found.files]
     if found.labels is not None:
@@ -117,7 +134,7 @@ def _classes(found: Found, where: Path) -> tuple[tuple[str, ...], list[int], lis
     stray = [name for name in names if "/" not in name]
     if not stray:
         folders = [name[: name.index("/")] for name in names]
-        classes = tuple(sorted(set(folders)))
+        classes = in_order(set(folders), class_order)
         number = {name: i for i, name in enumerate(classes)}
         return classes, [number[folder] for folder in folders], []
     note = f"the folders in {where} are not taken for classes, since images lie beside them: {some(stray)}"
@@ -126,21 +143,24 @@ def _classes(found: Found, where: Path) -> tuple[tuple[str, ...], list[int], lis
 
 def _of_json(content: bytes, names: list[str], where: Path) -> tuple[tuple[str, ...], list[int], list[str]]:
     """Classes by StyleGAN's dataset.json: {"labels": [[name, number], ...]}, or null for none."""
+    path = where / LABELS
     try:
         read = json.loads(content)
         pairs = read["labels"] if isinstance(read, dict) else read
         if not pairs:
-            return (), [-1] * len(names), [f"{where / LABELS} has no labels"]
-        number = dict(pairs)
+            return (), [-1] * len(names), [f"{path} has no labels: delete it if the folders are the classes"]
+        number = {name: label for name, label in dict(pairs).items() if label is not None}
         if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in number.values()):
             raise ValueError(f"labels are whole numbers from 0 to {MAX_CLASSES - 1:,}")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{where / LABELS} is not as StyleGAN's tools write it: {error}") from error
-    missing = [name for name in names if name not in number]
-    refuse_if(missing, f"{where / LABELS} has no label of {some(missing)}")
+        raise UserError(f"{path} is not as StyleGAN's tools write it: {error}") from error
+    missing, absent = [name for name in names if name not in number], sorted(map(str, number.keys() - set(names)))
+    others = [f"{path} has labels of files that are not among the pictures: {some(absent)}"] * bool(absent)
+    way = "label every picture, or delete that file to do without labels"
+    refuse_if(missing, "; ".join([f"{path} has no label of {some(missing)}: {way}", *others]))
     labels = [number[name] for name in names]
     count = max(labels) + 1
-    return tuple(map(str, range(count))), labels, [f"labels are those of {where / LABELS}: {count} classes"]
+    return tuple(map(str, range(count))), labels, [f"labels are those of {path}: {count} classes", *others]
 
 
 # ---- Words ----------------------------------------------------------------------------------------------------------
@@ -156,4 +176,6 @@ def _passed_over(names: list[str]) -> str:
     """10 .txt, 2 without a suffix: notes.txt, README, more.txt and 9 more."""
     kinds = Counter(os.path.splitext(name)[1].lower() or "without a suffix" for name in names)
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
-    return f"{counts}: {some(names)}"
+    others = [name for name in names if os.path.splitext(name)[1].lower() in OTHERS]
+    way = f"; save these pictures as JPEG or PNG to use them: {some(others)}" if others else ""
+    return f"{counts}: {some(names)}{way}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import statistics
 from collections import Counter
 from pathlib import Path
 from typing import IO, Any
@@ -23,26 +24,27 @@ def load_pictures(config: Config, split: str, say: Say) -> Images:
 
     UserError where there are none, or some cannot be read and are not to be skipped.
     """
-    listing = list_split(config.data_dir, split)
+    listing = list_split(config.data_dir, split, config.class_order)
     how = How(config.image_size, config.channels, config.background, config.crop)
     facts = {"files": listing.digest, "background": list(how.background), "crop": how.crop}
 
     def make(file: IO[bytes]) -> Made:
         found = decode_all(listing.root, listing.names, how, file)
-        changed = list_split(config.data_dir, split).digest != listing.digest
+        changed = list_split(config.data_dir, split, config.class_order).digest != listing.digest
         refuse_if(changed, f"{config.data_dir} changed while its images were decoded: start again when nothing writes")
         refuse_if(not found.count, cannot_read(found.bad, listing.root, len(listing.names)))
         return _made(found, listing, how)
 
     images = kept_or_made(config, _name(config, listing, how), facts, make, say)
     assert images.origin is not None
-    for note in images.origin.notes:
+    notes = tuple(dict.fromkeys([*listing.notes, *images.origin.notes]))  # the first may change beside the pictures
+    for note in notes:
         say(note)
     if skipped := images.origin.skipped:
         way = ", or leave such out with --bad_images skip"
         refuse_if(config.bad_images == "stop", cannot_read(skipped, listing.root, len(listing.names), way))
         say(f"skipped, since they cannot be read: {len(skipped):,} of {len(listing.names):,} pictures")
-    return images
+    return images._replace(origin=images.origin._replace(notes=notes))
 
 
 def _name(config: Config, listing: Listing, how: How) -> str:
@@ -58,18 +60,20 @@ def _name(config: Config, listing: Listing, how: How) -> str:
 def _made(found: Decoded, listing: Listing, how: How) -> Made:
     """What the cache keeps beside the pixels."""
     labels = [label for name, label in zip(listing.names, listing.labels) if name not in found.bad]
-    notes = list(listing.notes)
+    notes = []
     if transparent := sum(count for facts, count in found.seen.items() if facts.transparent):
         colour = ",".join(map(str, how.background))
         notes.append(f"{transparent:,} of {found.count:,} pictures are partly transparent, and laid on {colour}")
-    return Made(labels, listing.classes, _sizes(found, how.image_size), found.bad, tuple(notes))
+    sizes = Counter(facts.size for facts in found.seen.elements())
+    lost = [1 - min(size) / max(size) for size in sizes.elements() if how.crop == "center" and size[0] != size[1]]
+    if lost and (median := f"{statistics.median(lost):.0%}") != "0%":
+        told = f"{len(lost):,} of {found.count:,} pictures, of which the median loses {median}"
+        notes.append(f"cropped to squares: {told}; --crop none keeps all, squeezed")
+    return Made(labels, listing.classes, _sizes(sizes, how.image_size), found.bad, tuple(notes))
 
 
-def _sizes(found: Decoded, image_size: int) -> dict[str, Any]:
+def _sizes(sizes: Counter[tuple[int, int]], image_size: int) -> dict[str, Any]:
     """The smallest, largest and commonest [width, height], how many different ones, and how many were enlarged."""
-    sizes: Counter[tuple[int, int]] = Counter()
-    for facts, count in found.seen.items():
-        sizes[facts.size] += count
     by_area = sorted(sizes, key=math.prod)
     return {
         "smallest": list(by_area[0]),

@@ -47,6 +47,25 @@ def with_pictures(root: Path) -> tuple[list[str], bool]:
     return holding, any(map(is_picture, files))
 
 
+def only_pictures(root: Path) -> bool:
+    """Whether a folder or archive holds pictures, and no folder without any."""
+    try:
+        holding, beside = with_pictures(root)
+        return (beside or bool(holding)) and (is_archive(root) or holding == names_in(root)[0])
+    except UserError:  # it is not there, or cannot be read
+        return False
+
+
+def unused_labels(found: Found) -> list[Path]:
+    """The files LABELS above and below the place where labels are read, which are not."""
+    unused = [found.root / found.prefix / name for name in found.passed if name.endswith(f"/{LABELS}")]
+    above = found.root.resolve().parent / LABELS
+    if is_archive(found.root):
+        top, members = _below(found.root)
+        unused += [found.root / top / LABELS for name, _ in members if name == LABELS and found.prefix != top]
+    return unused + [above] * above.is_file()
+
+
 def is_archive(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".zip" and Path(path).is_file()
 
@@ -132,9 +151,9 @@ def _below(path: Path, folder: str = "") -> tuple[str, list[tuple[str, zipfile.Z
     """What the names of all files in a folder of an archive begin with, and the files by the rest of their names."""
     facts = path.stat()
     members = _members(path, facts.st_size, facts.st_mtime_ns)
-    names = [member.filename for member in members if is_picture(member.filename)]
+    names = [member.filename for member in members if is_picture(member.filename) or member.filename == LABELS]
     tops = {name.split("/")[0] if "/" in name else "" for name in names}
-    # A folder that holds all pictures has the archive's name, and is no class.
+    # A folder that holds all pictures, and their labels if any, has the archive's name, and is no class.
     top = f"{tops.pop()}/" if len(tops) == 1 and tops != {""} else ""
     prefix = top + (f"{folder}/" if folder else "")
     return prefix, [(m.filename.removeprefix(prefix), m) for m in members if m.filename.startswith(prefix)]

@@ -76,6 +76,12 @@ class Config:
         "how to make non-square images square. center: crop the centre; none: resize without keeping the aspect ratio",
         choices=("center", "none"),
     )
+    class_order: str = images(
+        "natural",
+        "order of a folder's classes that are numbers. natural: 1, 2, 10; text: 1, 10, 2, as in runs of old versions",
+        choices=("natural", "text"),
+        stored=False,
+    )
     background: tuple[int, int, int] = images(
         (255, 255, 255), "colour behind transparent pixels", low=0, high=255, metavar=("RED", "GREEN", "BLUE")
     )

@@ -1,12 +1,16 @@
 """generate.py with a conditional run: images, lines and walks of the classes that are asked for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from helpers import SMALL, fails
 from PIL import Image
 
+import generate
 import train
+from datasets import Classes
 from evaluation.drawing import class_lines, images_of, weights_of
 from evaluation.inputs.sampling import Generated
 from training import load_generator, prepare
@@ -101,6 +105,24 @@ def test_an_exported_file_draws_the_classes_too(run_dir, call, tmp_path):
         assert call("generate.py", exported, "--labels", 6, "--num", 2, "--out", out).returncode == 0
         pixels = np.asarray(Image.open(out / "6_seed000001.png")).astype(int)
         assert np.abs(pixels - drawn(run_dir, 6)[0][1]).max() <= 1
+
+
+def test_a_range_of_classes_is_each_of_them(run_dir, call, tmp_path):
+    done = call("generate.py", run_dir, "--labels", "3-5", 9, "--num", 1, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name[0] for path in (tmp_path / "out").glob("*_seed*.png")) == ["3", "4", "5", "9"]
+    done = call("generate.py", run_dir, "--walk", tmp_path / "w.gif", "--num", 1, "--labels", "0-9", "--frames", 10)
+    assert "by way of 10 images" in done.stdout, done.stderr
+    short = call("generate.py", run_dir, "--walk", tmp_path / "v.gif", "--num", 1, "--labels", "0-9", "--frames", 4)
+    fails(short, "at least one for each of the 10 images")
+    fails(call("generate.py", run_dir, "--labels", "8-4000000000", "--out", tmp_path / "x"), "--labels 10: there is no")
+    fails(call("generate.py", run_dir, "--labels", "5-3", "--out", tmp_path / "x"), "'5-3' is neither a number")
+
+
+def test_a_class_whose_name_looks_like_a_range_is_that_class():
+    names = ("0-2", "4-6", "8-13")
+    loaded = SimpleNamespace(classes=Classes(names, (1, 1, 1)), path="run")
+    assert generate.labels_of(loaded, SimpleNamespace(labels=["4-6", "1-2"])) == [1, 1, 2]
 
 
 def test_labels_that_name_nothing_are_refused(run_dir, plain, call, tmp_path):

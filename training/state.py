@@ -41,7 +41,7 @@ class State:
         self.seed = config.seed
         labels = images.labels if self.classes else None
         self.batches = Batches(images.images, config.batch_size, config.seed, device, labels)
-        self.data_sha256 = images.sha256()
+        self.images, self.data_sha256 = images, images.sha256()
         # One stream for z, dequantization and interpolation, apart from torch's global one, which libraries may use.
         self.random = torch.Generator(device).manual_seed(config.seed)
         self.parallel = {name: parallel(network, device) for name, network in (("G", self.G), ("D", self.D))}
@@ -141,7 +141,7 @@ class State:
                 "new run with --init_from"
             )
         other = f"{saved.path} was trained on other data than there are now: the same --data_dir, unchanged?"
-        refuse_if(saved.content["data"].get("sha256") != self.data_sha256, other)
+        refuse_if(not self.images.is_of(saved.content["data"].get("sha256")), other)
 
     def _load_random(self, content: dict[str, Any]) -> list[str]:
         self.rollbacks = content.get("rollbacks", 0)

@@ -4,7 +4,18 @@ import pytest
 import torch
 from helpers import random_images
 
-from datasets.images import fit, quantise, to_float
+from datasets.images import Images, Origin, fit, quantise, to_float
+
+
+def test_the_hash_that_an_earlier_version_kept_is_of_the_same_images():
+    pixels, classes, origin = random_images(4, 1, 8, 8), ("1", "2", "10"), Origin("of the file", {}, {}, ())
+    images = Images(pixels, torch.tensor([0, 1, 2, 2]), classes, origin)
+    for labels in ([0, 2, 1, 1], [-1] * 4):  # 1, 10, 2; and none
+        assert images.is_of(Images(pixels, torch.tensor(labels), ()).sha256())
+    assert images.is_of("of the file") and not images.is_of(None)
+    assert not images.is_of(Images(pixels, torch.tensor([1, 0, 2, 2]), ()).sha256())
+    assert not images.is_of(Images(pixels + 1, torch.tensor([-1] * 4), ()).sha256())
+
 
 # ---- fit() ---------------------------------------------------------------------------------------------------------
 

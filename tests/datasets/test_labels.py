@@ -97,6 +97,20 @@ def test_images_without_labels_are_refused(tmp_path):
         resolve({"dataset": "stl10", "conditional": "projection"})
 
 
+def test_labels_that_start_at_1_are_refused_with_the_remedy(tmp_path):
+    for i in range(4):
+        save_image(tmp_path / "00000" / f"{i}.png", (60 * i, 0, 0))
+    labels = [[f"00000/{i}.png", 1 + i % 2] for i in range(4)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    with pytest.raises(UserError, match=r"0 has none: let the labels of dataset\.json start at 0, add some"):
+        classes_of(*folder(tmp_path))
+
+
+def test_a_number_that_is_no_name_is_no_class_where_all_names_are_numbers():
+    with pytest.raises(UserError, match=r"--labels 0: there is no such class\. The classes are 1, 2, 10$"):
+        named(("1", "2", "10"), ["0"])
+
+
 @pytest.mark.parametrize(
     "word, label",
     [("zero", 0), ("ZERO", 0), ("1", 1), ("4", 4), ("7", 2), ("Ankle boot", 3), ("ankle Boot", 4)],
@@ -112,7 +126,8 @@ def test_a_class_is_named_by_its_name_or_its_number(word, label):
         (("7 - seven", "8 - eight"), "1", 1),
         (("7 - seven", "8 - eight"), "8", 1),
         (("5", "2", "1"), "1", 2),  # its name goes before another's number
-        (("5", "2", "1"), "0", 0),
+        (("001", "002", "010"), "2", 1),
+        (("1", "2", "10", "11"), "10", 2),
     ],
 )
 def test_a_number_and_a_word_of_a_name_are_enough_where_no_name_is_the_same(classes, word, label):

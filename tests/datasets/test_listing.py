@@ -1,15 +1,14 @@
-"""Which pictures there are: splits, classes, what is passed over, and archives that are meant to do harm."""
+"""Which pictures there are: splits, classes, and what is passed over."""
 
 import json
 import os
+import re
 import zipfile
 
 import pytest
 from helpers import save_image
 
-from datasets import load_split
 from datasets.listing import choose_splits, has_test_split, list_split
-from settings.config import Config
 from utils.errors import UserError
 
 
@@ -54,11 +53,23 @@ def test_no_pictures_are_an_error_that_names_what_there_is(data):
 
 
 def test_a_place_that_is_none_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"a folder or \.zip archive, and .*absent is neither"):
+    with pytest.raises(UserError, match=r"absent does not exist: say where your images are with --data_dir"):
         list_split(tmp_path / "absent", "train")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file is neither"):
         list_split(tmp_path / "file", "train")
+
+
+def test_the_default_place_without_pictures_names_the_flag(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(UserError, match=r"Name their folder or \.zip archive with --data_dir"):
+        list_split("data", "train")
+
+
+def test_pictures_of_a_kind_that_is_not_read_are_named_with_the_remedy(data):
+    found = list_split(data("a.png", *(f"{i}.txt" for i in range(9)), "z.HEIC"), "train")
+    assert "save these pictures as JPEG or PNG to use them: z.HEIC" in said(found)
 
 
 # ---- Splits --------------------------------------------------------------------------------------------------------
@@ -123,6 +134,11 @@ def test_splits_by_the_names_of_folders(tmp_path, folders, splits):
     assert choose_splits(folders, True, tmp_path)[0] == {}
 
 
+def test_classes_of_test_images_that_are_not_trained_on_are_named(data):
+    found = list_split(data("train/a/1.png", "train/b/2.png", "test/b/3.png", "test/c/4.png"), "test")
+    assert found.labels == [1, -1] and "that no training image has, which count as none: c" in said(found)
+
+
 # ---- Classes -------------------------------------------------------------------------------------------------------
 
 
@@ -130,6 +146,22 @@ def test_a_stray_picture_beside_class_folders_is_named(data):
     found = list_split(data("cat/1.png", "dog/2.png", "stray.png"), "train")
     assert (found.classes, found.labels) == ((), [-1, -1, -1])
     assert "not taken for classes, since images lie beside them: stray.png" in said(found)
+
+
+@pytest.mark.parametrize(
+    ("names", "natural", "text"),
+    [
+        (["1", "2", "10", "11"], ("1", "2", "10", "11"), ("1", "10", "11", "2")),
+        (["007", "9", "10"], ("007", "9", "10"), ("007", "10", "9")),
+        (["1", "10", "2b"], ("1", "10", "2b"), ("1", "10", "2b")),
+    ],
+)
+def test_classes_that_are_all_whole_numbers_come_in_their_order(data, names, natural, text):
+    place = data(*(f"{name}/{i}.png" for name in names for i in range(2)))
+    for order, expected in (("natural", natural), ("text", text)):
+        found = list_split(place, "train", order)
+        assert found.classes == expected
+        assert all(name.startswith(f"{expected[label]}/") for name, label in zip(found.names, found.labels))
 
 
 LABELS = [["00000/a.png", 2], ["00000/b.png", 0], ["00001/c.png", 1]]
@@ -142,9 +174,43 @@ def test_labels_of_stylegan_s_tools_are_read(data):
     assert "3 classes" in said(found) and "passed over" not in said(found)
 
 
+def test_labels_above_a_single_folder_are_read(data):
+    labels = [["00000/a.png", 1], ["00000/b.png", 0]]
+    found = list_split(data("00000/a.png", "00000/b.png", **{"dataset.json": json.dumps({"labels": labels})}), "train")
+    assert (found.classes, found.labels) == (("0", "1"), [1, 0])
+
+
 def test_without_labels_its_folders_are_no_classes(data):
     found = list_split(data(*NAMES, **{"dataset.json": '{"labels": null}'}), "train")
     assert (found.classes, found.labels) == ((), [-1] * 3)
+    assert "dataset.json has no labels: delete it if the folders are the classes" in said(found)
+
+
+def test_labels_of_what_is_not_there_are_said(data):
+    found = list_split(data(*NAMES, **{"dataset.json": json.dumps({"labels": [*LABELS, ["b.heic", 7]]})}), "train")
+    assert len(found.classes) == 3
+    assert "dataset.json has labels of files that are not among the pictures: b.heic" in said(found)
+
+
+@pytest.mark.parametrize(
+    ("names", "unused"),
+    [
+        (["faces/00000/a.png", "other/b.png", "faces/dataset.json"], "faces/dataset.json"),
+        (["train/0/a.png", "test/0/b.png", "dataset.json"], "dataset.json"),
+        (["dataset.json/a.png"], None),
+    ],
+)
+def test_labels_below_or_above_the_place_where_they_are_read_are_named(data, names, unused):
+    found = list_split(data(*names), "train")
+    told = "is not used, since labels are read from .*/dataset.json: move it there, or name its folder with --data_dir"
+    assert len(re.findall(told, said(found))) == (unused is not None)
+    assert unused is None or f"/{unused} is not used" in said(found)
+
+
+def test_labels_beside_the_archive_or_above_the_folder_that_was_named_are_said(data, tmp_path):
+    place = data("a.png")
+    (tmp_path / "dataset.json").write_text("{}")
+    assert f"{tmp_path / 'dataset.json'} is not used" in said(list_split(place, "train"))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +221,9 @@ def test_without_labels_its_folders_are_no_classes(data):
         ('{"labels": 5}', "not as StyleGAN's tools write it"),
         ('{"labels": [["00000/a.png", 1.5]]}', "whole numbers"),
         ('{"labels": [["00000/a.png", 99999999999]]}', "whole numbers"),
-        (json.dumps({"labels": LABELS[:2]}), r"has no label of 00001/c\.png"),
+        (json.dumps({"labels": LABELS[:2]}), r"has no label of 00001/c\.png: label every picture, or delete that file"),
+        (json.dumps({"labels": [*LABELS[:2], ["00001/c.png", None]]}), r"has no label of 00001/c\.png"),
+        (json.dumps({"labels": [["x/a.png", 1]]}), r"of 00000/a.* labels of files .* the pictures: x/a\.png"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(data, content, words):
@@ -209,74 +277,3 @@ def test_every_change_of_a_folder_changes_its_digest(tmp_path, change):
         one.write_bytes(one.read_bytes() + b"\0")
         os.utime(one, ns=(time, time))
     assert list_split(tmp_path, "train").digest != before
-
-
-# ---- Archives ------------------------------------------------------------------------------------------------------
-
-
-def test_one_folder_that_holds_all_of_an_archive_is_no_class(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        for name in ("faces/1.png", "faces/2.png", "__MACOSX/faces/._1.png", "__MACOSX/x.png"):
-            archive.writestr(name, b"")
-    found = list_split(tmp_path / "a.zip", "train")
-    assert (found.names, found.classes) == (["faces/1.png", "faces/2.png"], ())
-
-
-@pytest.mark.parametrize(
-    "name", ["../a.png", "b/../../a.png", "/etc/a.png", "C:/a.png", "..\\a.png", "\\\\host\\a.png"]
-)
-def test_a_name_that_leads_out_of_an_archive_leads_nowhere(tmp_path, name):
-    place = tmp_path / "one" / "two"
-    save_image(tmp_path / "a.png", (99, 0, 0))  # what ../ leads to
-    save_image(place / "good.png", (10, 0, 0))
-    with zipfile.ZipFile(place / "a.zip", "w") as archive:
-        archive.write(place / "good.png", "good.png")
-        archive.write(place / "good.png", name)
-    before = {*tmp_path.rglob("*")}
-    images = load_split(Config(dataset="folder", data_dir=str(place / "a.zip"), image_size=8)).images
-    assert 1 <= len(images) <= 2 and (images[:, 0] == 10).all()
-    made = {path.relative_to(place).parts[0] for path in {*tmp_path.rglob("*")} - before}
-    assert made == {".cache"}
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_two_files_of_one_name_are_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("a/1.png", b"")
-        archive.writestr("a/1.png", b"other")
-    with pytest.raises(UserError, match=r"two files of one name: a/1\.png"):
-        list_split(tmp_path / "a.zip", "train")
-
-
-@pytest.mark.parametrize("damage", ["text", "empty", "cut"])
-def test_a_damaged_archive_is_named(tmp_path, damage):
-    path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("1.png", b"0123456789" * 9)
-    whole = path.read_bytes()
-    path.write_bytes({"text": b"<html>", "empty": b"", "cut": whole[:-30]}[damage])
-    with pytest.raises(UserError, match=r"cannot read the archive .*a\.zip: "):
-        list_split(path, "train")
-
-
-def test_labels_that_are_damaged_in_an_archive_are_an_error_that_names_it(tmp_path):
-    path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("1.png", b"")
-        archive.writestr("dataset.json", json.dumps({"labels": [["1.png", 0]]}) + " " * 500)
-    whole = bytearray(path.read_bytes())
-    with zipfile.ZipFile(path) as archive:
-        start = archive.getinfo("dataset.json").header_offset + 30 + len("dataset.json")
-    whole[start : start + 4] = b"\xff\xff\xff\xff"
-    path.write_bytes(whole)
-    with pytest.raises(UserError, match=r"cannot read .*a\.zip/dataset\.json: "):
-        list_split(path, "train")
-
-
-@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_labels_that_are_packed_in_a_way_that_may_take_any_memory_are_refused(tmp_path, kind):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("1.png", b"")
-        archive.writestr("dataset.json", "{}", kind)
-    with pytest.raises(UserError, match=r"cannot read .*a\.zip/dataset\.json: it is neither stored nor deflated"):
-        list_split(tmp_path / "a.zip", "train")

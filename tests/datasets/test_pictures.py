@@ -153,6 +153,24 @@ def test_what_was_found_is_kept_for_later_starts(tmp_path):
         }
 
 
+def test_what_cropping_takes_is_said(tmp_path):
+    for i, size in enumerate([(30, 20), (20, 40), (10, 10), (40, 30)]):
+        save_image(tmp_path / f"{i}.png", (9, 9, 9), size)
+    told = "cropped to squares: 3 of 4 pictures, of which the median loses 33%; --crop none keeps all, squeezed"
+    assert told in load(tmp_path)[1] and told in load(tmp_path)[1]  # as kept, too
+    assert "cropped" not in load(tmp_path, crop="none")[1]
+
+
+def test_squares_are_not_said_to_be_cropped(folder):
+    assert load(folder)[1] == ""
+
+
+def test_what_is_said_of_other_files_is_of_now(folder):
+    load(folder)
+    (folder / "z.heic").write_bytes(b"")
+    assert "z.heic" in load(folder)[1]
+
+
 # ---- Bad files -----------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from datasets import Classes
+from datasets.listing import in_order
 from models import build_models
 from settings.config import Config
 from settings.layers import check_settings, short
@@ -61,6 +62,8 @@ class Checkpoint:
         self.exported = content["format"] == EXPORT_FORMAT
         self.config = _config_of(content, path)
         self.classes = _classes_of(content, self.config, path)
+        if self.classes and self.config.dataset == "folder" and self.classes.names != in_order(self.classes.names):
+            self.config = dataclasses.replace(self.config, class_order="text")
         with torch.device("meta"), fitting(path, "generator"):  # mistaken sizes of a file must not fill the memory
             G, _ = models_of(self.config, self.classes)
             G.load_state_dict(dict(content["G"]), assign=True)  # a copy: torch notes in it that it was assigned
@@ -211,7 +214,7 @@ def other_classes(before: Classes | None, now: Classes | None) -> str:
     names, other = (set(classes.names) if classes else set() for classes in (before, now))
     gone, new = (", ".join(sorted(part)[:SHOWN_CLASSES]) for part in (names - other, other - names))
     parts = [f"{what} {which}" for what, which in (("gone:", gone), ("new:", new)) if which]
-    return "; ".join(parts) or "their numbers of images, or their order"
+    return "; ".join(parts) or "their numbers of images, or their order, see --class_order"
 
 
 def load_weights(module: nn.Module, weights: Any, path: str | Path, what: str) -> None:
