@@ -15,7 +15,8 @@ from PIL import Image, ImageOps, features
 FORMATS = ["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM"]  # Pillow knows others, some of which start programs
 with warnings.catch_warnings(action="ignore"):  # older versions do not know the word
     FORMATS += ["AVIF"] * bool(features.check("avif"))
-MAX_PIXELS = 2**26  # in a picture, before it is resized; a few bytes can claim any number
+MAX_PIXELS = 2**26  # that a picture is decoded to, before it is resized; a few bytes can claim any number
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which phones' largest JPEGs pass before they are drafted
 MAX_FILE = 2**29  # bytes of a picture, unpacked from an archive
 EXACT = "exact"  # in the place of a crop: pictures of another size are refused, and none is resized
 UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others may ask for any amount of memory
@@ -52,10 +53,12 @@ def picture(file: IO[bytes], how: How) -> tuple[Any, Facts]:
         size = image.size
         if how.crop == EXACT and size != (side, side):
             raise RefusedPicture(wrong_size(*size, side))
-        if math.prod(size) > MAX_PIXELS:
-            raise RefusedPicture(f"{size[0]}x{size[1]} pixels are too many")
         if how.crop != EXACT and image.format == "JPEG":
             image.draft(image.mode, (2 * side, 2 * side))  # at least twice the size that it is brought to
+        # A progressive JPEG is kept in memory as a whole while it is decoded.
+        if math.prod(size if "progressive" in image.info else image.size) > MAX_PIXELS:
+            way = "make it smaller, or save it as a JPEG that is not progressive"
+            raise RefusedPicture(f"{size[0]}x{size[1]} pixels are too many, more than {MAX_PIXELS:,}: {way}")
         image.load()
         with contextlib.suppress(Exception):  # broken EXIF is no reason to refuse a picture
             ImageOps.exif_transpose(image, in_place=True)

@@ -10,6 +10,7 @@ import torch
 from helpers import random_images
 from PIL import Image, features
 
+from datasets import decode as decode_module
 from datasets.decode import Facts, How, picture
 from datasets.workers import decode
 
@@ -203,6 +204,27 @@ def test_a_picture_that_claims_too_many_pixels_is_refused_before_it_is_decoded(c
     data = chunks + saved(plain())[33:]
     pixels, found = decode(lambda name: io.BytesIO(data), ["a.png"], How(8, 3))
     assert pixels == b"" and "pixels" in found.bad["a.png"]
+
+
+def test_a_large_jpeg_counts_by_what_it_is_decoded_to_and_others_are_told_the_limit(monkeypatch):
+    monkeypatch.setattr(decode_module, "MAX_PIXELS", 100_000)
+    image = Image.fromarray(random_images(512, 400, 3).numpy())
+    assert read(saved(image, "JPEG"))[1].size == (400, 512)
+    for data in (saved(image), saved(image, "JPEG", progressive=True)):
+        with pytest.raises(
+            ValueError, match=r"400x512 pixels are too many, more than 100,000: .* save it as a JPEG that"
+        ):
+            read(data)
+    with pytest.raises(ValueError, match="too many"):
+        read(saved(image, "JPEG"), size=256)
+
+
+def test_a_jpeg_of_200_megapixels_is_not_refused_by_pillow():
+    data = bytearray(saved(plain(), "JPEG"))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", 12_240, 16_320)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == (16_320, 12_240)
 
 
 # ---- Broken metadata -----------------------------------------------------------------------------------------------
