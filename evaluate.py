@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from datasets import Images, load_split, trained_on
+from datasets import Images, check_place, load_split, trained_on
 from datasets.image_files import check_npz, load_samples, save_samples
 from datasets.scan import is_archive
 from evaluation.evaluator import USUAL, Evaluator, Wanted
@@ -40,7 +40,7 @@ from utils.precision import keep_memory
 OVERRIDES = ("data_dir", "cache_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 OF_SAMPLES = ("dataset", "image_size", "channels", "crop", "background", "bad_images")  # a checkpoint knows its own
-OF_DATA = ("data_dir", "cache_dir", "features", "inception_weights", *OF_SAMPLES)  # that an Evaluator depends on
+OF_DATA = ("data_dir", "cache_dir", "class_order", "features", "inception_weights", *OF_SAMPLES)  # of an Evaluator
 TABLE = (
     "compare runs in a table: the last checkpoint of each run, with mean and spread over the seeds of a configuration. "
     "Scores that evaluation.json already has for the same protocol, counts, extractor and seed are not computed again"
@@ -88,7 +88,7 @@ def check_flags(given: argparse.Namespace) -> None:
     refuse_if(given.audit and about_scores, audited)
     refuse_if(given.bootstrap < 0 or given.bootstrap == 1, "--bootstrap takes 2 resamples or more, usually 100")
     absent = given.reference and not (Path(given.reference).is_dir() or is_archive(given.reference))
-    refuse_if(absent, f"--reference {given.reference} is no folder or .zip archive")
+    refuse_if(absent, f"--reference {given.reference}: there is no such folder or .zip archive")
     beside = given.table and (given.samples or other)
     refuse_if(beside, "--table puts the scores of runs beside each other, and does nothing else")
     if given.table:
@@ -101,10 +101,12 @@ def check_flags(given: argparse.Namespace) -> None:
 
 def make_evaluator(config: Config, device: torch.device, reference: str | None = None) -> Evaluator:
     """The Evaluator of a configuration's data set, or of the folder `reference` in its place."""
-    train = None
-    if not reference or features.extractor_name(config) == "classifier":  # the classifier is the data set's in any case
-        with rank_zero_first():
-            train = load_split(config)
+    with rank_zero_first():
+        missing = features.missing_weights(config)
+        needed = not reference or missing or features.extractor_name(config) == "classifier"  # which is the data set's
+        train = load_split(config) if needed else None
+    if train and features.is_labelled(train):
+        config = features.settled(config, train, missing, say_once) or config
     return Evaluator(config, train, device, say=say_once, reference=reference)
 
 
@@ -173,6 +175,8 @@ def score_images(
     stem = Path(path).absolute().with_name(f"{Path(path).absolute().name.removesuffix('.npz')}_evaluation")
     images = load_samples(path, config.image_size, config.channels)
     on_rank_zero(check_writable, stem.parent, "the scores")
+    if "data_dir" in settings:
+        check_place(config)
     evaluator = make_evaluator(config, select_device(config.device), reference)
     facts: dict[str, Any] = {"samples": str(path), "samples_sha256": Images(images, torch.empty(0), ()).sha256()}
     facts |= {"step": None, "ema": None, "seed": None, "quantisation": "none: given as uint8"}
@@ -181,6 +185,7 @@ def score_images(
         return []
     lossy = Path(path).is_dir() and any(file.suffix.lower() in JPEG for file in Path(path).rglob("*"))
     doubted = ["the samples are JPEG files: what that loses changes the scores, so save them as PNG"] * lossy
+    doubted += of_reference(evaluator)
     written, results = report.write(stem, say_results(path, found, doubted))
     return written + report.draw(stem, results, {stem.name: neighbours})
 
@@ -189,10 +194,19 @@ def doubts(evaluator: Evaluator, loaded: Loaded) -> list[str]:
     """Sentences about what makes the scores of a checkpoint doubtful: that it was trained on other images."""
     real, count = evaluator.real, loaded.config.num_images
     if real.folder or loaded.data_sha256 is None:
+        return of_reference(evaluator)
+    train = real.images("train")
+    same = trained_on(train, None if count and count > len(train.images) else count).is_of(loaded.data_sha256)
+    return ["the generator was trained on other images than those it is scored against"] * (not same)
+
+
+def of_reference(evaluator: Evaluator) -> list[str]:
+    """A sentence about a reference whose pictures were made half as large or less, if they were."""
+    origin, side = evaluator.real.images("train").origin, evaluator.config.image_size
+    if not (evaluator.real.folder and origin) or min(origin.sizes["commonest"]) < 2 * side:
         return []
-    whole = count is None or count > real.count("train")
-    known = real.sha256("train") if whole else trained_on(real.images("train"), count).sha256()
-    return ["the generator was trained on other images than those it is scored against"] * (loaded.data_sha256 != known)
+    size, colour = "x".join(map(str, origin.sizes["commonest"])), "grey" if evaluator.config.channels == 1 else "colour"
+    return [f"the pictures of --reference, most often {size}, were made {side}x{side} in {colour} to be compared"]
 
 
 def say_results(path: str | Path, found: Sequence[kept.Result], doubted: Sequence[str] = ()) -> list[kept.Result]:
@@ -245,12 +259,14 @@ def tabulate(namespace: argparse.Namespace, settings: dict[str, Any], wanted: Wa
     scored = []
     for path, one in loaded.items():
         config = dataclasses.replace(one.config, **settings)
-        look = functools.partial(kept.standing, stem_of(path), config, one.step, one.ema, namespace.reference, needs)
-        if found := broadcast(on_rank_zero(look)):
+        rest = one.step, one.ema, namespace.reference, needs
+        if found := broadcast(on_rank_zero(kept.standing, stem_of(path), config, *rest)):
             say_once(f"{path}: its scores are taken from {stem_of(path)}.json")
         else:
-            say_written(score([path], evaluator_of(config), not namespace.no_ema, settings, wanted=wanted))
-            found = on_rank_zero(look)
+            evaluator = evaluator_of(config)
+            say_written(score([path], evaluator, not namespace.no_ema, settings, wanted=wanted))
+            config = dataclasses.replace(config, features=evaluator.config.features)  # which may be another than asked
+            found = on_rank_zero(kept.standing, stem_of(path), config, *rest)
         scored += [table.Scored(str(run_of(path) or path), one.config, result) for result in found or ()]
     if rank() == 0:
         table.write(namespace.table, scored)

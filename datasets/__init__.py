@@ -7,13 +7,14 @@ from .batches import Batches, derived_seed, fits, steps_of
 from .cache import cache_folder
 from .images import Images, first_of, quantise, spaced, to_float, trained_on
 from .labels import Classes, classes_of
-from .sources import has_test_split, load_split
+from .sources import check_place, has_test_split, load_split
 
 __all__ = [
     "Batches",
     "Classes",
     "Images",
     "cache_folder",
+    "check_place",
     "classes_of",
     "derived_seed",
     "first_of",

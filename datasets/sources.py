@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +15,13 @@ from torch import Tensor
 from settings.config import STACKED, Config
 from utils.console import announced
 from utils.distributed import say_once
-from utils.errors import UserError, explaining_memory, memory_ran_out
+from utils.errors import UserError, explaining_memory, memory_ran_out, refuse_if
 
 from . import listing
 from .cache import Say
 from .images import Images, fit
 from .pictures import load_pictures
+from .scan import only_pictures
 from .stacked import of_digits, stack
 
 DIGITS_TEST_EVERY = 6  # of scikit-learn's 1,797 digits every sixth is held out: 1,498 to train, 299 to test
@@ -46,10 +48,19 @@ def _load_digits(data_dir: str, split: str) -> RawSplit:
     return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(digits.target[chosen]).long(), tuple("0123456789")
 
 
+def _above(data_dir: str, folder: str) -> Path:
+    """Where a data set's own folder, such as MNIST/raw, lies: in data_dir, or above where data_dir leads into it."""
+    place = Path(os.path.abspath(data_dir))
+    ways = [above for above in (place, *place.parents[:2]) if (above / folder).is_relative_to(place)]
+    return next((above for above in ways if any((above / folder).glob("*"))), place)
+
+
 def _load_torchvision(name: str, data_dir: str, split: str) -> RawSplit:
     from torchvision import datasets
 
-    published = getattr(datasets, name)(data_dir, train=split == "train", download=True)
+    kind = getattr(datasets, name)
+    place = _above(data_dir, getattr(kind, "base_folder", f"{name}/raw"))  # CIFAR's, or MNIST's
+    published = kind(place, train=split == "train", download=True)
     images = torch.as_tensor(published.data)
     images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)  # MNIST's (N, H, W); CIFAR's NHWC
     return images, torch.as_tensor(published.targets), tuple(published.classes)
@@ -59,7 +70,7 @@ def _load_stl10(data_dir: str, split: str) -> RawSplit:
     """The unlabelled images to train on, as the paper does, which take 2.6 GiB until they are resized."""
     from torchvision.datasets import STL10
 
-    published = STL10(data_dir, "unlabeled" if split == "train" else "test", download=True)
+    published = STL10(_above(data_dir, STL10.base_folder), "unlabeled" if split == "train" else "test", download=True)
     return torch.from_numpy(published.data), torch.as_tensor(published.labels).long(), tuple(published.classes)
 
 
@@ -133,6 +144,15 @@ def _explaining(config: Config) -> Iterator[None]:
         ) from error
     finally:
         socket.setdefaulttimeout(before)
+
+
+def check_place(config: Config) -> None:
+    """Raise UserError where --data_dir names pictures, and --dataset a data set that is not read from there."""
+    root, source = Path(config.data_dir), SOURCES.get(STACKED.get(config.dataset, config.dataset))
+    if not source or (source.files and (root / source.files).exists()):
+        return
+    way = "add --dataset folder if you mean them, or name another --data_dir"
+    refuse_if(only_pictures(root), f"--data_dir {root} holds pictures, which {config.dataset} does not use: {way}")
 
 
 def has_test_split(config: Config) -> bool:

@@ -230,7 +230,7 @@ def test_bad_image_folders_are_named(call, image_folder, tmp_path):
     flags = ["--dataset", "folder", "--features", "classifier", *TINY, "--run_dir", tmp_path / "run", "--data_dir"]
     (tmp_path / "empty").mkdir()
     fails(call("main.py", *flags, tmp_path / "empty"), tmp_path / "empty", "no images")
-    fails(call("main.py", *flags, tmp_path / "absent"), f"{tmp_path / 'absent'} is neither")
+    fails(call("main.py", *flags, tmp_path / "absent"), f"{tmp_path / 'absent'} does not exist")
     broken = image_folder / "dark" / "07.png"
     broken.write_bytes(broken.read_bytes()[:100])
     fails(call("main.py", *flags, image_folder), broken)
@@ -279,7 +279,7 @@ def test_bad_checkpoints_are_refused_and_nothing_in_them_runs(digits_run, call, 
 
 def test_samples_that_could_not_be_kept_are_refused_before_scoring(digits_run, call, tmp_path):
     run_dir, _ = digits_run
-    fails(call("evaluate.py", run_dir, "--save_samples", tmp_path / "absent" / "x.npz"), "is not a folder")
+    fails(call("evaluate.py", run_dir, "--save_samples", tmp_path / "absent" / "x.npz"), "does not exist")
 
 
 def test_a_run_directory_that_exists_is_refused(digits_run, call):

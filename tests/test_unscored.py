@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from helpers import TINY, save_image
+from helpers import TINY, fails, save_image
 
 from evaluation.inputs import features
 from utils.errors import UserError
@@ -74,3 +74,33 @@ def test_samples_that_are_jpeg_files_are_doubted(call, pictures, tmp_path, no_we
     done = call("evaluate.py", "--samples", tmp_path / "samples", *data)
     assert done.returncode == 0, done.stderr
     assert "warning: the samples are JPEG files" in done.stdout
+
+
+def test_samples_and_runs_are_scored_by_the_classifier_too(call, pictures, tmp_path, no_weights):
+    data = ["--dataset", "folder", "--data_dir", pictures, "--image_size", 8]
+    assert call("train.py", *TINY, *data, "--run_dir", tmp_path / "run").returncode == 0
+    assert call("evaluate.py", tmp_path / "run", "--table", tmp_path / "t.csv").returncode == 0
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 2
+    for place in (data, ["--reference", pictures, "--image_size", 8]):
+        done = call("evaluate.py", "--samples", pictures, *place)
+        assert done.returncode == 0, done.stderr
+        assert (
+            "by a classifier of the folder's own classes" in done.stdout and "features of the classifier" in done.stdout
+        )
+    fails(call("evaluate.py", "--samples", pictures, *data, "--features", "inception"), "neither here nor there")
+
+
+def test_samples_are_not_compared_with_another_data_set_than_was_meant(call, pictures):
+    fails(call("evaluate.py", "--samples", pictures, "--data_dir", pictures, "--image_size", 8), "add --dataset folder")
+
+
+def test_a_reference_of_much_larger_pictures_is_doubted(call, pictures, tmp_path, no_weights):
+    for i in range(20):
+        save_image(tmp_path / "large" / "ab"[i % 2] / f"{i}.png", (9 * i, 200 - 9 * i, 0), (48, 32))
+    done = call(
+        "evaluate.py", "--samples", pictures, "--reference", tmp_path / "large", "--image_size", 8, "--channels", 1
+    )
+    assert done.returncode == 0, done.stderr
+    told = "warning: the pictures of --reference, most often 48x32, were made 8x8 in grey to be compared"
+    assert told in done.stdout
+    assert told[9:] in json.loads((tmp_path / "pictures_evaluation.json").read_text())["warnings"]

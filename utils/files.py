@@ -46,7 +46,8 @@ def write_text(path: str | Path, text: str, durable: bool = True) -> None:
 def check_writable(folder: str | Path, what: object) -> None:
     """Raise UserError where something cannot be put into a folder, since that is none or must not be written to."""
     if not (Path(folder).is_dir() and os.access(folder, os.W_OK)):
-        raise UserError(f"{what} cannot be written: {folder} is not a folder that can be written to")
+        there = "is not a folder that can be written to" if os.path.lexists(folder) else "does not exist"
+        raise UserError(f"{what} cannot be written: {folder} {there}")
 
 
 def numbered(path: Path) -> Iterator[Path]:

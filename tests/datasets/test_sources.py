@@ -1,7 +1,9 @@
 """What each source of images gives: digits, a folder's splits and labels, torchvision's data sets from their files."""
 
+import dataclasses
 import os
 import pickle
+import shutil
 import struct
 import urllib.error
 import urllib.request
@@ -12,7 +14,7 @@ import torch
 from helpers import ROOT, random_images, save_image
 from torchvision import datasets
 
-from datasets.sources import has_test_split, load_split
+from datasets.sources import check_place, has_test_split, load_split
 from settings.config import Config
 from utils.errors import UserError
 
@@ -202,6 +204,46 @@ def test_stl10_trains_on_its_unlabelled_images_and_tests_on_the_labelled_ones(tm
     assert (train.labels.tolist(), test.labels.tolist()) == ([-1] * 4, [9, 0])
     assert train.labels.dtype == test.labels.dtype == torch.int64
     assert test.classes == tuple(names)
+
+
+@pytest.mark.parametrize(("dataset", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+@pytest.mark.parametrize("place", ["{}", "{}/raw", "{}/raw/.", "link"])
+def test_the_four_files_are_found_where_the_folder_itself_is_named(tmp_path, no_network, dataset, folder, place):
+    for name in ("train", "t10k"):
+        write_idx(tmp_path / folder / "raw", name, random_images(2, 28, 28), [3, 4])
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    loaded = load_split(Config(dataset=dataset, data_dir=str(tmp_path / place.format(folder)), channels=1))
+    assert loaded.labels.tolist() == [3, 4] and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_of_that_name_with_a_data_set_of_its_own_is_the_place(tmp_path, no_network):
+    for place, label in (("MNIST/raw", 1), ("MNIST/MNIST/raw", 2)):
+        for name in ("train", "t10k"):
+            write_idx(tmp_path / place, name, random_images(1, 28, 28), [label])
+    assert load_split(Config(dataset="mnist", data_dir=str(tmp_path / "MNIST"), channels=1)).labels.tolist() == [2]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10", "stl10", "stacked_digits"])
+def test_pictures_for_another_data_set_are_refused(tmp_path, dataset):
+    config = Config(dataset=dataset, data_dir=str(tmp_path))
+    check_place(config)
+    save_image(tmp_path / "cat" / "a.png", (1, 1, 1))
+    with pytest.raises(UserError, match=f"holds pictures, which {dataset} does not use: add --dataset folder if you"):
+        check_place(config)
+    shutil.make_archive(str(tmp_path / "own"), "zip", tmp_path)
+    with pytest.raises(UserError, match="add --dataset folder"):
+        check_place(dataclasses.replace(config, data_dir=str(tmp_path / "own.zip")))
+    check_place(dataclasses.replace(config, dataset="folder"))
+    check_place(dataclasses.replace(config, data_dir=str(tmp_path / "absent")))
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)  # one of several data sets that lie there
+    check_place(config)
+
+
+def test_pictures_beside_a_published_archive_are_no_obstacle(tmp_path):
+    save_image(tmp_path / "cat" / "a.png", (1, 1, 1))
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"")
+    check_place(Config(dataset="cifar10", data_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_a_run_is_scored_against_a_folder_in_its_data_sets_place(scored, tmp_pat
     assert (result["protocol"]["dataset"], result["protocol"]["num_real"]) == ("folder", 100)
     assert result["protocol"]["features"] == "classifier"  # of the digits
     assert result["protocol"]["reference"] == str(tmp_path / "reference")
-    assert "nearest of the reference images" in done.stdout
+    assert "nearest of the reference images" in done.stdout and "pictures of --reference" not in done.stdout
 
 
 def test_two_processes_give_exactly_the_scores_of_one(forks, no_pictures, tmp_path):
@@ -218,10 +218,10 @@ def test_a_file_that_fails_leaves_the_scores_before_it(scored):
         (["a.pt", "--audit", "--save_samples", "x.npz"], "does not score"),
         (["a.pt", "--save_samples", "x.png"], "must end in .npz"),
         (["a.pt", "--bootstrap", "1"], "2 resamples or more"),
-        (["a.pt", "--reference", "absent"], "--reference absent is no folder or .zip archive"),
+        (["a.pt", "--reference", "absent"], "--reference absent: there is no such folder or .zip archive"),
         (["a.pt", "--protocol", "newest"], "--protocol"),
         (["run", "--table", "t.png"], "the name must end in .csv, .md, .tex"),
-        (["run", "--table", "absent/t.md"], "absent is not a folder"),
+        (["run", "--table", "absent/t.md"], "absent does not exist"),
         (["run", "--table", "README.md"], "another file is there"),
         (["run", "--table", "t.md", "--audit"], "does nothing else"),
         (["--samples", "x.npz", "--table", "t.md"], "does nothing else"),

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from datasets import check_place
 from settings.config import FIELDS, Config, default_run_dir, differences, stored, to_yaml
 from settings.layers import resolve
 from settings.rules import warnings
@@ -37,6 +38,8 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
         say_once("\n".join([*(f"# {note}" for note in notes), to_yaml(config).rstrip("\n")]))
         raise SystemExit
     if not config.resume:
+        if "data_dir" in flags:
+            on_rank_zero(check_place, config)
         on_rank_zero(refuse_existing, run_dir)
         if config.init_from:
             on_rank_zero(fine_tune.source, config)
