@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from utils.plots import scaled
+
 from .drawing import (
     COLOURS,
     Figure,
@@ -12,6 +14,7 @@ from .drawing import (
     band,
     cell,
     legend_of_methods,
+    line_of,
     name_rows,
     panels,
     shown_setting,
@@ -69,8 +72,8 @@ def singular_values(study: Study, results: Sequence[Result]) -> Figure:
             spectra = [np.array(audit["layers"][i]["singular_values"]) for audit in audits]
             found = np.array([values / values[0] for values in spectra if values[0] > 0])
             if len(found):
-                x, width = np.arange(1, found.shape[1] + 1), width_of(method)
-                axis.plot(x, found.mean(axis=0), color=COLOURS[method], linewidth=width, zorder=1 + width)
+                x = np.arange(1, found.shape[1] + 1)
+                axis.plot(x, found.mean(axis=0), **line_of(method), zorder=1 + width_of(method))
         title = f"{layer['name']}: {layer['kind']}, {' x '.join(map(str, layer['weight']))}"
         axis.set_title(title, fontsize=10)
         axis.set(ylim=(0, 1.03), xlabel="number of the singular value", ylabel="relative to the largest")
@@ -86,9 +89,10 @@ def over_training(study: Study, results: Sequence[Result], kind: str) -> Figure:
     groups = by(results, "method")
     for axis, (name, values, scale) in zip(axes, shown):
         for method, group in groups.items():
-            band(axis, group, values, COLOURS[method], width_of(method))
+            band(axis, group, values, line_of(method))
         axis.set_title(name, fontsize=10)
-        axis.set_yscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
+        if scale != "linear":
+            scaled(axis, scale)
     legend_of_methods(figure, study.methods)
     return Figure(kind, f"{title}, setting {shown_setting(study)}", figure)
 

@@ -1,5 +1,6 @@
 """What the figures of a study are made of: panels, lines over training, pictures, tables, colours, numbers."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import methodcaller
 from typing import Any, NamedTuple
@@ -7,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator
 
-from utils.plots import pyplot
+from utils.plots import DASHES, pyplot
 
 from .grid import Study
 from .methods import METHODS, SETTINGS
@@ -19,7 +19,9 @@ WIDTH = 7.4  # inches: so narrow that a telephone, too, shows the text
 HERO = "spectral"
 PALETTE = ("tab:grey", "tab:blue", "tab:cyan", "tab:green", "tab:brown", "tab:purple", "tab:pink", "tab:olive")
 LATER = ("navy", "royalblue", "deepskyblue", "salmon", "indigo", "darkgreen", "plum", "teal", "olivedrab", "sienna")
-COLOURS = dict(zip(METHODS, (*PALETTE, "goldenrod", "crimson", "darkorange", *LATER), strict=True))
+OWN = itertools.repeat("black")  # a user's methods
+COLOURS = dict(zip(METHODS, itertools.chain(PALETTE, ("goldenrod", "crimson", "darkorange"), LATER, OWN)))
+MARKERS = "os^DvX"  # at the ends of lines: no two methods have the same one and the same dashes
 
 Values = str | Callable[[Result], dict[int, float]]  # a series of a result's, or what gives {step: value} of it
 Cell = str | tuple[str, str | None]  # of a table: its text, and a smaller one below
@@ -107,27 +109,27 @@ def panels(count: int, columns: int, height: float, steps: bool = False, **optio
 def name_rows(axis: Axes, methods: Sequence[str]) -> None:
     """Methods as the rows of a panel, from the top."""
     axis.set_yticks(range(len(methods)), list(map(name_of, methods)))
-    axis.invert_yaxis()
+    axis.set_ylim(len(methods) - 0.5, -0.5)
     for label, method in zip(axis.get_yticklabels(), methods):
         label.set_fontweight(weight_of(method))
 
 
-def legend(figure: Any, colours: Iterable[Any], labels: Iterable[str], columns: int) -> None:
+def legend(figure: Any, lines: Iterable[dict[str, Any]], labels: Iterable[str], columns: int) -> None:
     """A legend below the panels."""
-    handles = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours]
-    spacing = {"frameon": False, "handlelength": 1.5, "columnspacing": 1.2}
+    handles = [Line2D([], [], **line) for line in lines]
+    spacing = {"frameon": False, "handlelength": 3.2, "columnspacing": 1.2}
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, **spacing)
 
 
 def legend_of_methods(figure: Any, methods: Sequence[str]) -> None:
-    legend(figure, [COLOURS[method] for method in methods], map(name_of, methods), columns=4)
+    legend(figure, map(line_of, methods), map(name_of, methods), columns=3)
 
 
-def plain_ticks(axis: Any) -> None:
-    """Numbers such as 30 and 100 on a logarithmic axis."""
-    axis.set_major_locator(LogLocator(subs=(1, 3)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter("")
+def line_of(method: str) -> dict[str, Any]:
+    """How a method's line over training looks."""
+    row, place = divmod([HERO, *(name for name in METHODS if name != HERO)].index(method), len(DASHES))
+    at_end = {"marker": MARKERS[row % len(MARKERS)], "markevery": [-1], "ms": 4}
+    return {"color": COLOURS[method], "linewidth": width_of(method), "linestyle": DASHES[place]} | at_end
 
 
 def width_of(method: str) -> float:
@@ -147,19 +149,21 @@ def pictures(rows: Sequence[str], columns: Sequence[str]) -> tuple[Any, np.ndarr
 
 
 def band(
-    axis: Axes, results: Sequence[Result], values: Values, colour: Any, width: float = 1.5, geometric: bool = False
+    axis: Axes, results: Sequence[Result], values: Values, line: Mapping[str, Any], geometric: bool = False
 ) -> None:
     """Draw the mean over the finished runs and a band from the lowest to the highest; the others as dotted lines.
 
-    The steps are those at which all finished runs have a value. geometric: the geometric mean, of values above 0.
+    The steps are those at which all finished runs have a value. line: how the mean looks; geometric: the geometric
+    mean, of values above 0.
     """
     read = methodcaller("series", values) if isinstance(values, str) else values
-    lines = [line for result in results if result.finished and (line := read(result))]
-    if steps := sorted(set.intersection(*map(set, lines))) if lines else []:
-        found = np.array([[line[step] for step in steps] for line in lines])
+    series = [found for result in results if result.finished and (found := read(result))]
+    colour = line["color"]
+    if steps := sorted(set.intersection(*map(set, series))) if series else []:
+        found = np.array([[each[step] for step in steps] for each in series])
         mean = np.exp(np.log(np.maximum(found, 1e-12)).mean(axis=0)) if geometric else found.mean(axis=0)
-        axis.plot(steps, mean, color=colour, linewidth=width)
+        axis.plot(steps, mean, **line)
         axis.fill_between(steps, found.min(axis=0), found.max(axis=0), color=colour, alpha=0.18, linewidth=0)
     for result in results:
-        if not result.finished and (line := read(result)):
-            axis.plot(*zip(*sorted(line.items())), color=colour, linewidth=1, linestyle=":")
+        if not result.finished and (points := read(result)):
+            axis.plot(*zip(*sorted(points.items())), color=colour, linewidth=1, linestyle=":")

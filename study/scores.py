@@ -1,5 +1,6 @@
 """The figures of a study's scores: by setting and method, and over training (Miyato et al. 2018, figures 1 and 2)."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +9,9 @@ import numpy as np
 
 from evaluation.scores.registry import OWN
 from settings.config import to_flag
-from utils.plots import pyplot
+from utils.plots import DASHES, plain_ticks, pyplot, scaled
 
-from .drawing import COLOURS, Figure, Table, band, cell, legend, name_of, name_rows, panels, plain_ticks, weight_of
+from .drawing import COLOURS, Figure, Table, band, cell, legend, name_of, name_rows, panels, weight_of
 from .grid import Study
 from .methods import METRICS, SETTINGS
 from .results import Means, Result, by, means
@@ -86,14 +87,15 @@ def curves(study: Study, results: Sequence[Result], metric: str, own: bool = Fal
     name, words = (metric + OWN, f"{words} of G itself") if own else (metric, words)
     groups = by(results, "method", "setting")
     figure, axes = panels(len(study.methods), 3, 1.6, steps=True, sharex=True, sharey=True)
-    colours = dict(zip(study.settings, pyplot().get_cmap("viridis")(np.linspace(0, 0.92, len(study.settings)))))
+    colours = pyplot().get_cmap("viridis")(np.linspace(0, 0.92, len(study.settings)))
+    lines = [{"color": colour, "linestyle": dashes} for colour, dashes in zip(colours, itertools.cycle(DASHES))]
     for axis, method in zip(axes, study.methods):
-        for setting in study.settings:
-            band(axis, groups.get((method, setting), []), name, colours[setting], geometric=logarithmic)
+        for setting, line in zip(study.settings, lines):
+            band(axis, groups.get((method, setting), []), name, line, geometric=logarithmic)
         axis.set_title(name_of(method), fontsize=10, fontweight=weight_of(method))
-        if logarithmic:
-            axis.set_yscale("log")
-            plain_ticks(axis.yaxis)
-    legend(figure, colours.values(), [f"setting {setting}" for setting in study.settings], 6)
-    figure.supylabel(words, fontsize=10)
+    if logarithmic:
+        for axis in axes:
+            scaled(axis, "log")
+    legend(figure, lines, [f"setting {setting}" for setting in study.settings], 6)
+    figure.supylabel(f"{words} ({METRICS[metric].direction})", fontsize=10)
     return Figure("curves", f"{words} over training", figure, of=name)

@@ -74,6 +74,8 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         stack.enter_context(run.signals.noted())
         if images.origin and images.origin.skipped:
             run.record.now["skipped_images"] = dict(images.origin.skipped)
+        if state.classes:
+            run.record.now["classes"] = [*state.classes.names[:2]]  # two to ask for
         monitor.announce(run, images, [*changes, *run.record.changes()], taken)
         with recorded(run):
             monitor.show_data(run, images)

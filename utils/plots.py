@@ -1,21 +1,24 @@
 """Pictures: grids of images, and matplotlib. Images are (N, C, H, W) uint8."""
 
 import functools
+import itertools
 import math
 import os
-import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 MIN_CELL = 64  # pixels: smaller images are enlarged by a whole factor to at least this, so that a person can see them
 GAP = 2  # pixels between images
-LARGEST_TEXT, SMALLEST_TEXT = 20, 8  # pixels, of a row's name
+LARGEST_TEXT, SMALLEST_TEXT = 20, 14  # pixels, of a row's name
+LETTERS, LINES, MOST_CELLS = 12, 3, 3  # of a row's name, at most: in a line, and the lines and cells it is given
+DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of lines that hues alone would tell apart
 
 
 def factor_of(side: int) -> int:
@@ -33,34 +36,35 @@ def grid(
 ) -> Image.Image:
     """Lay images out in rows, enlarged by a whole factor (small ones by default). A PIL image; square by default.
 
-    names: of the rows, each written in a cell of its own in front of its row.
+    names: of the rows, each written in front of its row, in as many cells as the longest of them needs.
     """
     columns = columns or math.isqrt(len(images) - 1) + 1
     images = enlarge(images, factor or factor_of(images.size(-1)))
-    if names:
-        cells = [named_cell(name, images.size(-1), images.size(1)) for name in names]
-        parts = [part for pair in zip(cells, images.split(columns), strict=True) for part in pair]
-        images, columns = torch.cat(parts), columns + 1
     count, channels, height, width = images.shape
-    rows = -(-count // columns)
-    canvas = torch.full((channels, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP), 255, dtype=torch.uint8)
-    for i, image in enumerate(images):
-        top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
-        canvas[:, top : top + height, left : left + width] = image
-    return picture(canvas)
+    rows, cell = -(-count // columns), width + GAP
+    texts = ["\n".join(textwrap.wrap(name.replace("_", " "), LETTERS)[:LINES]) or name for name in names]
+    font, cells = _fitting(texts, cell) if names else (None, 0)
+    size = ((cells + columns) * cell + GAP, rows * (height + GAP) + GAP)
+    canvas = Image.new("L" if channels == 1 else "RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    for row, text in enumerate(texts):
+        box = draw.multiline_textbbox((0, 0), text, font, spacing=2)
+        left, top = max(0, cells * cell - box[2]) / 2, max(0, height - box[3]) / 2
+        corner = (GAP + left, GAP + row * (height + GAP) + top)
+        draw.multiline_text(corner, text, "black", font, spacing=2, align="center")
+    for i, image in enumerate(images):  # over what is too long of a name
+        canvas.paste(picture(image), (GAP + (cells + i % columns) * cell, GAP + i // columns * (height + GAP)))
+    return canvas
 
 
-def named_cell(name: str, side: int, channels: int) -> Tensor:
-    """A white cell with a name in it, as large as fits: (1, channels, side, side) uint8."""
-    canvas = Image.new("L", (side, side), 255)
-    lines = "\n".join(filter(None, re.split(r"[ _]+", name))) or name
-    for size in range(LARGEST_TEXT, SMALLEST_TEXT - 1, -1):
-        box = ImageDraw.Draw(canvas).multiline_textbbox((0, 0), lines, _font(size), spacing=2)
-        if max(box[2], box[3]) <= side - 2:
+def _fitting(texts: Sequence[str], cell: int) -> tuple[Any, int]:
+    """The largest font in which all texts fit into one cell or a few in front of a row, and how many; or the least."""
+    draw = ImageDraw.Draw(Image.new("L", (1, 1)))
+    for size, cells in itertools.product(range(LARGEST_TEXT, SMALLEST_TEXT - 1, -1), range(1, MOST_CELLS + 1)):
+        boxes = [draw.multiline_textbbox((0, 0), text, _font(size), spacing=2) for text in texts]
+        if all(box[2] <= cells * cell - 2 * GAP and box[3] <= cell - 2 * GAP for box in boxes):
             break
-    corner = (max(0, side - box[2]) / 2, max(0, side - box[3]) / 2)  # of a name that is too long, the beginning shows
-    ImageDraw.Draw(canvas).multiline_text(corner, lines, 0, _font(size), spacing=2, align="center")
-    return torch.from_numpy(np.array(canvas)).expand(1, channels, -1, -1)
+    return _font(size), cells
 
 
 @functools.cache
@@ -89,8 +93,11 @@ def read_grid(path: str | Path, columns: int = 10, named: bool = False) -> np.nd
     named: its rows have names in front.
     """
     array = np.asarray(Image.open(path))[GAP:, GAP:]
-    side, *shades = array.shape[1] // (columns + named), *array.shape[2:]
-    cells = array.reshape(-1, side, columns + named, side, *shades).swapaxes(1, 2)[:, named:, :-GAP, :-GAP]
+    (height, width), shades = array.shape[:2], array.shape[2:]
+    fronts = range(1, MOST_CELLS + 1) if named else [0]  # cells of a name; only one number of them leaves squares
+    front = next(n for n in fronts if width % (columns + n) == 0 and height % (width // (columns + n)) == 0)
+    side = width // (columns + front)
+    cells = array.reshape(-1, side, columns + front, side, *shades).swapaxes(1, 2)[:, front:, :-GAP, :-GAP]
     return cells.reshape(-1, side - GAP, side - GAP, *shades)
 
 
@@ -103,3 +110,27 @@ def pyplot() -> ModuleType:
     from matplotlib import pyplot
 
     return pyplot
+
+
+def scaled(axis: Any, scale: str) -> None:
+    """Give a panel's y axis a scale, "log" or "symlog", on which what is drawn can be seen, with plain numbers.
+
+    It stays linear where nothing is above 0, and in the place of symlog where nothing is above 10.
+    """
+    drawn = axis.dataLim
+    if math.isfinite(drawn.minposy if scale == "log" else 1) and (scale == "log" or abs(drawn.intervaly).max() > 10):
+        axis.set_yscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
+        plain_ticks(axis.yaxis)
+
+
+def plain_ticks(axis: Any) -> None:
+    """Few and plain numbers on a logarithmic axis of what was drawn: 380 and 400; 2, 5 and 10; 30 and 100."""
+    from matplotlib import ticker
+
+    low, high = sorted(axis.get_view_interval())
+    if low <= 0 or high / low > 1e4:
+        return  # powers of ten are there
+    even, uneven = ticker.MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]), (1, 2, 5) if high / low < 20 else (1, 3)
+    axis.set_major_locator(even if high / low < 5 else ticker.LogLocator(subs=uneven))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(ticker.NullFormatter())

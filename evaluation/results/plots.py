@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.plots import GAP, grid, pyplot
+from utils.plots import GAP, grid, pyplot, scaled
 
 from ..scores.registry import SCORES, scores_of
 
@@ -51,10 +51,10 @@ def plot_scores(target: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) ->
                 if i == 0:
                     axis.annotate(what, (0.02, real), (0, 2), **BESIDE, color=colour)
                 handles.setdefault(f"{what} under that protocol", dashed)
-        axis.set(xlabel="step (updates of G)", ylabel=textwrap.fill(score.heading, TITLE))
+        axis.set(xlabel="step (updates of G)", ylabel=textwrap.fill(f"{score.heading} ({score.direction})", TITLE))
         axis.grid(alpha=0.3)
         if score.log:
-            axis.set_yscale("log")
+            scaled(axis, "log")
         if isinstance(score.better, float):
             axis.axhline(score.better, color="grey", linestyle=":")
             axis.set_ylim(0, 1)
@@ -80,13 +80,13 @@ def _mark_best(axis: Any, results: Sequence[dict[str, Any]]) -> None:
 def plot_neighbours(target: Path, samples: Tensor, training: Tensor, distances: Tensor) -> Path:
     """Samples (n, C, H, W), and right of each its nearest training images (n, k, C, H, W) at distances (n, k).
 
-    The first half of the samples on the left, the other half on the right, as in diagnostics.Neighbours. Returns
-    target's path.
+    The first half of the samples is above the other one, as in diagnostics.Neighbours, so that the picture is narrow
+    enough for a telephone. Returns target's path.
     """
     plt = pyplot()
     k = distances.size(1)
     titles = ("the samples nearest to a training image", "any samples, not chosen")
-    figure, axes = plt.subplots(1, 2, figsize=(11, 7.4), layout="constrained")
+    figure, axes = plt.subplots(2, 1, figsize=(4.6, 11.4), layout="constrained")
     parts = [part.chunk(2) for part in (samples, training, distances)]
     for axis, title, shown, beside, far in zip(axes, titles, *parts):
         picture = grid(torch.cat([shown.unsqueeze(1), beside], dim=1).flatten(0, 1), columns=k + 1)
@@ -101,7 +101,7 @@ def plot_neighbours(target: Path, samples: Tensor, training: Tensor, distances: 
         axis.spines[:].set_visible(False)
         axis.set(ylabel="distance to training image 1, in feature space")
         axis.set_title(title, fontsize=11)
-    figure.suptitle("samples, left of the red line, and the training images nearest to each")
-    figure.savefig(target, dpi=100)
+    figure.suptitle("samples, left of the red line, and\nthe training images nearest to each", fontsize=11)
+    figure.savefig(target, dpi=140)
     plt.close(figure)
     return target

@@ -46,6 +46,11 @@ class Score:
         """Which values are better, in words."""
         return f"{self.better} is better" if isinstance(self.better, str) else f"{self.better:g} is best"
 
+    @property
+    def pointed(self) -> str:
+        """The label with an arrow to what is better, for tables."""
+        return f"{self.label} " + ({"more": "↑", "less": "↓"}.get(str(self.better)) or f"→ {self.better:g}")
+
     def badness(self, value: float) -> float:
         """What orders values: the least is best."""
         if isinstance(self.better, str):
@@ -114,6 +119,7 @@ def curves(*names: str) -> dict[str, tuple[dict[str, str], bool]]:
     """The panels of these scores over training, as {title: ({statistic: its line's name}, whether logarithmic)}."""
     found: dict[str, tuple[dict[str, str], bool]] = {}
     for score in map(SCORES.__getitem__, names):
-        lines, _ = found.setdefault(score.panel or score.heading, ({}, score.log))
-        lines |= {score.name: score.label, score.name + OWN: f"{score.label} of G itself"}
+        lines, _ = found.setdefault(f"{score.panel or score.heading} ({score.direction})", ({}, score.log))
+        own = f"G's own {score.label}" if score.panel else "G itself"
+        lines |= {score.name: score.label, score.name + OWN: own}
     return found

@@ -8,8 +8,9 @@ from study_results import make_audit, make_results, make_study
 
 from settings.config import Config
 from study.discriminator import lipschitz, over_training
-from study.drawing import number
+from study.drawing import line_of, number
 from study.grid import Run
+from study.methods import METHODS
 from study.report import figures, summary
 from study.results import Result, stable_rank
 from study.runs import Outcome
@@ -123,7 +124,7 @@ def test_the_time_of_a_step_is_compared_by_n_dis(tmp_path):
     study = make_study(tmp_path)
     times = {"none": 0.01, "spectral": 0.012, "wgan_gp": 0.03}
     figure = seconds(study, make_results(study, lambda method, setting: 10, seconds=times))
-    assert figure.drawn.axes[0].get_ylim()[0] > figure.drawn.axes[0].get_ylim()[1]  # the first method is at the top
+    assert figure.drawn.axes[0].get_ylim() == (3.5, -0.5)  # the first method is at the top
     table = figure.table
     assert table.header == ["method", "n_dis 1", "n_dis 5"]
     assert table.rows[1] == ["spectral norm", ("12.0", "x 1.20"), ("12.0", "x 1.20")]
@@ -248,3 +249,22 @@ def test_of_nearer_the_middle_is_best(tmp_path):
     figure = scores(study, scored(study, "nearer", lambda m, step: near[m]), "nearer")
     assert [row[1] for row in figure.table.rows] == ["spectral norm", "spectral norm"]
     assert "(0.5 is best)" in figure.drawn.get_supxlabel()
+
+
+def test_no_method_lies_on_the_frame_and_no_two_lines_differ_in_hue_alone(tmp_path):
+    study = make_study(tmp_path, methods=("none", "spectral"))
+    results = make_results(study, lambda method, setting: 10)
+    for figure in (scores(study, results, "fid"), lipschitz(study, results), seconds(study, results)):
+        assert figure.drawn.axes[0].get_ylim() == (1.5, -0.5)
+    looks = {(str(line["linestyle"]), line["marker"]) for line in map(line_of, METHODS)}
+    assert len(looks) == len(METHODS) and line_of("spectral")["linestyle"] == "-"
+
+
+def test_a_study_whose_values_are_zero_or_small_has_panels_that_show_them(tmp_path):
+    study = make_study(tmp_path, methods=("none",), settings=("C",))
+    results = make_results(study, lambda method, setting: 10)
+    for result in results:
+        for line in result.stats:
+            line.update({"real_logits": 0.2, "fake_logits": 0.1, "grad_norm_G": 0.0})
+    difference, _, gradient, _ = over_training(study, results, "dynamics").drawn.axes
+    assert [axis.get_yscale() for axis in (difference, gradient)] == ["linear", "linear"]

@@ -35,6 +35,7 @@ class Record:
         self.now = {
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+            **{name: value for name in ("size", "config") if (value := getattr(config, name))},
             **git_commit(),
             "host": socket.gethostname(),
             "device": torch.cuda.get_device_name(device) if kind == "cuda" else f"{kind}, {platform.machine()}",

@@ -31,6 +31,7 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
         likely = select_device("cpu" if config.device == "cpu" else "auto")  # that of the flag may be another machine's
         notes = [
             f"preset: {preset or 'none'}",
+            f"config: {config.config or 'none'}",
             f"run_dir: {run_dir}",
             *described(config),
             *(f"warning: {w}" for w in warnings(config, likely.type)),
@@ -48,6 +49,8 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
             say_once(f"run_dir     {run_dir}, since {taken} has a run already, which {again} goes on with")
     if preset:
         say_once(f"preset      {preset.parent.name}/{preset.name}")
+    if config.config:
+        say_once(f"config      {config.config}")
     return config
 
 

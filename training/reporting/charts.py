@@ -1,6 +1,5 @@
 """Curves as SVG, drawn from numbers in a millisecond: what a page shows of stats.jsonl."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,31 +8,41 @@ from markupsafe import Markup, escape
 
 Points = Sequence[tuple[float, float]]  # (step, value), finite
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 230, 52, 10, 40, 24
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 200, 52, 12, 10, 26
+LETTER, LINE = 7, 14  # pixels of the text, which style.css makes 13 high
+DASHES = ("none", "7 3", "2 3", "9 3 2 3")  # so that hues are not all that tells curves apart
 MOST = 240  # points of a curve; more are averaged, as they would fall on the same pixels
 TICKS = 4
 
 
 class Chart(NamedTuple):
-    """A drawing, and a sentence with the last values."""
+    """A title, a drawing, and a sentence with the last values."""
 
+    title: str
     svg: Markup
     caption: str
 
 
 def thinned(points: Points) -> Points:
-    """At most MOST points: means of equally many neighbours."""
+    """At most MOST points: means of equally many neighbours, and the last point as it is."""
     size = -(-len(points) // MOST)
     parts = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
+    means = [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
+    return [*means[:-1], points[-1]]
 
 
-def short(value: float) -> str:
-    """Three digits, as short as they can be."""
+def short(value: float, digits: int = 3) -> str:
+    """Three digits or so many, as short as they can be."""
     if 0 < abs(value) < 1e-3:
         exponent = math.floor(math.log10(abs(value)))
-        return f"{value / 10**exponent:.3g}e{exponent}"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+        return f"{value / 10**exponent:.{digits}g}e{exponent}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.{digits}g}"
+
+
+def told_apart(values: Sequence[float]) -> list[str]:
+    """Numbers with as few digits, three or more, as tell one from the other."""
+    every = ([short(value, digits) for value in values] for digits in range(3, 8))
+    return next((texts for texts in every if len({*texts}) == len(texts)), [*map(short, values)])
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -42,6 +51,16 @@ def ticks(low: float, high: float) -> list[float]:
     power = 10 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Logarithms of round numbers between 10**low and 10**high: even steps, or 1 and 3 of each decade, or its 1."""
+    if high - low < 1:
+        return [math.log10(value) for value in ticks(10**low, 10**high)]
+    if high - low < 2:
+        every = [decade + digit for decade in range(math.floor(low), math.ceil(high)) for digit in (0, math.log10(3))]
+        return [value for value in every if low <= value <= high]
+    return list(range(math.ceil(low), math.floor(high) + 1, math.ceil((high - low) / TICKS)))
 
 
 def chart(title: str, series: Mapping[str, Points], log: bool = False) -> Chart | None:
@@ -56,29 +75,37 @@ def chart(title: str, series: Mapping[str, Points], log: bool = False) -> Chart 
     margin = 0.06 * (high - low) or abs(high) * 0.1 or 1  # so that curves can be seen apart from the ends of the axis
     low, high = low - margin, high + margin
     last = max(x for points in found.values() for x, _ in points) or 1
+    right = WIDTH - RIGHT - (LETTER * max(map(len, found)) if len(found) > 1 else 0)  # names stand at the curves' ends
 
     def place(x: float, y: float) -> tuple[float, float]:
         across, up = x / last, (y - low) / (high - low)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - BOTTOM - TOP)
+        return LEFT + across * (right - LEFT), HEIGHT - BOTTOM - up * (HEIGHT - BOTTOM - TOP)
 
     ends = ", ".join(f"{name} {short(points[-1][1])}" for name, points in series.items() if points)
-    caption = f"{title} at step {last:,.0f}: {ends}" + (" (logarithmic axis)" if log else "")
-    parts = [f'<text x="4" y="14" font-weight="600">{escape(title)}</text>']
-    for value in ticks(low, high):
+    caption = f"At step {last:,.0f}: {ends}" + (" (logarithmic axis)" if log else "")
+    parts = []
+    values = (log_ticks if log else ticks)(low, high)
+    for value, shown in zip(values, told_apart([10**value if log else value for value in values])):
         _, y = place(0, value)
-        shown = short(10**value if log else value)
-        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{shown}</text>')
-    for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
-        x, _ = place(share * last, low)
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 7}" text-anchor="{anchor}">{share * last:,.0f}</text>')
-    left = itertools.accumulate((20 + 7 * len(name) for name in found), initial=4)
-    for number, ((name, points), x) in enumerate(zip(found.items(), left)):
+    for step, anchor in {last // 2: "middle", 0: "start", last: "end"}.items():
+        x, _ = place(step, low)
+        words = f"{'step ' * (not step)}{step:,.0f}"
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{words}</text>')
+    heights, above = {}, -math.inf  # of the names, from the highest curve to the lowest, a line of text apart or more
+    for below, name in reversed([*enumerate(sorted(found, key=lambda name: found[name][-1][1]))]):
+        _, y = place(0, change(found[name][-1][1]))
+        heights[name] = above = max(min(y, HEIGHT - BOTTOM - LINE * below), above + LINE)
+    for number, (name, points) in enumerate(found.items()):
         colour = f"var(--c{number % 4})"
         line = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, change(y)) for x, y in points))
-        parts.append(f'<path stroke="{colour}" d="M{line}"/>')
+        parts.append(f'<path stroke="{colour}" stroke-dasharray="{DASHES[number % 4]}" d="M{line}"/>')
         a, b = line.rsplit(" ", 1)[-1].split(",")
         parts.append(f'<circle cx="{a}" cy="{b}" r="2.5" style="fill: {colour}"/>')
-        parts.append(f'<path stroke="{colour}" d="M{x},26 h10"/><text x="{x + 13}" y="30">{escape(name)}</text>')
-    drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(caption)}">{"".join(parts)}</svg>'
-    return Chart(Markup(drawing), caption)
+        if len(found) > 1:
+            at = f'x="{right + 6}" y="{heights[name] + 4:.1f}"'
+            parts.append(f'<text {at} style="fill: {colour}">{escape(name)}</text>')
+    said = escape(f"{title}. {caption}")
+    drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">{"".join(parts)}</svg>'
+    return Chart(title, Markup(drawing), caption)

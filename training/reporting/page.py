@@ -20,6 +20,7 @@ from .logger import read_stats
 from .plots import grids_of
 
 NAME = "report.html"
+SILENCE = 3600  # seconds without a new page after which a run may have been killed; less where it should have ended
 
 
 class Now(NamedTuple):
@@ -50,13 +51,16 @@ def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
     log, grids = _log(run_dir), grids_of(run_dir)
     reached = [line["step"] for line in stats[-1:]] + [step for step, _ in grids[-1:]] + [0]
     now = now or Now(max(reached), ended=None if is_trained(run_dir) else _ended(log))
-    defaults, preset = resolve({"dataset": config.dataset, "model": config.model})
+    first = starts[0] if starts else {}
+    sized = {"size": first["size"]} if "size" in first else {}
+    defaults, preset = resolve({"dataset": config.dataset, "model": config.model, **sized})
     theirs, ours = (_words(stored(each)) for each in (defaults, config))
     real = run_dir / "samples" / "real.png"
     return {
         "title": f"{config.dataset}: {config.model}, {config.loss} loss, D with {_norms(config)}",
         "sentence": sentence(config),
         "live": now.ended is None,
+        "silence": SILENCE if now.seconds_left is None else min(SILENCE, 60 + 2 * now.seconds_left),
         "written": int(time.time()),
         "updated": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
         "status": status(config, now),
@@ -70,8 +74,9 @@ def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
         "classes": sections.classes(top),
         "pictures": sections.pictures(run_dir, top),
         "audit": sections.audit(run_dir),
-        "commands": commands(run_dir, config, now.step),
+        "commands": commands(run_dir, config, now.step, starts[-1].get("classes", []) if starts else []),
         "preset": f"configs/{preset.name}" if preset else "the defaults",
+        "config": first.get("config"),
         "changed": [(name, value, theirs.get(name, "-")) for name, value in ours.items() if theirs.get(name) != value],
         "settings": list(ours.items()),
         "record": _record(starts),
@@ -102,8 +107,11 @@ def sentence(config: Config) -> str:
 def status(config: Config, now: Now) -> str:
     """Where a run is, and how long it will take; or how it ended."""
     at = f"Step {now.step:,} of {config.total_steps:,}"
-    if happening := now.ended or now.doing:
-        return f"{at}: {happening}."
+    if now.ended:
+        return f"{at}: {now.ended}."
+    at += f" at {datetime.datetime.now():%H:%M:%S}"  # for a page that nobody writes anew, since the run was killed
+    if now.doing:
+        return f"{at}: {now.doing}."
     return f"{at}, about {duration(now.seconds_left)} left." if now.seconds_left is not None else f"{at}."
 
 
@@ -143,14 +151,15 @@ def _words(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: to_flag(tuple(v) if isinstance(v, list) else v) or "-" for name, v in settings.items()}
 
 
-def commands(run_dir: Path, config: Config, step: int) -> list[str]:
-    """What is typed to go on, to score and to draw."""
+def commands(run_dir: Path, config: Config, step: int, classes: Sequence[str] = ()) -> list[str]:
+    """What is typed to go on, to score and to draw. classes: some of a conditional run's."""
+    wanted = ["--labels", *classes, "--num", 10] if classes else ["--num", 64]
     longer = ["--total_steps", 2 * config.total_steps] if step >= config.total_steps else []
     return [
         command("python", "main.py", "--resume", run_dir, *longer),
         command("python", "evaluate.py", run_dir),
         command("python", "evaluate.py", run_dir, "--audit"),
-        command("python", "generate.py", run_dir, "--num", 64, "--out", "samples"),
+        command("python", "generate.py", run_dir, *wanted, "--out", "samples"),
     ]
 
 

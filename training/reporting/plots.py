@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from evaluation.scores.registry import SCORES, curves
 from utils.files import write_atomically
-from utils.plots import pyplot, save_gif
+from utils.plots import DASHES, pyplot, save_gif, scaled
 
 FRAMES = 60  # of an animation, at most
 FRAME_MS, LAST_FRAME_MS = 150, 2000
@@ -84,10 +84,13 @@ def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) ->
         axis.remove()
     for axis, panel in zip(axes.flat, panels):
         lines, log = PANELS[panel]
-        for name, points in points_of(stats, lines).items():
+        for dashes, (name, points) in zip(DASHES, points_of(stats, lines).items()):
             if points:
-                axis.plot(*zip(*points), label=name, marker="o" if len(points) < 20 else None, ms=3)
-        axis.set(xlabel="step (updates of G)", ylabel=panel, yscale="log" if log else "linear")
+                marker = "o" if len(points) < 20 else None
+                axis.plot(*zip(*points), label=name, linestyle=dashes, marker=marker, ms=3)
+        axis.set(xlabel="step (updates of G)", ylabel=panel)
+        if log:
+            scaled(axis, "log")
         axis.grid(alpha=0.3)
         if len(axis.lines) > 1:
             axis.legend(frameon=False)

@@ -50,13 +50,13 @@ def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
         name = protocol["name"] + ("" if protocol.get("ema") is not False else ", G itself")
         rows.append([f"{step:,}" if step is not None else "-", name, *(_cell(score, result) for score in shown)])
     top = kept.headline(results)
-    lines = [f"{label(top['protocol'])}."]
+    lines = ["Arrows point to what is better.", f"{label(top['protocol'])}."]
     if departures := top["protocol"].get("departures"):
         lines.append(f"Short of the full protocol: {'; '.join(departures)}.")
     lines += [f"{line[:1].upper()}{line[1:]}." for line in conditional.lines(top)]
     if held_out := top.get("held_out"):
         lines.append(f"For comparison, {real_images(held_out)}.")
-    return {"table": (["step", "protocol", *(score.label for score in shown)], rows), "lines": lines}
+    return {"table": (["step", "protocol", *(score.pointed for score in shown)], rows), "lines": lines}
 
 
 def classes(result: kept.Result) -> tuple[list[str], list[list[str]]] | None:

@@ -29,8 +29,8 @@ def test_scores_over_steps_have_a_line_for_each_protocol_and_a_star_at_the_best(
     assert path.exists()
     (figure,) = figures
     labels = [axis.get_ylabel() for axis in figure.axes]
-    assert labels[:5] == ["Inception Score", "FID", "KID", "precision", "recall"]
-    assert labels[5:7] == ["density", "coverage"]
+    assert labels[:3] == ["Inception Score (more is better)", "FID (less is better)", "KID (less is better)"]
+    assert [label.split()[0] for label in labels[3:7]] == ["precision", "recall", "density", "coverage"]
     assert all(axis.get_xlabel() == "step (updates of G)" for axis in figure.axes)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["label of modern", "label of paper"]
     fid = figure.axes[1]

@@ -98,6 +98,7 @@ def test_the_page_says_what_is_trained_where_it_is_and_what_to_type(run_dir):
     ):
         assert words in text, words
     for cells in (
+        "step protocol IS ↑ FID ↓ KID ↓ precision ↑ recall ↑ nearer → 0.5",
         "10 modern 7.65 ± 0.32 12.35 0.1000 ± 0.0100 0.50 0.25 0.90",
         "zero 75.0% 50.0%",
         "lr_G 0.001 0.0005",
@@ -118,10 +119,23 @@ def test_the_page_is_one_file_whose_pictures_have_words(run_dir):
 
 def test_a_page_while_the_run_lives_says_so(run_dir):
     shown = page.content(run_dir, page.Now(3, 4000.0))
-    assert shown["live"] and shown["status"] == "Step 3 of 12, about 1 h 6 min left."
-    assert shown["commands"][0] == f"python main.py --resume {run_dir}"
-    assert page.content(run_dir, page.Now(0))["status"] == "Step 0 of 12."
-    assert page.content(run_dir, page.Now(12, doing="being scored"))["status"] == "Step 12 of 12: being scored."
+    assert shown["live"] and re.fullmatch(r"Step 3 of 12 at \d\d:\d\d:\d\d, about 1 h 6 min left\.", shown["status"])
+    assert shown["commands"][0] == f"python main.py --resume {run_dir}" and shown["silence"] == page.SILENCE
+    assert page.content(run_dir, page.Now(3, 60.0))["silence"] == 180
+    assert re.fullmatch(r"Step 0 of 12 at [\d:]{8}\.", page.content(run_dir, page.Now(0))["status"])
+    scoring = page.content(run_dir, page.Now(12, doing="being scored"))["status"]
+    assert re.fullmatch(r"Step 12 of 12 at [\d:]{8}: being scored\.", scoring)
+
+
+def test_the_page_names_the_file_and_the_size_that_were_given_and_asks_for_classes(run_dir, tmp_path):
+    text = (run_dir / "config.yaml").read_text(encoding="utf-8")
+    text = text.replace("dataset: digits", "dataset: mnist").replace("model: mlp", "model: dcgan")
+    assert "record:\n- started" in text
+    given = "record:\n- size: small\n  config: mine.yaml\n  classes: [ankle boot, '7']\n  started"
+    (tmp_path / "config.yaml").write_text(text.replace("record:\n- started", given), encoding="utf-8")
+    words = Seen(page.write(tmp_path)).words()
+    assert "What differs from configs/mnist_dcgan_small.yaml, by --config mine.yaml and by flags:" in words
+    assert f"python generate.py {tmp_path} --labels 'ankle boot' 7 --num 10 --out samples" in words
 
 
 def test_a_run_that_was_killed_has_no_end_of_its_own():
@@ -237,12 +251,12 @@ def test_an_open_page_follows_the_run_keeps_its_place_and_stops_at_the_end(run_d
     status = 'document.querySelector(".status").textContent'
     write(page.Now(3, 60.0))
     browser.open(copy, 1280)
-    assert browser.value(status) == "Step 3 of 12, about 1 min 0 s left."
+    assert browser.until(f"/^Step 3 of 12 at [0-9:]+, about 1 min 0 s left\\.$/.test({status})")
     assert browser.until(f"{SLIDER}.focus() || true")
     browser.press("ArrowLeft")
     assert browser.until(f'{AT} === "step 10|Samples at step 10"')
     write(page.Now(6, 30.0))
-    assert browser.until(f'{status} === "Step 6 of 12, about 30 s left."')
+    assert browser.until(f"/^Step 6 of 12 at [0-9:]+, about 30 s left\\.$/.test({status})")
     assert browser.until(f'{AT} === "step 10|Samples at step 10" && document.activeElement.id === "when"')
     write(page.Now(12, ended="finished"))
     assert browser.until(f'{status} === "Step 12 of 12: finished."')
@@ -251,3 +265,22 @@ def test_an_open_page_follows_the_run_keeps_its_place_and_stops_at_the_end(run_d
     browser.value("new Promise((done) => setTimeout(done, 600))")
     assert browser.loads == loads and not browser.messages
     page.write(run_dir)
+
+
+def test_a_page_that_nobody_writes_anew_says_that_the_run_may_have_been_killed(run_dir, browser, tmp_path):
+    text = page.write(run_dir, page.Now(3, 60.0)).read_text(encoding="utf-8")
+    page.write(run_dir)
+    written = int(re.search(r'data-written="(\d+)"', text)[1])
+    for age, told in ((170, False), (600, True)):
+        copy = tmp_path / f"{age}.html"
+        copy.write_text(text.replace(f'"{written}"', f'"{written - age}"'), encoding="utf-8")
+        browser.open(copy, 360)
+        said = browser.value('document.querySelector(".status").textContent')
+        assert ("No news for 10 min: the run may have been killed." in said) is told and not browser.messages
+
+
+def test_the_text_of_curves_and_the_names_of_rows_can_be_read_on_a_telephone(run_dir, browser):
+    for width in (360, 1280):
+        browser.open(run_dir / page.NAME, width)
+        sizes = "[...document.querySelectorAll('svg text')].map((e) => 13 * e.getScreenCTM().a)"
+        assert browser.value(f"Math.min(...{sizes})") > 11
