@@ -1,5 +1,6 @@
 """docs/extend.md: its example is run as it stands there, and what it says of the code is so."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from helpers import ROOT, start
 
 import train
 from losses import LOSSES, accuracy, adversarial
-from models import normalization
+from models import MODELS, mlp, normalization
 from settings import config
 from settings.command_line import parse_args
 from training.checkpoints import checkpoint
@@ -22,7 +23,17 @@ NEW_FILE = "evaluation/scores/means.py"
 
 
 @pytest.fixture
-def pearson(monkeypatch):
+def without(monkeypatch):
+    """The code without the page's loss, which a user may have added already."""
+    there = config.FIELDS["loss"].metadata
+    names = tuple(name for name in there["choices"] if name != "pearson")
+    monkeypatch.setattr(config.FIELDS["loss"], "metadata", {**there, "choices": names})
+    for table in (LOSSES, adversarial.BOUNDARIES):
+        monkeypatch.delitem(table, "pearson", raising=False)
+
+
+@pytest.fixture
+def pearson(without, monkeypatch):
     """The page's loss, where its two blocks put it."""
     monkeypatch.setattr(adversarial, "BOUNDARIES", adversarial.BOUNDARIES.copy())
     file = {**vars(adversarial)}
@@ -50,13 +61,13 @@ def test_the_pages_loss_trains_and_has_its_values_by_hand(pearson, tmp_path, no_
     assert kept["step"] == 2 and kept["config"]["loss"] == "pearson"
 
 
-def test_without_its_second_block_the_flag_refuses_the_loss(capsys):
+def test_without_its_second_block_the_flag_refuses_the_loss(without, capsys):
     with pytest.raises(SystemExit):
         parse_args(None, ["--loss", "pearson"])
     assert "invalid choice: 'pearson'" in capsys.readouterr().err
 
 
-def test_the_pages_score_is_computed_and_shown_wherever_scores_are():
+def test_the_pages_score_and_method_are_shown_wherever_scores_and_methods_are():
     """In a process of its own, since what shows scores asks the registry when it is imported."""
     code = f"""
 import sys, types, torch
@@ -72,7 +83,9 @@ from evaluation_results import result
 from evaluation.inputs.reference import Reference, fid_statistics
 from evaluation.results import plots, report, table
 from evaluation.scores.metrics import against
-from study import tables
+from study import methods
+exec({BLOCKS["study/methods.py"]!r}, vars(methods))
+from study import drawing, tables
 from study.grid import GRID
 from training.reporting import sections
 real = torch.rand(20, 4)
@@ -82,10 +95,36 @@ assert "distance of means 4.00" in report.summary([found])
 assert "distance of means 4.00" in report.real_images(found)
 assert {{"mean_distance", "held_out_mean_distance"}} < set(report.COLUMNS)
 assert "mean_distance" in report.flat(found) and "mean_distance" in table.COLUMNS and new in plots.DRAWN
-assert "4.00" in sections.scores([found])["table"][1][0] and "distance of means" in sections.PANELS
+header, rows = sections.scores([found])["table"]
+assert "4.00" in rows[0] and "distance of means ↓" in header and "distance of means (less is better)" in sections.PANELS
 assert "mean_distance" in GRID["metrics"] and "mean_distance_at_best" in tables.RESULTS
+assert "pearson" in GRID["methods"] and drawing.line_of("pearson")["color"] == "black"
+assert drawing.name_of("pearson") == "Pearson" and methods.METHODS["pearson"].settings["loss"] == "pearson"
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+class OwnD(torch.nn.Module):
+    """A discriminator that BOUNDS does not know."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.num_classes, self.layer = 0, torch.nn.Linear(shape.channels * shape.image_size**2, 1)
+
+    def forward(self, images):
+        return self.layer(images.flatten(1))
+
+
+def test_a_network_of_ones_own_is_audited_while_it_trains_and_told_what_bounds_it_lacks(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "own", (mlp.Generator, OwnD))
+    field = config.FIELDS["model"]
+    monkeypatch.setattr(field, "metadata", {**field.metadata, "choices": (*field.metadata["choices"], "own")})
+    flags = {"model": "own", "total_steps": 2, "audit_every": 2}
+    run_dir = train.train(start(tmp_path, **flags)).parent.parent
+    found = json.loads((run_dir / "audits" / "step_000002.json").read_text())
+    assert [layer["name"] for layer in found["layers"]] == ["layer"] and found["lower_bound"] > 0
+    assert found["no_bound"] == f"BOUNDS in evaluation/discriminator/bounds.py has no entry for {__name__}.OwnD"
+    assert "slope has no known bound: BOUNDS" in (run_dir / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_file_that_the_page_names_is_there():

@@ -22,12 +22,13 @@ def lipschitz(module: nn.Module, norms: Norms, shapes: Shapes) -> float:
     """An upper bound of a module's Lipschitz constant in eval mode, in Euclidean norms: a float.
 
     norms: {linear layer or convolution: its norm}; shapes: {module: the shape of its input without N}. ValueError for a
-    module whose slope no bound is known of.
+    module whose slope no bound is known of; it says why.
     """
     for kind in type(module).__mro__:
         if kind in BOUNDS:
             return BOUNDS[kind](module, norms, shapes)
-    raise ValueError(f"no bound is known of the slope of a {type(module).__name__}")
+    kind = type(module)
+    raise ValueError(f"BOUNDS in evaluation/discriminator/bounds.py has no entry for {kind.__module__}.{kind.__name__}")
 
 
 def _of_sequence(modules: Iterable[nn.Module], norms: Norms, shapes: Shapes) -> float:
@@ -36,7 +37,7 @@ def _of_sequence(modules: Iterable[nn.Module], norms: Norms, shapes: Shapes) -> 
 
 def _of_batch_norm(module: _BatchNorm, *_: Any) -> float:
     if module.running_var is None:
-        raise ValueError("no bound is known of the slope of a batch norm without running statistics")
+        raise ValueError("a batch norm without running statistics scales by what the batch has")
     gain = 1.0 if module.weight is None else module.weight.double()
     return (gain / (module.running_var.double() + module.eps).sqrt()).abs().max().item()
 
@@ -46,6 +47,10 @@ def _of_group_norm(module: nn.GroupNorm, *_: Any) -> float:
     # projection: at most 1 / s, and that is 1 / sqrt(eps) at c = 0, so that no smaller bound holds for all inputs.
     gain = 1.0 if module.weight is None else module.weight.abs().max().item()
     return gain / math.sqrt(module.eps)
+
+
+def _of_attention(*_: Any) -> float:
+    raise ValueError("dot-product attention is not Lipschitz (Kim et al. 2021, arXiv 2006.04710, theorem 3.1)")
 
 
 def _of_down_block(block: resnet.DownBlock, norms: Norms, shapes: Shapes) -> float:
@@ -106,7 +111,7 @@ BOUNDS: dict[type, Callable[..., float]] = {
     Downsample: lambda *_: POOLING,
     r3gan.Block: _of_r3gan_block,
     r3gan.Discriminator: _of_r3gan,
-    SelfAttention: lambda *_: math.inf,  # dot-product attention is not Lipschitz (Kim et al. 2021, theorem 3.1)
+    SelfAttention: _of_attention,
 }
 
 # The layers of each D that see the image

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
-from models.attention import SelfAttention
 from models.conditional import given
 from models.resampling import ConvAvgPool2d
 from models.spectral_norm import power_iteration
@@ -26,7 +25,6 @@ from .bounds import POOLING, Norms, Shapes, beside_image, lipschitz
 FRACTIONS, BETWEEN_PAIRS = 9, 64  # points on a line between a real image and a fake one, and such lines
 BATCH = 64  # images whose gradients are taken at once
 TOLERANCE = 1e-9  # of an operator norm's square, relative
-NO_BOUND = "dot-product attention is not Lipschitz (Kim et al. 2021, arXiv 2006.04710)"
 
 
 @torch.enable_grad()
@@ -81,9 +79,9 @@ def audit(D: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None = None
 
     labels (N,): of both, for a conditional D; its bound is of all classes. Returns plain values: `layers` and
     `normalizations`, in the order of the forward; `upper_bound` of D's Lipschitz constant, image to logit, and
-    `upper_bound_reshaped`, the same of the reshaped weights' norms, which is no bound; with attention both are None and
-    `no_bound` says why; `gradient_norm` at real and fake images and between them, and their maximum, `lower_bound`.
-    ValueError for another D that cannot be bounded, or one that is not finite.
+    `upper_bound_reshaped`, the same of the reshaped weights' norms, which is no bound; both are None where none is
+    known, and `no_bound` says why; `gradient_norm` at real and fake images and between them, and their maximum,
+    `lower_bound`. ValueError for a D that is not finite.
     """
     if not all(value.isfinite().all() for value in D.state_dict().values()):
         raise ValueError("the weights of D are not finite")
@@ -104,15 +102,15 @@ def audit(D: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None = None
     normalizations = [module for module in shapes if isinstance(module, (_BatchNorm, nn.GroupNorm))]
     points = {"real": (real, labels), "fake": (fake, labels), "between": _between(real, fake, labels)}
     gradients = {name: input_gradient_norms(D, *seen) for name, seen in points.items()}
-    bounded = not any(isinstance(module, SelfAttention) for module in shapes)
-    bounds = {"upper_bound": norms, "upper_bound_reshaped": reshaped}
-    return {
-        "layers": layers,
-        "normalizations": [
-            {"name": names[module], "lipschitz": lipschitz(module, norms, shapes)} for module in normalizations
-        ],
-        **{name: lipschitz(exact, found, shapes) if bounded else None for name, found in bounds.items()},
-        **({} if bounded else {"no_bound": NO_BOUND}),
+    told: dict[str, Any] = {"layers": layers, "normalizations": []}
+    try:
+        scales = [{"name": names[module], "lipschitz": lipschitz(module, norms, shapes)} for module in normalizations]
+        told["normalizations"] = scales
+        bounds = {"upper_bound": norms, "upper_bound_reshaped": reshaped}
+        told |= {name: lipschitz(exact, found, shapes) for name, found in bounds.items()}
+    except ValueError as error:  # the rest is known all the same
+        told |= {"upper_bound": None, "upper_bound_reshaped": None, "no_bound": str(error)}
+    return told | {
         "gradient_norm": {
             name: {"mean": found.mean().item(), "max": found.max().item(), "points": len(found)}
             for name, found in gradients.items()

@@ -98,7 +98,7 @@ def test_build_models_makes_the_pair_that_the_table_names():
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"model": "biggan"}, "'biggan' is not one of dcgan, resnet, mlp, r3gan"),
+        ({"model": "biggan"}, f"'biggan' is not one of {', '.join(MODELS)}"),
         ({"model": "dcgan", "arch_variant": "thesis"}, "'thesis' is not one of code, paper"),
         ({"model": "resnet", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),
         ({"model": "mlp", "arch_variant": "paper"}, "arch_variant paper is for --model dcgan"),

@@ -132,7 +132,7 @@ def test_a_key_that_resembles_none_gets_the_list_of_settings(tmp_path):
         ("seed: 4294967296", "seed must be at most 4294967295"),
         ("g_sn: 1", "g_sn must be true or false, not 1"),
         ("g_sn: 'yes'", "g_sn must be true or false, not 'yes'"),
-        ("loss: hing", "loss 'hing' is not one of bce, hinge, wasserstein, lsgan, relativistic; did you mean hinge"),
+        ("loss: hing", "loss 'hing' is not one of bce, .*; did you mean hinge"),
         ("loss: [hinge]", "loss must be text"),
         ("image_size: 33", "image_size 33 is not one of 8, 16, 32, 48, 64, 128"),
         ("d_norm: [spectral, group]", "d_norm 'group' is not one of none, spectral, weight, batch, layer"),

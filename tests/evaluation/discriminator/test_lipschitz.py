@@ -226,13 +226,15 @@ def test_an_audit_needs_float64_and_is_of_a_CPU_where_the_device_may_have_none()
 
 
 @pytest.mark.parametrize(
-    ("D", "words"),
+    ("D", "words", "layers"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Softplus(), nn.Linear(4, 1)), "of the slope of a Softplus"),
-        (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, track_running_stats=False), nn.Linear(64, 1)), "statistics"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Softplus(), nn.Linear(4, 1)), "activation.Softplus", 2),
+        (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, track_running_stats=False), nn.Linear(64, 1)), "statistics", 1),
     ],
     ids=["Softplus", "BatchNorm1d"],
 )
-def test_what_cannot_be_bounded_is_refused(D, words):
-    with pytest.raises(ValueError, match=words):
-        lipschitz.audit(D, *images())
+def test_where_no_bound_is_known_the_layers_and_gradients_are_and_it_is_said_why(D, words, layers):
+    found = lipschitz.audit(D, *images())
+    assert found["upper_bound"] is None and found["upper_bound_reshaped"] is None and words in found["no_bound"]
+    assert len(found["layers"]) == layers and found["lower_bound"] > 0
+    assert f"D's slope has no known bound: {found['no_bound']}" in lipschitz.summary(found)
