@@ -14,7 +14,7 @@ from training.checkpoints.run_dir import checkpoints, latest
 from training.reporting.logger import read_stats
 from utils.errors import Diverged, UserError
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures", "fast_bf16")
 
 TRAIN = """
 import train
