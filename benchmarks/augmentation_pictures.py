@@ -11,11 +11,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from matplotlib.figure import Figure
 
 from datasets import load_split
 from models.augmentation import AUGMENTATIONS, TRANSFORMS, augment, draw
 from settings.layers import resolve
+from utils.plots import pyplot
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 COLUMNS, SHADES = 10, 256
@@ -39,7 +39,7 @@ def main():
     flags = {"dataset": "fashion_mnist", "data_dir": options.data_dir} if options.data_dir else {"dataset": "digits"}
     images = load_split(resolve(flags)[0]).images[:COLUMNS].float() / (SHADES - 1) * 2 - 1
     shown = list(rows(images))
-    figure = Figure(figsize=(8, 0.75 * len(shown)))
+    figure = pyplot().Figure(figsize=(8, 0.75 * len(shown)))
     figure.subplots_adjust(left=0.13, right=0.99, top=0.98, bottom=0.02)
     for axis, (name, row) in zip(figure.subplots(len(shown), 1), shown):
         axis.imshow(torch.cat(list(row[:, 0]), dim=1), cmap="gray", vmin=-1, vmax=1)

@@ -4,10 +4,9 @@ import re
 import sys
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from training.reporting.rendering import render
+from utils.plots import pyplot
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, PICTURE = DOCS / "performance.md", DOCS / "performance.png"
@@ -70,7 +69,7 @@ def write_page(report):
         place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         page = place.sub(lambda match, text=text: match[1] + text + match[2], page)
     PAGE.write_text(page, encoding="utf-8")
-    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    figure = pyplot().Figure(figsize=(12, 5.5), layout="constrained")
     for column, (axes, (name, points)) in enumerate(
         zip(figure.subplots(2, len(report["growth"]), squeeze=False).T, report["growth"].items())
     ):

@@ -15,11 +15,11 @@ import spectral  # first: it has the project's folder looked in
 # isort: split
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
 from models.spectral_norm import power_iteration
 from study.drawing import COLOURS
+from utils.plots import pyplot
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 COLOURS_OF_A_PICTURE = 64
@@ -42,7 +42,7 @@ FOLLOWING = {  # what stands in the picture: (iterations for each weight, whethe
 
 def panels(*labels, height=3.4):
     """A figure of panels side by side, with their titles and the labels of their axes."""
-    figure = Figure(figsize=(4.3 * len(labels), height), layout="constrained")
+    figure = pyplot().Figure(figsize=(4.3 * len(labels), height), layout="constrained")
     axes = figure.subplots(1, len(labels), squeeze=False)[0]
     for axis, (title, x, y) in zip(axes, labels):
         axis.set(xlabel=x, ylabel=y)

@@ -6,8 +6,6 @@ from operator import methodcaller
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from utils.plots import DASHES, pyplot
 
@@ -90,7 +88,7 @@ def table_of_methods(header: Sequence[str], rows: Mapping[str, Sequence[Cell]]) 
 # ---- Axes ----------------------------------------------------------------------------------------------------------
 
 
-def panels(count: int, columns: int, height: float, steps: bool = False, **options: Any) -> tuple[Any, list[Axes]]:
+def panels(count: int, columns: int, height: float, steps: bool = False, **options: Any) -> tuple[Any, list[Any]]:
     """A figure with so many panels, and these. steps: whether x is the step. options: those of pyplot.subplots()."""
     rows = -(-max(1, count) // columns)
     size = (WIDTH, height * rows + 0.5)
@@ -106,7 +104,7 @@ def panels(count: int, columns: int, height: float, steps: bool = False, **optio
     return figure, list(axes.flat[:count])
 
 
-def name_rows(axis: Axes, methods: Sequence[str]) -> None:
+def name_rows(axis: Any, methods: Sequence[str]) -> None:
     """Methods as the rows of a panel, from the top."""
     axis.set_yticks(range(len(methods)), list(map(name_of, methods)))
     axis.set_ylim(len(methods) - 0.5, -0.5)
@@ -116,7 +114,7 @@ def name_rows(axis: Axes, methods: Sequence[str]) -> None:
 
 def legend(figure: Any, lines: Iterable[dict[str, Any]], labels: Iterable[str], columns: int) -> None:
     """A legend below the panels."""
-    handles = [Line2D([], [], **line) for line in lines]
+    handles = [pyplot().Line2D([], [], **line) for line in lines]
     spacing = {"frameon": False, "handlelength": 3.2, "columnspacing": 1.2}
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, **spacing)
 
@@ -149,7 +147,7 @@ def pictures(rows: Sequence[str], columns: Sequence[str]) -> tuple[Any, np.ndarr
 
 
 def band(
-    axis: Axes, results: Sequence[Result], values: Values, line: Mapping[str, Any], geometric: bool = False
+    axis: Any, results: Sequence[Result], values: Values, line: Mapping[str, Any], geometric: bool = False
 ) -> None:
     """Draw the mean over the finished runs and a band from the lowest to the highest; the others as dotted lines.
 

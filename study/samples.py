@@ -3,9 +3,9 @@
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from utils.plots import read_grid
 
@@ -40,7 +40,7 @@ def _tile(images: np.ndarray, columns: int) -> np.ndarray:
     return np.concatenate(rows)[:-gap, :-gap]
 
 
-def _show(axis: Axes, result: Result | None, count: int, columns: int, path: Path | None = None) -> None:
+def _show(axis: Any, result: Result | None, count: int, columns: int, path: Path | None = None) -> None:
     """Draw the first samples of a run's grid, its last one by default, in so many columns."""
     images = images_of(result, count, path) if result else None
     axis.set_xticks([])

@@ -23,6 +23,7 @@ from datasets import load_split
 from evaluation.inputs.features import load_classifier
 from settings.config import Config
 from training.reporting.showing import Show
+from utils import plots
 from utils.errors import run_as_script
 from utils.locks import locked
 
@@ -146,7 +147,7 @@ def inception_weights(tmp_path_factory):
 @pytest.fixture
 def figures(monkeypatch):
     """The figures that matplotlib draws, in order, which are not closed until the test is over."""
-    from matplotlib import pyplot
+    pyplot = plots.pyplot()
 
     drawn = []
     with monkeypatch.context() as patch:

@@ -123,6 +123,14 @@ def test_settings_need_no_networks_before_a_configuration_is_made():
         assert "import torch" not in text
 
 
+def test_matplotlib_is_imported_in_one_place_which_chooses_its_backend_first():
+    for path in FILES:
+        for node in ast.walk(parsed(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] == "matplotlib" for name in names), f"{path}: use utils.plots.pyplot()"
+
+
 def test_no_file_and_no_function_is_too_long():
     for path in FILES:
         text = path.read_text(encoding="utf-8")

@@ -1,9 +1,13 @@
 """Pictures: grids of images, and matplotlib. Images are (N, C, H, W) uint8."""
 
+import contextlib
 import functools
+import importlib
 import itertools
 import math
 import os
+import sys
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,9 +74,7 @@ def _fitting(texts: Sequence[str], cell: int) -> tuple[Any, int]:
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """A font of this size: matplotlib's, since Pillow has brought its own only for a short time."""
-    import matplotlib
-
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+    return ImageFont.truetype(str(Path(matplotlib().get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
 def picture(image: Tensor) -> Image.Image:
@@ -101,15 +103,30 @@ def read_grid(path: str | Path, columns: int = 10, named: bool = False) -> np.nd
     return cells.reshape(-1, side - GAP, side - GAP, *shades)
 
 
+def matplotlib() -> ModuleType:
+    """matplotlib, imported late. Its backend and its defaults are its own, whatever is inherited or a file says.
+
+    Every import of it goes through here. Where a user's program has imported it, it keeps that program's settings.
+    """
+    os.environ["MPLBACKEND"] = "Agg"  # a notebook's backend does not exist elsewhere
+    if module := sys.modules.get("matplotlib"):
+        return module
+    try:
+        module = importlib.import_module("matplotlib")
+    except (OSError, ValueError):  # a matplotlibrc that cannot be read: an empty one in this folder goes before it
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            Path("matplotlibrc").touch()
+            for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+                del sys.modules[name]  # what is half loaded
+            module = importlib.import_module("matplotlib")
+    module.rcdefaults()
+    return module
+
+
 def pyplot() -> ModuleType:
-    """matplotlib.pyplot, imported late and drawing into files alone."""
-    os.environ["MPLBACKEND"] = "Agg"  # whatever is inherited: a notebook's backend does not exist elsewhere
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
+    """matplotlib.pyplot, drawing into files only."""
+    matplotlib().use("Agg")
+    return importlib.import_module("matplotlib.pyplot")
 
 
 def scaled(axis: Any, scale: str) -> None:
@@ -125,8 +142,7 @@ def scaled(axis: Any, scale: str) -> None:
 
 def plain_ticks(axis: Any) -> None:
     """Few and plain numbers on a logarithmic axis of what was drawn: 380 and 400; 2, 5 and 10; 30 and 100."""
-    from matplotlib import ticker
-
+    ticker = pyplot()
     low, high = sorted(axis.get_view_interval())
     if low <= 0 or high / low > 1e4:
         return  # powers of ten are there

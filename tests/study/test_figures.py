@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from study_results import make_audit, make_results, make_study
 
 from settings.config import Config
@@ -19,6 +18,8 @@ from study.scores import curves, scores
 from study.stability import ranking, seconds
 from training.reporting import rendering
 from utils import plots
+
+plt = plots.pyplot()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from study_results import PROTOCOL, make_results, make_study
 
 from settings.config import Config
@@ -16,6 +15,8 @@ from study.runs import Outcome
 from study.samples import film
 from study.stability import median_best, ranking, ranks, seconds_at, seconds_to, unstable
 from utils import plots
+
+plt = plots.pyplot()
 
 
 @pytest.fixture(autouse=True)

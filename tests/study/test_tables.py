@@ -1,13 +1,13 @@
 """results.csv and training.csv: written only where they are new, read again to the same tables and figures."""
 
 import pytest
-from matplotlib import pyplot as plt
 from study_results import make_results, make_study
 
 from study.report import figures
 from study.runs import Outcome
 from study.tables import read_tables, write_tables
 from utils.errors import UserError
+from utils.plots import pyplot
 
 OF_IMAGES = {"singular_values", "film", "samples", "samples_by_setting"}
 
@@ -54,7 +54,7 @@ def test_what_the_tables_tell_of_makes_the_same_tables(study, tmp_path):
 def test_what_the_tables_tell_of_makes_the_same_figures_but_those_of_spectra_and_images(study, tmp_path):
     def drawn(results):
         found = {figure.name: (figure.title, figure.table) for figure in figures(study, results)}
-        plt.close("all")
+        pyplot().close("all")
         return found
 
     results = made(study)
