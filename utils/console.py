@@ -13,6 +13,7 @@ from tqdm import tqdm
 from .launcher import own_rank
 
 LOG_FILE_INTERVAL = 30  # seconds between a progress bar's updates where nobody watches it move
+tqdm.set_lock(threading.RLock())  # its own is a semaphore of several processes, which outlives one that is killed
 PATIENCE = 5  # seconds before a bar, or what stands in its place, is shown at all
 
 
