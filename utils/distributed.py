@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -16,12 +17,13 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from .console import announced
-from .errors import UserError, refuse_if
+from .errors import UserError, lost_peer, refuse_if
 from .launcher import launched, number, several
 from .signals import handled
 
 T = TypeVar("T")
 PATIENCE = datetime.timedelta(days=1)  # ranks wait this long for rank 0, which trains the classifier and scores
+LEAVING = datetime.timedelta(seconds=3)  # and this long for each other when one has met an error
 
 
 def accelerators() -> dict[str, int]:
@@ -77,16 +79,21 @@ def processes() -> Iterator[None]:
 
     Says what is waited for where they do not come. UserError where it is known that they cannot meet.
     """
-    if several():
-        _join()
-    yield
-    if dist.is_initialized():  # after an error the others may be gone already, and would be waited for
+    store = _join() if several() else None
+    try:
+        yield
+    except BaseException as error:
+        if store:
+            _leave(store, error)
+        raise
+    if store:
         gc.collect()  # networks hold threads of the group, which must not outlive it
         dist.barrier()
         dist.destroy_process_group()
 
 
-def _join() -> None:
+def _join() -> dist.Store:
+    """Make the group. Returns the store by which its processes met, and in which they read of each other's errors."""
     size, place = os.environ["WORLD_SIZE"], f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     advice = "start them with torchrun or, for one process alone, unset WORLD_SIZE and RANK"
     backend = "cpu:gloo"  # for what lies on the CPU: objects, features, signals
@@ -97,10 +104,45 @@ def _join() -> None:
     try:
         # The wait is not Python's, and would not see Ctrl-C.
         with announced(waiting, every_rank=True), handled({signal.SIGINT: signal.SIG_DFL}):
-            dist.init_process_group(backend, timeout=PATIENCE)
+            store, own, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+            group = dist.PrefixStore("group", store)
+            dist.init_process_group(backend, store=group, rank=own, world_size=count, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0][:200]
-        raise UserError(f"{size} processes cannot meet at {place} ({reason}): {advice}") from error
+        refusal = UserError(f"{size} processes cannot meet at {place} ({reason}): {advice}")
+        refusal.shared = False
+        raise refusal from error
+    return store
+
+
+def _leave(store: dist.Store, error: BaseException) -> None:
+    """Leave the group after an error. One message of a UserError is enough, and its exit code is everybody's.
+
+    It is shared where rank 0 has the same. A process that only lost another one to it ends by SystemExit.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, once one has ended: each ends with its own exit code
+    own, lost, said = rank(), lost_peer(error), [""]
+    errors, left = ([f"{word} {i}" for i in range(world_size())] for word in ("error", "left"))
+    with contextlib.suppress(RuntimeError):  # the store ends with rank 0, where torchrun does not keep it
+        if lost:
+            said = [store.get(name).decode() for name in errors if store.check([name])]
+        store.set(errors[own], str(error) if isinstance(error, UserError) else "")
+    seen: BaseException | None = error
+    while seen:  # their frames hold networks, which hold threads of the group
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__context__
+    gc.collect()
+    dist.destroy_process_group()  # those that wait for this process see it
+    with contextlib.suppress(RuntimeError):  # one does not come
+        if own and isinstance(error, UserError):
+            error.shared = False
+            store.wait(errors[:1], LEAVING)
+            error.shared = store.get(errors[0]).decode() == str(error)
+        store.set(left[own], "")
+        if own == 0 and (any(said) or not lost):
+            store.wait(left, LEAVING)
+    if any(said):
+        raise SystemExit(UserError.exit_code) from error
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ class UserError(Exception):
     """Something the user asked for cannot be done; the message says what, where and what to do. Exit code 2."""
 
     exit_code = 2
-    shared = False  # whether every process of a torchrun raises it, so that one message is enough
+    shared = True  # whether every process of a torchrun raises it, as for a wrong flag, so that one message is enough
 
 
 class Damaged(UserError):
@@ -26,13 +26,11 @@ class Damaged(UserError):
 class Diverged(UserError):
     """A loss or a weight became NaN or infinite. Exit code 3."""
 
-    exit_code, shared = 3, True
+    exit_code = 3
 
 
 class Stopped(UserError):
     """The run was told to stop, and saved itself. Exit code 128 + the signal's number."""
-
-    shared = True
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -63,6 +61,12 @@ def memory_ran_out(error: BaseException) -> bool:
     return isinstance(error, MemoryError)
 
 
+def lost_peer(error: BaseException) -> bool:
+    """Whether an error is what gloo and NCCL raise where another process of the group is gone."""
+    named = type(error).__name__.startswith("Dist") or any(word in str(error).lower() for word in LOST_PEER)
+    return isinstance(error, RuntimeError) and named
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
 
@@ -90,8 +94,6 @@ def _told(error: BaseException) -> tuple[str, int]:
         return f"\n{name}interrupted", 130
     if memory_ran_out(error):
         return f"{name}error: out of memory; ask for less at once ({_first_line(error)})", UserError.exit_code
-    # What gloo and NCCL raise where another process of the group is gone.
-    lost = type(error).__name__.startswith("Dist") or any(word in str(error).lower() for word in LOST_PEER)
-    if launched() and lost:
+    if launched() and lost_peer(error):
         return f"{name}stops, since another process has ended, or cannot be reached: {_first_line(error)}", 1
     raise error

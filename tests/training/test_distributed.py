@@ -177,9 +177,29 @@ def test_a_process_that_is_killed_ends_the_others_with_a_message(forks, tmp_path
 
 def test_a_process_without_memory_ends_the_others_and_says_what_to_do(forks, tmp_path):
     done = run(forks, 2, "one_raises", f"{tmp_path}/run")
-    assert done.codes == [1, 2]
-    assert "process 1: error: out of memory with batch_size 8: " in done.stderr
+    assert done.codes == [2, 2]
+    assert (
+        done.stderr.count("\nprocess 1: error: out of memory with batch_size 8: ") == 1 and "stops" not in done.stderr
+    )
     assert "--accumulate 2" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"batch_size": 7}, "error: batch_size 7 cannot be split evenly"),  # found by each
+        (
+            {"dataset": "folder", "data_dir": "absent", "batch_size": 12},
+            "error: images are read from",
+        ),  # by the first, while others wait
+        ({"loss": "wasserstein", "regularizer": ("weight_clipping",)}, "error: weight_clipping makes no sense"),
+    ],
+)
+def test_an_error_of_the_user_is_said_once_and_ends_all_in_order(forks, tmp_path, ranks, flags, said):
+    done = run(forks, ranks, "whole_run", f"{tmp_path}/run", flags)
+    assert done.codes == [2] * ranks
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
 
 
 def test_a_nan_in_one_process_stops_both_with_one_message(forks, tmp_path):
