@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import constant_images
 
-from utils.plots import GAP, grid, read_grid, scaled
+from utils.plots import GAP, grid, pyplot, read_grid, scaled
 
 
 @pytest.mark.parametrize(("side", "cell"), [(8, 64), (16, 64), (32, 64), (48, 96), (64, 64), (128, 128)])
@@ -90,9 +90,7 @@ def test_names_of_rows_are_large_and_whole_and_the_images_are_read_back(tmp_path
     ],
 )
 def test_a_scale_shows_what_is_drawn_and_its_ticks_are_plain(figures, values, scale, expected, texts):
-    from matplotlib import pyplot
-
-    _, axis = pyplot.subplots()
+    _, axis = pyplot().subplots()
     axis.plot(values)
     scaled(axis, scale)
     assert axis.get_yscale() == expected
