@@ -19,7 +19,6 @@ from .drawing import (
     panels,
     shown_setting,
     table_of_methods,
-    width_of,
 )
 from .grid import Study
 from .results import Result, by, interval
@@ -73,7 +72,7 @@ def singular_values(study: Study, results: Sequence[Result]) -> Figure:
             found = np.array([values / values[0] for values in spectra if values[0] > 0])
             if len(found):
                 x = np.arange(1, found.shape[1] + 1)
-                axis.plot(x, found.mean(axis=0), **line_of(method), zorder=1 + width_of(method))
+                axis.plot(x, found.mean(axis=0), **(line := line_of(method)), zorder=1 + line["linewidth"])
         title = f"{layer['name']}: {layer['kind']}, {' x '.join(map(str, layer['weight']))}"
         axis.set_title(title, fontsize=10)
         axis.set(ylim=(0, 1.03), xlabel="number of the singular value", ylabel="relative to the largest")
@@ -91,8 +90,7 @@ def over_training(study: Study, results: Sequence[Result], kind: str) -> Figure:
         for method, group in groups.items():
             band(axis, group, values, line_of(method))
         axis.set_title(name, fontsize=10)
-        if scale != "linear":
-            scaled(axis, scale)
+        scaled(axis, scale)
     legend_of_methods(figure, study.methods)
     return Figure(kind, f"{title}, setting {shown_setting(study)}", figure)
 
@@ -109,7 +107,7 @@ def lipschitz(study: Study, results: Sequence[Result]) -> Figure:
         axis.plot(seen, [row] * len(seen), "o", ms=4, mew=0, alpha=0.5, color=colour)
         axis.plot(bounds, [row] * len(bounds), "|", ms=9, mew=1.2, alpha=0.7, color=colour)
         means = [spread.mean for name in AUDITED[:2] if (spread := spreads[name])]
-        axis.plot(means, [row] * len(means), color=colour, linewidth=width_of(method))
+        axis.plot(means, [row] * len(means), color=colour, linewidth=line_of(method)["linewidth"])
         held = sum(low <= high * 1.0001 for low, high in zip(seen, bounds))
         rows[method] = [*map(cell, spreads.values()), f"{held} of {len(bounds)}"]
     axis.set_xscale("log")

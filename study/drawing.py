@@ -17,8 +17,8 @@ WIDTH = 7.4  # inches: so narrow that a telephone, too, shows the text
 HERO = "spectral"
 PALETTE = ("tab:grey", "tab:blue", "tab:cyan", "tab:green", "tab:brown", "tab:purple", "tab:pink", "tab:olive")
 LATER = ("navy", "royalblue", "deepskyblue", "salmon", "indigo", "darkgreen", "plum", "teal", "olivedrab", "sienna")
-OWN = itertools.repeat("black")  # a user's methods
-COLOURS = dict(zip(METHODS, itertools.chain(PALETTE, ("goldenrod", "crimson", "darkorange"), LATER, OWN)))
+EVERY = itertools.chain(PALETTE, ("goldenrod", "crimson", "darkorange"), LATER, itertools.repeat("black"))
+COLOURS = dict(zip(METHODS, EVERY))  # a user's own methods are black
 MARKERS = "os^DvX"  # at the ends of lines: no two methods have the same one and the same dashes
 
 Values = str | Callable[[Result], dict[int, float]]  # a series of a result's, or what gives {step: value} of it
@@ -127,12 +127,8 @@ def line_of(method: str) -> dict[str, Any]:
     """How a method's line over training looks."""
     row, place = divmod([HERO, *(name for name in METHODS if name != HERO)].index(method), len(DASHES))
     at_end = {"marker": MARKERS[row % len(MARKERS)], "markevery": [-1], "ms": 4}
-    return {"color": COLOURS[method], "linewidth": width_of(method), "linestyle": DASHES[place]} | at_end
-
-
-def width_of(method: str) -> float:
-    """Of a method's line."""
-    return 2.8 if method == HERO else 1.3
+    width = 2.8 if method == HERO else 1.3
+    return {"color": COLOURS[method], "linewidth": width, "linestyle": DASHES[place]} | at_end
 
 
 def pictures(rows: Sequence[str], columns: Sequence[str]) -> tuple[Any, np.ndarray]:

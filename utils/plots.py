@@ -52,10 +52,8 @@ def grid(
     canvas = Image.new("L" if channels == 1 else "RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     for row, text in enumerate(texts):
-        box = draw.multiline_textbbox((0, 0), text, font, spacing=2)
-        left, top = max(0, cells * cell - box[2]) / 2, max(0, height - box[3]) / 2
-        corner = (GAP + left, GAP + row * (height + GAP) + top)
-        draw.multiline_text(corner, text, "black", font, spacing=2, align="center")
+        middle = (GAP + cells * cell / 2, GAP + row * (height + GAP) + height / 2)
+        draw.multiline_text(middle, text, "black", font, "mm", spacing=2, align="center")
     for i, image in enumerate(images):  # over what is too long of a name
         canvas.paste(picture(image), (GAP + (cells + i % columns) * cell, GAP + i // columns * (height + GAP)))
     return canvas
@@ -130,12 +128,9 @@ def pyplot() -> ModuleType:
 
 
 def scaled(axis: Any, scale: str) -> None:
-    """Give a panel's y axis a scale, "log" or "symlog", on which what is drawn can be seen, with plain numbers.
-
-    It stays linear where nothing is above 0, and in the place of symlog where nothing is above 10.
-    """
-    drawn = axis.dataLim
-    if math.isfinite(drawn.minposy if scale == "log" else 1) and (scale == "log" or abs(drawn.intervaly).max() > 10):
+    """Give a panel's y axis a scale, with plain numbers: linear, log if anything is above 0, or symlog if above 10."""
+    shows = {"log": math.isfinite(axis.dataLim.minposy), "symlog": abs(axis.dataLim.intervaly).max() > 10}
+    if shows.get(scale):
         axis.set_yscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
         plain_ticks(axis.yaxis)
 

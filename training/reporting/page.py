@@ -110,9 +110,8 @@ def status(config: Config, now: Now) -> str:
     if now.ended:
         return f"{at}: {now.ended}."
     at += f" at {datetime.datetime.now():%H:%M:%S}"  # for a page that nobody writes anew, since the run was killed
-    if now.doing:
-        return f"{at}: {now.doing}."
-    return f"{at}, about {duration(now.seconds_left)} left." if now.seconds_left is not None else f"{at}."
+    left = f", about {duration(now.seconds_left)} left" if now.seconds_left is not None else ""
+    return f"{at}: {now.doing}." if now.doing else f"{at}{left}."
 
 
 def duration(seconds: float) -> str:

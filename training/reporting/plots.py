@@ -86,11 +86,9 @@ def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) ->
         lines, log = PANELS[panel]
         for dashes, (name, points) in zip(DASHES, points_of(stats, lines).items()):
             if points:
-                marker = "o" if len(points) < 20 else None
-                axis.plot(*zip(*points), label=name, linestyle=dashes, marker=marker, ms=3)
+                axis.plot(*zip(*points), label=name, linestyle=dashes, marker="o" if len(points) < 20 else None, ms=3)
         axis.set(xlabel="step (updates of G)", ylabel=panel)
-        if log:
-            scaled(axis, "log")
+        scaled(axis, "log" if log else "linear")
         axis.grid(alpha=0.3)
         if len(axis.lines) > 1:
             axis.legend(frameon=False)
