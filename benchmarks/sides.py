@@ -1,6 +1,7 @@
 """The two sides of benchmarks/step_time.py, each in a process of its own: the project's step, and the plain one.
 
-`python benchmarks/sides.py fast|plain [auto]` takes orders from stdin; auto: on as many threads as a run would take.
+`python benchmarks/sides.py fast|plain|fast_bf16|plain_bf16 [auto]` takes orders from stdin; auto: on as many threads as
+a run would take.
 """
 
 import contextlib
@@ -91,6 +92,31 @@ def plain_side(flags, meter):
     return run.step, run.sample
 
 
+def fast_bf16_side(flags, meter):
+    """The fast side under --amp bf16, whether this processor is faster in it or not."""
+    import utils.precision
+
+    utils.precision.bf16_gain = lambda: 1.1
+    return fast_side({**flags, "amp": "bf16"}, meter)
+
+
+def plain_bf16_side(flags, meter):
+    """The plain side with both networks under autocast, as one would write it."""
+    import torch
+
+    step, sample = plain_side(flags, meter)
+
+    def half(act):
+        @functools.wraps(act)
+        def acted():
+            with torch.autocast("cpu", torch.bfloat16):
+                return act()
+
+        return acted
+
+    return half(step), sample
+
+
 def choose_threads(flags):
     """Take the threads that a run of these settings takes."""
     import torch
@@ -128,7 +154,7 @@ class Meter:
         setattr(owner, name, staticmethod(timed) if is_static else timed)
 
 
-SIDES = {"fast": fast_side, "plain": plain_side}
+SIDES = {"fast": fast_side, "plain": plain_side, "fast_bf16": fast_bf16_side, "plain_bf16": plain_bf16_side}
 
 
 def peak_memory():

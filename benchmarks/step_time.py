@@ -1,7 +1,8 @@
 """The time of a training step beside the plain implementation's (benchmarks/plain.py), in one run.
 
 Each side is a process of its own, and the two take turns, so that what else the machine does meets both alike. Prints
-JSON. --quick: the ratios alone, in a minute. --write: also the tables and the picture of docs/performance.md.
+JSON. --quick: only the ratios, in a minute. --half: those of --amp bf16 too, to the plain side in both precisions.
+--write: also the tables and the picture of docs/performance.md.
 """
 
 import argparse
@@ -19,6 +20,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from sides import SIDES, make_config  # noqa: E402
 
+PAIR = ("fast", "plain")
+
 # name -> (flags, steps in a turn, turns). The ResNet has half the paper's batches, and one update of D for one of G.
 CASES = {
     "cifar10_resnet": (
@@ -27,11 +30,12 @@ CASES = {
         7,
     ),
     "cifar10_dcgan": ({"dataset": "cifar10", "model": "dcgan"}, 1, 15),
+    "mnist_dcgan_small": ({"dataset": "mnist", "model": "dcgan", "size": "small"}, 5, 15),
     "digits_dcgan": ({"dataset": "digits", "model": "dcgan"}, 20, 15),
     "digits_resnet": ({"dataset": "digits", "model": "resnet"}, 20, 15),
     "digits_mlp": ({"dataset": "digits", "model": "mlp"}, 40, 15),
 }
-QUICK_TURNS = {"cifar10_resnet": 1, "cifar10_dcgan": 2}
+QUICK_TURNS = {"cifar10_resnet": 3, "cifar10_dcgan": 5}
 REST = 0.1  # seconds between short turns, in which the other side's threads stop spinning
 
 # What one step of a small ResNet costs as one setting grows.
@@ -86,8 +90,8 @@ class Process:
 
 
 @contextlib.contextmanager
-def processes():
-    both = {side: Process(side) for side in SIDES}
+def processes(sides=PAIR):
+    both = {side: Process(side) for side in sides}
     try:
         yield both
     finally:
@@ -116,20 +120,30 @@ def median(measurements, key="seconds"):
     return statistics.median(measured[key] for measured in measurements)
 
 
-def ratio(found):
-    """The median over the turns of the fast side's time to the plain side's."""
-    pairs = zip(found["fast"], found["plain"])
-    return statistics.median(fast["seconds"] / plain["seconds"] for fast, plain in pairs)
+def ratio(found, side="fast", to="plain"):
+    """The median over the turns of one side's time to another's."""
+    return round(statistics.median(a["seconds"] / b["seconds"] for a, b in zip(found[side], found[to])), 3)
 
 
-def quick():
-    """The ratios of all cases, from one pair of processes."""
+def quick(cases):
+    """The ratios of the cases, from one pair of processes."""
     with processes() as both:
-        ratios = {
-            name: round(ratio(compare(both, flags, min(steps, 10), QUICK_TURNS.get(name, 5))), 3)
-            for name, (flags, steps, _) in CASES.items()
-        }
+        ratios = {name: ratio(compare(both, CASES[name][0], *quick_turns(name))) for name in cases}
     print(json.dumps(ratios, indent=2))
+
+
+def half(cases):
+    """The ratios of the cases in float32 and in bf16, from four processes."""
+    pairs = [("fast", "plain"), ("fast_bf16", "plain"), ("fast_bf16", "plain_bf16"), ("fast_bf16", "fast")]
+    with processes(SIDES) as every:
+        for name in cases:
+            found = compare(every, CASES[name][0], *quick_turns(name))
+            print(json.dumps({"case": name} | {f"{one} / {other}": ratio(found, one, other) for one, other in pairs}))
+
+
+def quick_turns(name):
+    """Returns (steps in a turn, turns)."""
+    return min(CASES[name][1], 10), QUICK_TURNS.get(name, 5)
 
 
 def machine():
@@ -162,8 +176,8 @@ def measure(name, peak):
         samples = compare(both, flags, steps, 5, act="sample")
         end = {side: process.ask("end") for side, process in both.items()}
     flops = end["plain"]["flops"]  # of the mathematics as it is usually written: the fast side makes fewer products
-    case = {"ratio": round(ratio(found), 3), "GFLOP": round(flops / 1e9, 1)}
-    for side in SIDES:
+    case = {"ratio": ratio(found), "GFLOP": round(flops / 1e9, 1)}
+    for side in PAIR:
         seconds = median(found[side])
         case[side] = {
             "seconds": round(seconds, 4),
@@ -174,8 +188,8 @@ def measure(name, peak):
     for part in ("spectral norm", "data", "optimizers"):
         case["fast"][part] = round(median(found["fast"], part) / median(found["fast"]), 4)
     case["fast"]["profile"] = end["fast"]["profile"]
-    case["sampling"] = {"ratio": round(ratio(samples), 3)}
-    case["sampling"] |= {f"{side}_images_per_second": round(64 / median(samples[side]), 1) for side in SIDES}
+    case["sampling"] = {"ratio": ratio(samples)}
+    case["sampling"] |= {f"{side}_images_per_second": round(64 / median(samples[side]), 1) for side in PAIR}
     return case
 
 
@@ -222,10 +236,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--quick", action="store_true", help="the ratios alone, in a minute")
+    parser.add_argument("--half", action="store_true", help="the ratios in float32 and in bf16, in three minutes")
     parser.add_argument("--write", action="store_true", help="all figures of docs/performance.md, in some 15 minutes")
     arguments = parser.parse_args()
     if arguments.quick:
-        return quick()
+        return quick(arguments.cases)
+    if arguments.half:
+        return half(arguments.cases)
     report = {"machine": machine()}
     peak = report["machine"]["matmul_GFLOPS"]
     report["cases"] = {name: measure(name, peak) for name in (CASES if arguments.write else arguments.cases)}
