@@ -90,8 +90,8 @@ class Process:
 
 
 @contextlib.contextmanager
-def processes(sides=PAIR):
-    both = {side: Process(side) for side in sides}
+def processes(sides=PAIR, auto=False):
+    both = {side: Process(side, auto=auto) for side in sides}
     try:
         yield both
     finally:
@@ -135,7 +135,7 @@ def quick(cases):
 def half(cases):
     """The ratios of the cases in float32 and in bf16, from four processes."""
     pairs = [("fast", "plain"), ("fast_bf16", "plain"), ("fast_bf16", "plain_bf16"), ("fast_bf16", "fast")]
-    with processes(SIDES) as every:
+    with processes(SIDES, auto=True) as every:  # as many threads as a run takes
         for name in cases:
             found = compare(every, CASES[name][0], *quick_turns(name))
             print(json.dumps({"case": name} | {f"{one} / {other}": ratio(found, one, other) for one, other in pairs}))
