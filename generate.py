@@ -193,7 +193,7 @@ def name_of(loaded: Loaded, label: int | None, seed: int) -> str:
 
 
 def interpolate(loaded: Loaded, given: argparse.Namespace) -> Path:
-    """Draw lines of samples between pairs of latents on the sphere of their norms, a conditional generator's each of a
+    """Draw samples along quarter ellipses between pairs of latents (see lines()), a conditional generator's each of a
     class; or, between the classes that --labels names, each at one latent. Returns the picture's path."""
     config, labels = loaded.config, labels_of(loaded, given)
     weights = None

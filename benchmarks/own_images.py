@@ -236,10 +236,10 @@ def limited(arguments, folder):
     for _ in range(50):
         train.step(state, config)
     state.pending.clear()
-    features.train_classifier = lambda split, device, epochs: features.Classifier(
+    features.train_classifier = lambda split, device, epochs, chosen=None: features.Classifier(
         config.image_size, config.channels, len(split.classes)
     ).eval()
-    features.examine = lambda network, split, device: {"accuracy": 0.0, "class_share": []}
+    features.examine = lambda network, split, device: 0.0
     device = torch.device("cpu")
     evaluator = Evaluator(config, images, device)
     source = Generated(state.scored, config.z_dim, config.seed, device)

@@ -29,7 +29,7 @@ def images_of(G: nn.Module, z: Tensor, classes: Tensor | None = None) -> Tensor:
 
 
 def lines(seed: int, count: int, z_dim: int) -> Tensor:
-    """Latents on `count` quarter circles between pairs of latents: (count * LINE_STEPS, z_dim), line after line.
+    """Latents on `count` quarter ellipses between pairs of latents: (count * LINE_STEPS, z_dim), line after line.
 
     cos^2 + sin^2 = 1: every point between two independent normal latents is a normal latent too.
     """

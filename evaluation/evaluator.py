@@ -15,7 +15,7 @@ from utils.precision import without_tf32
 from utils.threads import all_cores
 
 from . import protocol
-from .held_out import scores_of_real
+from .held_out import scores, scores_of_real
 from .inputs import features
 from .inputs.features import AnyClassifier, Extractor, Say
 from .inputs.reference import MIN_IMAGES, Real, Reference
@@ -126,11 +126,12 @@ class Evaluator:
             shared: dict[str, Any] = {}
             if wanted.diagnostics:
                 shared, nearest = self.diagnose(source, seen.features[:drawn], facts.get("num_images"))
-            shared |= self.told_apart(seen.answers, drawn, asked)
+            shared |= self.told_apart(seen.answers, drawn, asked, facts.get("num_images"))
             radii = functools.cache(lambda count: manifold.radii(seen.features[:count], "neighbours of samples"))
             results = []
             for plan in plans:
                 result = self.score(plan, seen, radii, wanted) | of_real.get(plan, {}) | shared
+                result |= self.as_many(plan, seen, result.get("held_out", {}).get("num", plan.num_samples))
                 if wanted.diagnostics:
                     result |= conditional.within(asked, *self.compared(plan, seen), self.real.images(plan.full.split))
                     result["warnings"] = diagnostics.warnings(result)
@@ -195,14 +196,29 @@ class Evaluator:
             found["fid_infinity"] = certainty.fid_infinity(samples, reference)
         return found
 
-    def told_apart(self, answers: Tensor, drawn: int, asked: conditional.Asked | None) -> dict[str, Any]:
+    def as_many(self, plan: Plan, seen: Seen, count: int) -> dict[str, Any]:
+        """The scores of some samples, as many as there are held-out images, where those are fewer: FID grows then."""
+        if count >= plan.num_samples:
+            return {}
+        samples, reference = self.compared(plan, seen)
+        chosen = first_of(plan.num_samples, count)  # those that are given may be sorted
+        return {"as_many": {"num": count} | scores(samples[chosen], seen.logits[chosen], reference, None)}
+
+    def told_apart(
+        self, answers: Tensor, drawn: int, asked: conditional.Asked | None, count: int | None
+    ) -> dict[str, Any]:
         """What the classifier, if there is one, says of samples by its logits (N, k): of their classes, or modes."""
         found = {}
         if self.frequencies is not None:
             found = modes.count(answers, self.frequencies)
-        elif self.classifier:
-            found = diagnostics.class_shares(answers[:drawn], self.classifier, self.classes)
+        elif self.classifier and self.train:
+            labels = self.train.labels[self.trained_on(len(self.train.labels), count)]
+            found = diagnostics.class_shares(answers[:drawn], labels, self.classes)
         return found | conditional.accuracy(asked, answers[:drawn], self.classifier, self.classes)
+
+    def trained_on(self, total: int, count: int | None) -> Tensor | slice:
+        """Which of `total` training images a generator saw: first_of() `count`, or all where its data were others."""
+        return first_of(total, count) if count and count <= total and not self.real.folder else slice(None)
 
     def diagnose(self, source: Source, samples: Tensor, count: int | None) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
         """Compare the samples' features with those of training and, where there are some, of unseen images.
@@ -212,12 +228,10 @@ class Evaluator:
         """
         training, *others = filter(None, self.real.compared(self.extractor))
         unseen = others[0] if others else None
-        if self.real.folder or (count or 0) > len(training.features):  # other data than then, which is said elsewhere
-            count = None
-        seen = slice(None) if count is None else first_of(len(training.features), count)
+        seen = self.trained_on(len(training.features), count)
         parts = training.features[seen], unseen.features if unseen else None
         facts = {"queries": diagnostics.QUERIES, "unseen_sha256": self.real.sha256("test") if unseen else None}
-        facts |= {} if count is None else {"num_images": count}
+        facts |= {"num_images": count} if isinstance(seen, Tensor) else {}
         make, what = functools.partial(diagnostics.unseen_distances, *parts), "the distances of unseen images are"
         apart = training.once("unseen", facts, make, what)
         name = "reference images" if self.real.folder else "training images"

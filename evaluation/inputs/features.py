@@ -34,6 +34,7 @@ CLASSIFIER_FORMAT = "sngan-classifier-2"
 CLASSIFIER_FEATURES = 128
 Say = Callable[[str], object]  # print(), or what stands in its place
 EXAMINED_PIXELS = 1000 * 32**2  # at once, to bound the memory
+HELD_OUT = 6  # one image of so many tests a classifier where there are no test images
 MAX_LR = 3e-3  # of the classifier's one-cycle schedule
 AUTO = dict.fromkeys(("digits", "mnist", "fashion_mnist", *STACKED), "classifier")
 
@@ -44,7 +45,7 @@ class Classifier(nn.Module):
     name = "classifier"
     warning = None
     sha256: str
-    examined: dict[str, Any]  # what examine() found, and on which split
+    examined: dict[str, Any]  # the accuracy that examine() found, and on which split
 
     def __init__(self, image_size: int, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -94,22 +95,23 @@ AnyClassifier = Classifier | StackedClassifier
 Extractor = Inception | AnyClassifier
 
 
-def train_classifier(train: Images, device: torch.device, epochs: int) -> Classifier:
-    """Train a Classifier on one split of Images with labels, from a fixed seed. Returns it in eval mode."""
+def train_classifier(train: Images, device: torch.device, epochs: int, chosen: Tensor | None = None) -> Classifier:
+    """Train a Classifier on Images with labels, or the `chosen` (n,) of them, from a fixed seed. It is in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Classifier(train.images.size(-1), train.images.size(1), len(train.classes)).to(device)
         images, labels = train.images, train.labels.to(device)
         if fits(images, device):
             images = images.to(device)
-        batch_size = min(128, len(images))
-        batches = len(images) // batch_size  # whole ones, in an epoch
+        chosen = torch.arange(len(images)) if chosen is None else chosen
+        batch_size = min(128, len(chosen))
+        batches = len(chosen) // batch_size  # whole ones, in an epoch
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MAX_LR, total_steps=epochs * batches)
         for _ in progress(range(epochs), "the classifier", unit="epoch", disable=rank() > 0):
-            order = torch.randperm(len(images)).to(images.device)
-            for chosen in order.split(batch_size)[:batches]:
-                loss = F.cross_entropy(network(images[chosen].to(device))[1], labels[chosen.to(device)])
+            order = chosen[torch.randperm(len(chosen))].to(images.device)
+            for batch in order.split(batch_size)[:batches]:
+                loss = F.cross_entropy(network(images[batch].to(device))[1], labels[batch.to(device)])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -118,13 +120,12 @@ def train_classifier(train: Images, device: torch.device, epochs: int) -> Classi
 
 
 @torch.inference_mode()
-def examine(network: nn.Module, split: Images, device: torch.device) -> dict[str, Any]:
-    """What the classifier answers on a split: {accuracy, class_share}, shares of the images, a class each."""
+def examine(network: nn.Module, split: Images, device: torch.device) -> float:
+    """The share of a split's images whose class the classifier names."""
     at_once = min(1000, EXAMINED_PIXELS // split.images.size(-1) ** 2)
     parts = progress(split.images.split(at_once), "the classifier's test", unit="block", disable=rank() > 0)
     answers = torch.cat([network(images.to(device))[1].argmax(1).cpu() for images in parts])
-    shares = torch.bincount(answers, minlength=len(split.classes)).double() / len(answers)
-    return {"accuracy": (answers == split.labels).double().mean().item(), "class_share": shares.tolist()}
+    return (answers == split.labels).double().mean().item()
 
 
 def is_labelled(images: Images) -> bool:
@@ -190,10 +191,16 @@ def _load_classifier(config: Config, train: Images | None, device: torch.device,
     if network is None:
         epochs = min(max(3, 100_000 // len(train.images)), 100)  # small sets need more passes
         say(f"training the classifier that scores {config.dataset}, once ({epochs} epochs)")
-        tested, where = (load_split(config, "test"), "test") if has_test_split(config) else (train, "training")
         with all_cores(), at_once(f"the classifier of {config.dataset} is not kept, and the next score trains it anew"):
             network = train_classifier(train, device, epochs)
-            network.examined = {"split": where, **examine(network, tested._replace(classes=train.classes), device)}
+            if has_test_split(config):
+                network.examined = {"split": "test", "accuracy": examine(network, load_split(config, "test"), device)}
+            else:
+                say(f"and one without every {HELD_OUT}th image, to test it on those")
+                every, left = torch.arange(len(train.images)), train._replace(labels=train.labels[::HELD_OUT])
+                other = train_classifier(train, device, epochs, every[every % HELD_OUT > 0])
+                accuracy = examine(other, left._replace(images=train.images[::HELD_OUT]), device)
+                network.examined = {"split": "held-out", "accuracy": accuracy}
         weights = {name: value.cpu() for name, value in network.state_dict().items()}
         content = {"format": CLASSIFIER_FORMAT, "weights": weights, "examined": network.examined}
         keep(path, content, "the classifier is", say)

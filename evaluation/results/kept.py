@@ -42,6 +42,11 @@ def identity(result: Result) -> tuple[Any, ...]:
     return name, *(result["protocol"].get(name) for name in SOURCE), *comparable(result)
 
 
+def real_name(held_out: dict[str, Any]) -> str:
+    """What the real images are called that were scored, with their number: the fewer, the higher is their FID."""
+    return f"real {held_out.get('what', 'test images')}" + (f" ({held_out['num']:,})" if "num" in held_out else "")
+
+
 def step_of(result: Result) -> int | None:
     return result["protocol"].get("step")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from utils.plots import GAP, grid, pyplot, scaled
 
 from ..scores.registry import SCORES, scores_of
+from .kept import real_name
 
 BESIDE: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8}
 DRAWN = [*scores_of("images", "modes").values(), SCORES["nearer"]]
@@ -46,7 +47,7 @@ def plot_scores(target: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) ->
             held_out = results[-1].get("held_out", {})
             real = score.value(held_out)
             if real is not None and (not score.log or real > 0):
-                what = f"real {held_out.get('what', 'test images')}"
+                what = real_name(held_out)
                 dashed = axis.axhline(real, color=colour, linestyle="--", linewidth=1)
                 if i == 0:
                     axis.annotate(what, (0.02, real), (0, 2), **BESIDE, color=colour)

@@ -104,6 +104,8 @@ def _scores(result: Result) -> Iterator[str]:
     yield f"  {label(protocol)}; samples {drawn}"
     if held_out := result.get("held_out"):
         yield f"  {real_images(held_out)}"
+    if few := result.get("as_many"):
+        yield f"  {as_many(few)}"
     if protocol["departures"]:
         yield f"  short of the full protocol {protocol['name']}: {'; '.join(protocol['departures'])}"
 
@@ -130,10 +132,18 @@ def real_images(held_out: Mapping[str, Any]) -> str:
     what = f"real {held_out.get('what', 'test images')}"
     if "fid" not in held_out:
         return f"{what}: no scores, since {held_out.get('reason', 'they were not taken')}"
-    values = [(score, score.value(held_out)) for score in scores_of("images").values()]
+    return f"{what}: {_listed(held_out)}" + (f" ({held_out['num']:,} of them)" if "num" in held_out else "")
+
+
+def as_many(few: Mapping[str, Any]) -> str:
+    """What as many samples get as there are real images in the line before, as a line."""
+    return f"{few['num']:,} samples: {_listed(few)} (to compare with those; the fewer, the higher is FID)"
+
+
+def _listed(scores: Mapping[str, Any]) -> str:
+    values = [(score, score.value(scores)) for score in scores_of("images").values()]
     parts = [f"{score.label} {value:z.{score.digits}f}" for score, value in values if value is not None]
-    parts += modes.words(held_out)
-    return f"{what}: {', '.join(parts)}" + (f" ({held_out['num']:,} of them)" if "num" in held_out else "")
+    return ", ".join(parts + modes.words(scores))
 
 
 def best_and_last(results: Sequence[Result], like: Result) -> str | None:

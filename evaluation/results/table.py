@@ -17,7 +17,7 @@ from utils.errors import refuse_if
 from utils.files import check_target, write_text
 
 from ..scores.registry import scores_of
-from .kept import Result, comparable, step_of
+from .kept import Result, comparable, real_name, step_of
 from .report import csv_text, labels
 
 # What --resume may change is how and where a run goes on, and not what it is.
@@ -101,7 +101,7 @@ def rows(scored: Sequence[Scored]) -> list[Row]:
             found.append(Row(name, step, len(group), scores, label, " ".join(one.name for one in group)))
         held_out = [known for one in part if "fid" in (known := one.result.get("held_out", {}))]
         for known in held_out[:1]:
-            found.append(Row(f"real {known.get('what', 'test images')}", None, None, _scores([known]), label, ""))
+            found.append(Row(real_name(known), None, None, _scores([known]), label, ""))
     return found
 
 
@@ -164,6 +164,8 @@ def notes(scored: Sequence[Scored], found: Sequence[Row]) -> list[str]:
     else:
         said.append("Scores of other letters do not compare.")
         said += [f"{letter}: {label}." for label, letter in letters.items()]
+    if any(row.n is None for row in found):
+        said.append("In brackets the number of real images: the fewer images of either kind, the higher is FID.")
     short = dict.fromkeys("; ".join(one.result["protocol"]["departures"]) for one in scored)
     return said + [f"Short of a full protocol: {words}." for words in short if words]
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from datasets import spaced
 from utils.console import progress
 
-from ..inputs.features import AnyClassifier
 from .modes import NUM_SAMPLES
 
 QUERIES = 5000  # images whose nearest neighbours are sought, at most: the cost grows with it
@@ -100,15 +99,15 @@ def diversity(samples: Tensor, training: Tensor) -> dict[str, float]:
     return {"distance_between_samples": medians[0], "distance_between_real": medians[1]}
 
 
-def class_shares(answers: Tensor, classifier: AnyClassifier, classes: Sequence[str]) -> dict[str, Any]:
-    """The share of samples in each class by the classifier's logits (N, k), and of the real images it was tested on.
+def class_shares(answers: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """The share of samples in each class by the classifier's logits (N, k), and of the training images by their labels.
 
     And the classes that are missing: less than DROPPED of their share, where chance would hardly leave so few.
     """
     from scipy import stats
 
     counts = torch.bincount(answers.argmax(1), minlength=len(classes)).tolist()
-    expected = classifier.examined["class_share"]
+    expected = (torch.bincount(labels, minlength=len(classes)).double() / len(labels)).tolist()
     missing = [
         name
         for name, count, share in zip(classes, counts, expected)
@@ -116,7 +115,7 @@ def class_shares(answers: Tensor, classifier: AnyClassifier, classes: Sequence[s
     ]
     return {
         "class_share": dict(zip(classes, (count / len(answers) for count in counts))),
-        "class_share_real": dict(zip(classes, expected)),
+        "class_share_training": dict(zip(classes, expected)),
         "classes_missing": missing,
     }
 

@@ -248,11 +248,18 @@ def test_real_digits_have_the_scores_of_real_digits(data_dir):
     shares = split.labels.bincount() / 1498
     assert list(result["class_share"]) == list("0123456789")
     assert list(result["class_share"].values()) == pytest.approx(shares.tolist(), abs=0.01)
+    assert result["class_share_training"] == pytest.approx(dict(zip("0123456789", shares.tolist())))
+    assert result["class_share_training"]["0"] == pytest.approx(141 / 1498)  # of the test images 12.4 %
+    # A fifth of the images themselves has a FID above 0, which is what 299 test images have to be compared with.
+    assert result["held_out"]["num"] == result["as_many"]["num"] == 299
+    assert 1 < result["as_many"]["fid"] < result["held_out"]["fid"]
     line = report.summary([result])
+    assert f"299 samples: IS {result['as_many']['inception_score']['mean']:.2f}, FID" in line
     assert f"IS {result['inception_score']['mean']:.2f}" in line
     assert "modern: 1,498 samples, 1,498 train images of digits, features of the classifier" in line
     assert "drawn from the EMA of G at step 5" in line
     (held_out,), _ = evaluator.evaluate(Given(load_split(config, "test").images), FACTS, ("modern",))
+    assert "as_many" not in held_out
     assert held_out["warnings"] == []  # unseen digits are neither copies nor lacking anything
     grey = torch.full((299, 1, 8, 8), 128, dtype=torch.uint8)
     (noise,), _ = evaluator.evaluate(Given(grey), FACTS, ("modern",))

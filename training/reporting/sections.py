@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.discriminator import lipschitz
 from evaluation.results import kept
-from evaluation.results.report import label, real_images
+from evaluation.results.report import as_many, label, real_images
 from evaluation.scores import conditional, registry
 from settings.config import Config
 from settings.layers import usual_steps
@@ -56,6 +56,8 @@ def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
     lines += [f"{line[:1].upper()}{line[1:]}." for line in conditional.lines(top)]
     if held_out := top.get("held_out"):
         lines.append(f"For comparison, {real_images(held_out)}.")
+    if few := top.get("as_many"):
+        lines.append(f"And {as_many(few)}.")
     return {"table": (["step", "protocol", *(score.pointed for score in shown)], rows), "lines": lines}
 
 
@@ -63,10 +65,10 @@ def classes(result: kept.Result) -> tuple[list[str], list[list[str]]] | None:
     """The table of the classes' shares, where a result has them."""
     if not result.get("class_share"):
         return None
-    real = result.get("class_share_real", {})
+    real = result.get("class_share_training", {})
     shares = result["class_share"].items()
     rows = [[name, f"{share:.1%}", f"{real[name]:.1%}" if name in real else "-"] for name, share in shares]
-    return ["class", "samples", "real images"], rows
+    return ["class", "samples", "training images"], rows
 
 
 def pictures(run_dir: Path, result: kept.Result) -> list[dict[str, str]]:

@@ -94,8 +94,13 @@ REAL = {
 
 
 def test_what_real_images_get_stands_beneath_the_scores_and_in_columns_of_the_csv(tmp_path):
-    real, none = result(1200, 4.0, held_out=REAL), result(800, 3.0, held_out={"reason": "a folder has none"})
+    few = {"num": 299, "inception_score": {"mean": 8.0, "std": 0.1}, "fid": 5.25}
+    real, none = (
+        result(1200, 4.0, held_out=REAL, as_many=few),
+        result(800, 3.0, held_out={"reason": "a folder has none"}),
+    )
     line = "real test images: IS 9.79, FID 0.31, KID 0.0001, precision 0.99, recall 0.98 (299 of them)"
+    line += "\n    299 samples: IS 8.00, FID 5.25 (to compare with those; the fewer, the higher is FID)"
     assert line in report.summary([real])
     assert "real test images: no scores, since a folder has none" in report.summary([none])
     (_, path), _ = report.write(tmp_path / "evaluation", [STEPS[0], none, real])

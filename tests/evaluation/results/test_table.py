@@ -82,7 +82,7 @@ def test_real_images_are_the_last_row(tmp_path):
     rows = table.write(
         tmp_path / "t.csv", [scored("a", 2.0, held_out={"reason": "?"}), scored("b", 3.0, held_out=REAL)]
     )
-    assert (rows[-1].name, rows[-1].n) == ("real test images", None)
+    assert (rows[-1].name, rows[-1].n) == ("real test images (299)", None)
     with open(tmp_path / "t.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]
     assert (last["inception_score"], last["fid"], last["kid"], last["recall"]) == ("9.75", "0.25", "", "0.5")

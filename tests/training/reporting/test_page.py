@@ -43,7 +43,7 @@ def scored(step):
         "precision": 0.5,
         "recall": 0.25,
         "class_share": {"zero": 0.75, "one": 0.25},
-        "class_share_real": {"zero": 0.5, "one": 0.5},
+        "class_share_training": {"zero": 0.5, "one": 0.5},
         "memorisation": {"nearer": 0.9, "unseen": "test images", "real": "training images"},
         "warnings": ["the generator may copy training images: look at the picture"],
         "protocol": protocol | {"departures": ["100 samples, not 50,000"], "features_warning": None},
@@ -100,7 +100,7 @@ def test_the_page_says_what_is_trained_where_it_is_and_what_to_type(run_dir):
     for cells in (
         "step protocol IS ↑ FID ↓ KID ↓ precision ↑ recall ↑ nearer → 0.5",
         "10 modern 7.65 ± 0.32 12.35 0.1000 ± 0.0100 0.50 0.25 0.90",
-        "zero 75.0% 50.0%",
+        "class samples training images zero 75.0% 50.0%",
         "lr_G 0.001 0.0005",
     ):
         assert cells in text, cells
