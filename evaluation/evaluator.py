@@ -126,7 +126,7 @@ class Evaluator:
             shared: dict[str, Any] = {}
             if wanted.diagnostics:
                 shared, nearest = self.diagnose(source, seen.features[:drawn], facts.get("num_images"))
-            shared |= self.told_apart(seen.answers, drawn, asked, facts.get("num_images"))
+            shared |= self.told(seen.answers, drawn, asked, facts.get("num_images"))
             radii = functools.cache(lambda count: manifold.radii(seen.features[:count], "neighbours of samples"))
             results = []
             for plan in plans:
@@ -204,9 +204,7 @@ class Evaluator:
         chosen = first_of(plan.num_samples, count)  # those that are given may be sorted
         return {"as_many": {"num": count} | scores(samples[chosen], seen.logits[chosen], reference, None)}
 
-    def told_apart(
-        self, answers: Tensor, drawn: int, asked: conditional.Asked | None, count: int | None
-    ) -> dict[str, Any]:
+    def told(self, answers: Tensor, drawn: int, asked: conditional.Asked | None, count: int | None) -> dict[str, Any]:
         """What the classifier, if there is one, says of samples by its logits (N, k): of their classes, or modes."""
         found = {}
         if self.frequencies is not None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .drawing import HERO, name_of, number, shown_setting
 from .grid import Study
 from .methods import PAPER, SETTINGS
-from .results import LEVEL, Interval, Result, by, interval
+from .results import LEVEL, Interval, Result, by, interval, mean
 from .stability import ranks, steadied, unstable
 
 FEW_DIRECTIONS = ("weight", "weight_clipping", "none")  # of D, which the paper expects these to use (section 3)
@@ -49,13 +49,13 @@ def learnt(results: Iterable[Result]) -> bool:
     return 2 * sum(min(found) <= LEARNT * found[0] and len(found) > 1 for found in fids) >= len(fids)
 
 
-def _over_seeds(
-    results: Iterable[Result], value: Callable[[Result], float | None], logarithmic: bool = False
-) -> Interval | None:
-    """The interval over seeds of the mean that a value of runs has in each."""
-    groups = by([result for result in results if value(result) is not None], "seed").values()
-    average = statistics.geometric_mean if logarithmic else statistics.fmean
-    return interval([average(map(value, group)) for group in groups], logarithmic)  # type: ignore[arg-type]
+def _over_seeds(results: Iterable[Result], value: Callable[[Result], float | None]) -> dict[str, Interval]:
+    """{method: the interval over seeds of the mean that a value of its runs has in each}, of methods that have some."""
+    found: dict[str, list[float]] = {}
+    for (method, _), group in by(results, "method", "seed").items():
+        if (of_seed := mean(map(value, group))) is not None:
+            found.setdefault(method, []).append(of_seed)
+    return {method: spread for method, values in found.items() if (spread := interval(values))}
 
 
 def _less(one: float, other: float) -> bool | None:
@@ -122,27 +122,21 @@ def _untuned(study: Study, results: Sequence[Result]) -> Claim | None:
 
 
 def _spread(study: Study, results: Sequence[Result]) -> Claim | None:
-    used = {}
-    for method, own in by([r for r in results if r.run.setting == shown_setting(study)], "method").items():
-        if share := _over_seeds(own, lambda result: (result.final_audit or {}).get("rank_used")):
-            used[method] = share
+    shown = [result for result in results if result.run.setting == shown_setting(study)]
+    used = _over_seeds(shown, lambda result: (result.final_audit or {}).get("rank_used"))
     others = {method: used[method] for method in FEW_DIRECTIONS if method in used}
     if HERO not in used or not others:
         return None
     told = ", ".join(f"{name_of(method)} {_told(share, _share)}" for method, share in others.items())
-    figure = f"the stable rank of D's weights is {_told(used[HERO], _share)} of the full one (setting "
-    figure += f"{shown_setting(study)}); {told}"
+    figure = f"the stable rank of D's weights is {_told(used[HERO], _share)} of the full one "
+    figure += f"(setting {shown_setting(study)}); {told}"
     ranked = sorted(others.values(), key=lambda share: -share.mean)
     spread = _less(ranked[0].mean, used[HERO].mean)
-    sure = _apart(used[HERO], ranked, spread)
-    return Claim("D's singular values stay spread", "figure 3", spread, figure, sure)
+    return Claim("D's singular values stay spread", "figure 3", spread, figure, _apart(used[HERO], ranked, spread))
 
 
 def _bounded(study: Study, results: Sequence[Result]) -> Claim | None:
-    """The paper's bound is of reshaped weights; a convolution's own norm is another one (docs/study.md).
-
-    A steeper gradient refutes it. That none was seen proves nothing: sure is what the true norms bound.
-    """
+    """One steeper gradient refutes it; only the layers' true norms, not the reshaped weights', can prove it."""
     groups = by(results, "method")
     bounds = [bound for result in groups.get(HERO, []) for bound in result.series("upper_bound").values()]
     if not bounds:
@@ -165,31 +159,24 @@ def _stable(study: Study, results: Sequence[Result]) -> Claim | None:
     from scipy.stats import fisher_exact
 
     found, name = {rank.method: rank for rank in ranks(study, results, None)}, steadied(results)
-    shares = {}
-    for method, its in by(results, "method").items():
-        if method in PAPER and (share := _over_seeds(its, lambda result: unstable(result, name))):
-            shares[method] = share
+    shares = _over_seeds([r for r in results if r.run.method in PAPER], lambda result: unstable(result, name))
     own, ranked = shares.pop(HERO, None), sorted(shares, key=lambda method: shares[method].mean)
     if own is None or not ranked:
         return None
     median = ranked[(len(ranked) - 1) // 2]
     less = _less(own.mean, shares[median].mean)
 
-    def lost(methods: Iterable[str]) -> tuple[int, int]:
-        """How many runs of these methods collapsed or diverged, and how many did not."""
-        gone = sum(found[method].collapsed + found[method].diverged for method in methods)
-        return gone, sum(found[method].runs for method in methods) - gone
-
-    counts = lost([HERO]), lost(ranked)
-    runs = [sum(count) for count in counts]
-    fewer = _less(counts[0][0] / runs[0], counts[1][0] / runs[1])
-    chance = float(fisher_exact(counts, alternative="greater" if fewer is False else "less").pvalue)
+    sides = [[found[method] for method in methods] for methods in ([HERO], ranked)]
+    runs, lost = zip(*[(sum(r.runs for r in side), sum(r.collapsed + r.diverged for r in side)) for side in sides])
+    fewer = _less(lost[0] / runs[0], lost[1] / runs[1])
+    table = [[gone, count - gone] for gone, count in zip(lost, runs)]
+    chance = float(fisher_exact(table, alternative="greater" if fewer is False else "less").pvalue)
     both = [(less, own.apart(shares[median])), (fewer, _many(study) and chance < (1 - LEVEL) / 2)]
     verdicts, sure = zip(*[pair for pair in both if pair[0] is not None] or [(None, False)])
     of = "the scores of its G itself" if name != "fid" else "its scores"
     figure = f"{_told(own, _share)} of {of} are above twice the best one so far; the median of the paper's other "
-    figure += f"methods: {name_of(median)}, {_told(shares[median], _share)}; collapsed or diverged: {counts[0][0]} of "
-    figure += f"{runs[0]} runs, {counts[1][0]} of {runs[1]} (one-sided Fisher p = {chance:.2g})"
+    figure += f"methods: {name_of(median)}, {_told(shares[median], _share)}; collapsed or diverged: {lost[0]} of "
+    figure += f"{runs[0]} runs, {lost[1]} of {runs[1]} (one-sided Fisher p = {chance:.2g})"
     holds = verdicts[0] if len({*verdicts}) == 1 else None
     return Claim("It stabilizes training", "abstract", holds, figure, all(sure))
 

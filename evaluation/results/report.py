@@ -141,8 +141,8 @@ def as_many(few: Mapping[str, Any]) -> str:
 
 
 def _listed(scores: Mapping[str, Any]) -> str:
-    values = [(score, score.value(scores)) for score in scores_of("images").values()]
-    parts = [f"{score.label} {value:z.{score.digits}f}" for score, value in values if value is not None]
+    values = {score: score.value(scores) for score in scores_of("images").values()}
+    parts = [f"{score.label} {value:z.{score.digits}f}" for score, value in values.items() if value is not None]
     return ", ".join(parts + modes.words(scores))
 
 

@@ -111,8 +111,7 @@ def warnings(run_dir: Path, result: kept.Result, config: Config) -> Iterator[str
 
 def advices(run_dir: Path, config: Config, step: int) -> dict[str, str]:
     """What to do about a warning, by words of it (evaluation/scores/diagnostics.py), if the run does not do so yet."""
-    usual = usual_steps(config) or 0
-    early = 2 * step < usual  # so few steps are to be continued, whatever else is wrong
+    early = 2 * step < (usual := usual_steps(config) or 0)  # then it is to go on, whatever else is wrong
     earlier = not early and any(other < step for other, _ in checkpoints(run_dir))
     train = "Take an earlier checkpoint, or train" if earlier else "Train"
     bound = "with --d_norm spectral, " * (config.d_norm != ("spectral",))

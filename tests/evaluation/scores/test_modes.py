@@ -149,7 +149,7 @@ def test_modes_go_through_the_report(tmp_path, figures):
         row = list(csv.DictReader(file))[1]
     assert (row["modes"], row["modes_kl"], row["held_out_modes_kl"]) == ("312", "1.25", "0.0")
     plots.plot_scores(tmp_path / "scores.png", {"modern": results})
-    assert "modes found" in [axis.get_ylabel() for axis in figures[0].axes]
+    assert "modes found (more is better)" in [axis.get_ylabel() for axis in figures[0].axes]
     (row, _) = table.rows([table.Scored("a", Config(), new)])
     assert row.scores["modes"] == (312, None) and row.scores["modes_kl"] == (1.25, None)
     assert kept.read(tmp_path / "evaluation")[1]["modes"] == FOUND
