@@ -80,19 +80,19 @@ def small_loss(W, seed=0):
 
 
 def gradients(seed=0):
-    """The gradient of small_loss() at W_SN, G, and at W under spectral_norm(), with both matrices: a dict of (6, 6)."""
+    """The gradient of small_loss() at W_SN, g, and at W under spectral_norm(), with both matrices: a dict of (6, 6)."""
     torch.manual_seed(seed)
     layer = spectral_norm(nn.Linear(6, 6, bias=False).double(), n_power_iterations=200)
     layer(torch.zeros(1, 6, dtype=torch.float64))  # a training forward, which iterates
     W, W_SN = layer.parametrizations.weight.original, layer.weight
-    dW, G = torch.autograd.grad(small_loss(W_SN), (W, W_SN))
-    return {"W": W.detach(), "W_SN": W_SN.detach(), "G": G, "dW": dW}
+    dW, g = torch.autograd.grad(small_loss(W_SN), (W, W_SN))
+    return {"W": W.detach(), "W_SN": W_SN.detach(), "g": g, "dW": dW}
 
 
 def components(found):
-    """u_i^T G v_i and sigma u_i^T dW v_i for the singular vectors u_i, v_i of W: two (6,), in falling order of s_i."""
+    """u_i^T g v_i and sigma u_i^T dW v_i for the singular vectors u_i, v_i of W: two (6,), in falling order of s_i."""
     U, S, Vh = torch.linalg.svd(found["W"])
-    return [torch.diagonal(U.t() @ gradient @ Vh.t()) for gradient in (found["G"], S[0] * found["dW"])]
+    return [torch.diagonal(U.t() @ gradient @ Vh.t()) for gradient in (found["g"], S[0] * found["dW"])]
 
 
 def along(gradient, W):

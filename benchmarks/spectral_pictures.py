@@ -135,18 +135,18 @@ def draw_gradient(folder):
     line.legend(fontsize=8)
     numbers = np.arange(1, len(W) + 1)
     for values, shift, colour, name in zip(
-        before_after, (-0.2, 0.2), ("0.6", COLOURS["spectral"]), ("G, at W / sigma", "sigma times that at W")
+        before_after, (-0.2, 0.2), ("0.6", COLOURS["spectral"]), ("g, at W / sigma", "sigma times that at W")
     ):
         bars.bar(numbers + shift, values, 0.4, color=colour, label=name)
     bars.axhline(0, color="0.3", linewidth=0.8)
     bars.legend(fontsize=8)
     save(figure, folder / "sn_gradient.png")
     return {
-        "cosine of G and W": spectral.along(found["G"], W),
+        "cosine of g and W": spectral.along(found["g"], W),
         "cosine of dW and W": spectral.along(found["dW"], W),
         "sigma": sigma.item(),
-        "<G, W_SN>": (found["G"] * W_SN).sum().item(),
-        "components of G": before_after[0].tolist(),
+        "<g, W_SN>": (found["g"] * W_SN).sum().item(),
+        "components of g": before_after[0].tolist(),
         "components of sigma dW": before_after[1].tolist(),
     }
 

@@ -48,12 +48,12 @@ class Division(torch.autograd.Function):
         ctx.save_for_backward(*inputs, W_SN)
 
     @staticmethod
-    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         W, u, v, sigma, W_SN = ctx.saved_tensors
         if torch.is_grad_enabled():  # for a second derivative: the same sigma, but with a gradient
             sigma = sigma + u @ ((W - W.detach()) @ v)
-        inner = torch.dot(G.reshape(-1), W_SN.reshape(-1))
-        return torch.addr(G, -inner * u, v) / sigma, None, None, None  # (G - <G, W_SN> u v^T) / sigma
+        inner = torch.dot(g.reshape(-1), W_SN.reshape(-1))
+        return torch.addr(g, -inner * u, v) / sigma, None, None, None  # (g - <g, W_SN> u v^T) / sigma
 
 
 class SpectralNorm(MatrixNorm):

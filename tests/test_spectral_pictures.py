@@ -36,11 +36,11 @@ def test_a_u_that_is_kept_finds_a_weight_that_stands_still():
 
 def test_the_gradient_has_no_component_along_the_weight_and_keeps_all_others():
     found = spectral.gradients()
-    assert abs(spectral.along(found["G"], found["W"])) > 0.1
+    assert abs(spectral.along(found["g"], found["W"])) > 0.1
     assert abs(spectral.along(found["dW"], found["W"])) < 1e-12
     before, after = spectral.components(found)
     assert torch.allclose(before[1:], after[1:], atol=1e-9)
-    inner = (found["G"] * found["W_SN"]).sum()
+    inner = (found["g"] * found["W_SN"]).sum()
     assert torch.allclose(before[0] - after[0], inner, atol=1e-9)
 
 
