@@ -18,12 +18,24 @@ Verdict = Tensor | tuple[Tensor, Tensor]  # D's logits, or these and the class l
 
 def rows_of(table: Tensor, labels: Tensor) -> Tensor:
     """The rows (N, d) of a table (K, d) that labels (N,) name, or their means under weights (N, K)."""
-    return labels.to(table.dtype) @ table if labels.is_floating_point() else F.embedding(labels, table)
+    if labels.is_floating_point():
+        return labels.to(table.dtype) @ table
+    try:
+        return F.embedding(labels, table)
+    except IndexError as error:  # of a CPU: to look at labels on another device would be to wait for it
+        raise ValueError(f"labels are class numbers from 0 to {len(table) - 1}, not {labels.tolist()}"[:200]) from error
 
 
 def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     """(N, K): 1 for the class, 0 for the others; weights (N, K) as they are."""
     return rows_of(torch.eye(num_classes, dtype=dtype, device=labels.device), labels)
+
+
+def latent(z: Tensor, z_dim: int) -> Tensor:
+    """z as it is, or a ValueError where it is not (N, z_dim)."""
+    if not torch.jit.is_tracing() and tuple(z.shape[1:]) != (z_dim,):  # a trace would warn of the comparison
+        raise ValueError(f"z is (N, {z_dim}), such as torch.randn(16, G.z_dim), not {tuple(z.shape)}")
+    return z
 
 
 class Embedding(nn.Embedding):
@@ -114,11 +126,11 @@ class Unlabelled(nn.Module):
             return
         if not self.num_classes:
             raise ValueError("a network without classes takes no labels")
-        if tuple(labels.shape[1:]) != ((self.num_classes,) if labels.is_floating_point() else ()):
-            raise ValueError(
-                f"labels are (N,) integers or (N, {self.num_classes}) weights of the classes, not "
-                f"{tuple(labels.shape)} {labels.dtype}"
-            )
+        numbers = isinstance(labels, Tensor) and not labels.is_floating_point()
+        if not isinstance(labels, Tensor) or tuple(labels.shape[1:]) != (() if numbers else (self.num_classes,)):
+            given = f"{tuple(labels.shape)} {labels.dtype}" if isinstance(labels, Tensor) else repr(labels)
+            wanted = f"(N,) integers or (N, {self.num_classes}) weights of the classes"
+            raise ValueError(f"labels are a tensor of {wanted}, not {given}")
 
     def judged(self, logits: Tensor, h: Tensor, labels: Tensor | None, classify: bool) -> Verdict:
         """D's logits (N, 1), with the label's share in them, from those without it and the features h.

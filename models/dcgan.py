@@ -9,7 +9,7 @@ import itertools
 from torch import Tensor, nn
 
 from .attention import attention_at
-from .conditional import CONDITIONAL, Sequential, Verdict
+from .conditional import CONDITIONAL, Sequential, Verdict, latent
 from .convolution import Conv2d, ConvTranspose2d, channels_last
 from .normalization import feature_norm
 from .shape import Shape
@@ -64,7 +64,7 @@ class Generator(nn.Module):
         initialise(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self.project(self.classes.beside(z, labels))
+        h = self.project(self.classes.beside(latent(z, self.z_dim), labels))
         h = h.unflatten(1, (-1, self.bottom, self.bottom))  # (N, 8 ch, S/8, S/8)
         return self.layers(channels_last(h), labels)
 

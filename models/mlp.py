@@ -8,7 +8,7 @@ import math
 
 from torch import Tensor, nn
 
-from .conditional import CONDITIONAL, Sequential, Verdict
+from .conditional import CONDITIONAL, Sequential, Verdict, latent
 from .normalization import feature_norm
 from .shape import Shape
 
@@ -34,7 +34,7 @@ class Generator(nn.Module):
         self.layers = Sequential(*layers, nn.Linear(widths[-1], math.prod(self.image)), nn.Tanh())
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.layers(self.classes.beside(z, labels), labels).unflatten(1, self.image)
+        return self.layers(self.classes.beside(latent(z, self.z_dim), labels), labels).unflatten(1, self.image)
 
 
 class Discriminator(nn.Module):

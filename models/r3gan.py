@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .conditional import CONDITIONAL, ClassNorms, Embedding, Projection, Unlabelled, Verdict
+from .conditional import CONDITIONAL, ClassNorms, Embedding, Projection, Unlabelled, Verdict, latent
 from .convolution import channels_last
 from .resampling import Downsample, Upsample
 from .shape import Shape
@@ -161,7 +161,9 @@ class Generator(nn.Module):
         initialise(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = channels_last(self.basis(self.classes.beside(z, labels)))  # (N, C, 4, 4), or 6x6 for 48 pixels
+        h = channels_last(
+            self.basis(self.classes.beside(latent(z, self.z_dim), labels))
+        )  # (N, C, 4, 4), or 6x6 for 48 pixels
         return self.to_image(self.layers(h))
 
 

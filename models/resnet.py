@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import attention_at
-from .conditional import CONDITIONAL, Labelled, Norm, Sequential, Verdict, call
+from .conditional import CONDITIONAL, Labelled, Norm, Sequential, Verdict, call, latent
 from .convolution import channels_last
 from .normalization import feature_norm
 from .resampling import ConvAvgPool2d, UpsampleConv2d
@@ -96,7 +96,7 @@ class Generator(nn.Module):
         initialise(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self.project(self.classes.beside(z, labels))
+        h = self.project(self.classes.beside(latent(z, self.z_dim), labels))
         h = h.unflatten(1, (-1, self.bottom, self.bottom))  # (N, C, 4, 4), or 6x6 for 48 pixels
         h = self.blocks(channels_last(h), labels)  # (N, C', S, S)
         return self.to_image(F.relu(self.bn(h), inplace=True)).tanh()
