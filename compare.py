@@ -8,13 +8,14 @@ import utils  # noqa: F401, first, since it says which package is missing
 # isort: split
 import argparse
 import contextlib
+import itertools
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from settings.command_line import Parser, a_path, add_settings, given_settings
+from settings.command_line import Parser, a_path, add_settings, given_settings, number_range
 from study.grid import GRID, Run, Study, claim, load_study, seeds_of
 from utils.errors import refuse_if, run_as_script
 from utils.files import make_folder
@@ -38,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
     for key, choices in GRID.items():
         only, metavar = f"only these {key}, out of {', '.join(choices)}", key.removesuffix("s").upper()
         add(f"--{key}", nargs="+", metavar=metavar, help=only)
-    add("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds")
+    add("--seeds", nargs="+", type=number_range, metavar="SEED", help="only these seeds and ranges such as 0-2")
     group = parser.add_argument_group("instead of all runs and the report")
     what = group.add_mutually_exclusive_group()
     alone = "write the report from the existing runs; start no new ones"
@@ -122,7 +123,8 @@ def report_alone(study: Study, whole: Study, tables: str | None) -> None:
 
 def main() -> None:
     namespace, settings = parse_args()
-    chosen = {key: getattr(namespace, key) for key in (*GRID, "seeds")}
+    chosen = {key: getattr(namespace, key) for key in GRID}
+    chosen["seeds"] = namespace.seeds and [*itertools.chain(*namespace.seeds)]
     study = load_study(namespace.config, namespace.out, namespace.quick, settings, **chosen)
     # All that there is of this study, so that a part of it takes nothing from the report.
     whole = load_study(namespace.config, namespace.out, overrides=settings).with_all_of(study)

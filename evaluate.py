@@ -139,7 +139,7 @@ def score(
     if rank() > 0:
         return []
     if keep:
-        save_scored(keep, source, found)
+        save_scored(keep, source, found, paths[-1])
     if sentence := report.best_and_last(results, found[0]):
         print(sentence)
     # A picture without a step in its name is of what stands at the top of evaluation.json.
@@ -156,13 +156,13 @@ def run_of(path: Path) -> Path | None:
     return path.parent.parent if path.parent.name == "checkpoints" else None
 
 
-def save_scored(target: str, source: Generated, results: Sequence[kept.Result]) -> None:
-    """Keep the images that these results are of as an .npz."""
+def save_scored(target: str, source: Generated, results: Sequence[kept.Result], path: Path) -> None:
+    """Keep the images that these results are of as an .npz, and say of which checkpoint they are."""
     names = ("num_samples", "inception_score_samples")
     drawn = max(result["protocol"][name] for result in results for name in names)
     images = progress(images_at(source, range(drawn)), "samples to keep", drawn, unit="image")
     save_samples(target, torch.stack(list(images)))
-    print(f"{drawn:,} scored images are in {target}")
+    print(f"{drawn:,} scored images of {path} are in {target}")
 
 
 def score_images(

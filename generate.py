@@ -18,34 +18,23 @@ from datasets.image_files import SHEET, check_npz, save_samples
 from datasets.labels import named
 from evaluation.drawing import LINE_STEPS, LINES, class_lines, images_of, lines, save_walk, walk, weights_of
 from evaluation.inputs.sampling import Generated, images_at, latents
-from settings.command_line import Parser, a_path, add_settings, given_settings
+from settings.command_line import Parser, a_path, add_settings, given_settings, number_range
 from training.checkpoints.checkpoint import Loaded, load_trained
 from training.checkpoints.export import check, export
 from utils import plots
 from utils.console import progress
 from utils.distributed import select_device
 from utils.errors import UserError, explaining_memory, refuse_if, run_as_script
-from utils.files import check_target, make_folder, write_atomically, writing_into
+from utils.files import check_target, make_folder, numbered, write_atomically, writing_into
 
 OVERRIDES = ("seed", "device")
-LARGEST_SEED, RANGE = 2**32, re.compile(r"\d+-\d+")
+RANGE = re.compile(r"\d+-\d+")
+NO_FOLDER = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".npz")  # endings of what --out does not make
 GRID = 400  # images in grid.png, at most
 WORD = 60  # characters of a class in the name of a picture
 ROW = 20  # of them in a class's row
 CORNERS, FRAMES = 8, 120  # of a walk
 LEAST_TRUNCATION = 0.01  # below it most of the time goes by in drawing again
-
-
-def number_range(text: str) -> range:
-    """`7` or `0-63` as a range of seeds or labels. UserError for anything else."""
-    first, dash, last = text.partition("-")
-    try:
-        found = range(int(first), int(last if dash else first) + 1)
-    except ValueError:
-        found = range(0)
-    wrong = not found or found.stop > LARGEST_SEED
-    refuse_if(wrong, f"{text[:50]!r} is neither a number such as 7 nor a range such as 0-63")
-    return found
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,7 +58,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--npz", type=a_path, metavar="FILE.npz", help="save the images in one file as uint8, N x H x W x C")
     larger = "show each pixel as N x N pixels (default: 1 in PNGs; grids and walks enlarge small images)"
     add("--enlarge", type=int, metavar="N", help=larger)
-    between = f"draw N latent interpolations (default: {LINES}) into the run's plots; with --labels, between classes"
+    between = (
+        f"draw N latent interpolations (default: {LINES}) into the run's plots, those of a file into this folder; "
+    )
+    between += "with --labels, between classes"
     add("--interpolate", nargs="?", type=int, const=LINES, metavar="N", help=between)
     closed = "animate a closed walk through latent space, past the images of --seeds or --num, and --labels"
     add("--walk", type=a_path, metavar="FILE.gif", help=closed)
@@ -143,6 +135,8 @@ def draw(loaded: Loaded, given: argparse.Namespace) -> None:
     names = [loaded.classes.names[label] for label in asked if label is not None] if loaded.classes else []
     columns = min(ROW, len(seeds)) if names else None  # of the classes that were asked for a row each
     if out:
+        named = "name a folder. Its grid.png shows all images; --npz keeps them in one file, and --walk is an animation"
+        refuse_if(out.suffix.lower() in NO_FOLDER and not out.is_dir(), f"--out {out}: {named}")
         make_folder(out, f"--out {out}")
         for path in (out / SHEET, *(out / name_of(loaded, *pair) for pair in itertools.product(asked, seeds))):
             refuse_if(path.exists(), f"{path} exists, and is not overwritten: choose another --out, or delete it")
@@ -205,10 +199,9 @@ def interpolate(loaded: Loaded, given: argparse.Namespace) -> Path:
             chosen = torch.tensor(labels) if labels else loaded.classes.labels(config.seed, 0, given.interpolate)
             weights = chosen.expand(given.interpolate).repeat_interleave(LINE_STEPS)
     images = images_of(loaded.G, z, weights)
-    folder = loaded.path.parent
-    target = folder / f"{loaded.path.stem}_interpolation.png"
-    if folder.name == "checkpoints":
-        target = folder.parent / "plots" / "interpolation.png"
+    run = loaded.path.parent.parent / "plots" if loaded.path.parent.name == "checkpoints" else None
+    stem = run / "interpolation" if run else Path(f"{loaded.path.stem}_interpolation")
+    target = next(path for each in numbered(stem) if not (path := Path(f"{each}.png")).exists())
     picture = plots.grid(images, len(images) // given.interpolate, given.enlarge)
     write_atomically(target, lambda temporary: picture.save(temporary, format="PNG"))
     return target

@@ -5,17 +5,20 @@ Imports no torch, so that --help and a mistyped flag answer at once.
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from utils.errors import UserError
+from utils.errors import UserError, refuse_if
 from utils.launcher import own_rank
 
 from .config import FIELDS, GROUPS, to_flag
-from .layers import checked, element_type, suggestion
+from .layers import checked, element_type
+from .words import suggestion
 
 a_path = os.path.expanduser  # the type of a flag that names a file or folder, where ~ is the user's home
 PLACEHOLDERS = {int: "N", float: "X", str: "NAME"}
+LARGEST_SEED = 2**32
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,42 +30,56 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None, example: str, **options: Any) -> None:
         super().__init__(usage=f"python %(prog)s {example}", description=description, allow_abbrev=False, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but a flag is given once; a setting may replace that of a script, such as of scripts/."""
+        words = [word.split("=")[0] for word in (sys.argv[1:] if args is None else args)]
+        typed = [self._option_string_actions[word].dest for word in words if word in self._option_string_actions]
+        for name in {name for name in typed if typed.count(name) > 1}:
+            if name not in FIELDS:
+                self.error(f"--{name} is given twice: give it once")
+            if not own_rank():
+                print(f"--{name} is given twice, and the last one counts", file=sys.stderr)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
             given = message.split(": ", 1)[1].split()[0]
             message += suggestion(given.split("=")[0], self._option_string_actions)
+        if message.endswith("arguments"):
+            message += ", with spaces between them"
         # One of the processes of a torchrun is enough.
         self.exit(2, None if own_rank() else f"error: {message} (--help lists every flag)\n")
 
 
-def reader(kind: Callable[[str], Any], words: Sequence[str]) -> Callable[[str], Any]:
-    """The type of a flag that is a `kind` or one of these words."""
-
-    def read(text: str) -> Any:
-        return text if text in words else kind(text)
-
-    read.__name__ = " or ".join([kind.__name__, *words])  # of argparse's message
-    return read
+def number_range(text: str) -> range:
+    """`7` or `0-63` as a range of seeds or labels. UserError for anything else."""
+    first, dash, last = text.partition("-")
+    try:
+        found = range(int(first), int(last if dash else first) + 1)
+    except ValueError:
+        found = range(0)
+    wrong = not found or found.stop > LARGEST_SEED
+    refuse_if(wrong, f"{text[:50]!r} is neither a number such as 7 nor a range such as 0-63")
+    return found
 
 
 def add_settings(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
-    """Add a flag for each of these settings of Config. A flag that is not given is None in the namespace."""
+    """Add a flag for each of these settings of Config: text that given_settings() reads, or None where not given."""
     for name in names:
         meta, default = FIELDS[name].metadata, FIELDS[name].default
         kind, _, count = element_type(name)
         if kind is bool:
-            parser.add_argument(f"--{name}", action="store_true", default=None, help=meta["help"])
+            parser.add_argument(f"--{name}", nargs="?", const=True, metavar="true|false", help=meta["help"])
             parser.add_argument(f"--no_{name}", dest=name, action="store_false", default=None, help=argparse.SUPPRESS)
             continue
-        single = meta["choices"] and count is None  # argparse lists the choices itself
-        several = f". One or more of {', '.join(meta['choices'])}" if meta["choices"] and not single else ""
+        choices = [*map(str, meta["choices"] or ())]
+        single = f"{{{','.join(choices)}}}" if choices and count is None else None
+        several = f". One or more of {', '.join(choices)}" if choices and not single else ""
         shown = "" if default is None else f" (default: {to_flag(default)})"
         parser.add_argument(
             f"--{name}",
-            type=reader(kind, meta["words"]),
             nargs=count or "+" if count is not None else None,
-            choices=meta["choices"],
-            metavar=None if single else meta["metavar"] or ("PATH" if meta["path"] else PLACEHOLDERS[kind]),
+            metavar=single or meta["metavar"] or ("PATH" if meta["path"] else PLACEHOLDERS[kind]),
             help=(meta["help"] + several + shown).replace("%", "%%"),
         )
 

@@ -3,14 +3,15 @@
 Precedence: default < preset (configs/DATASET_MODEL.yaml) < --config < flag. Imports no torch, so that --help is quick.
 """
 
-import difflib
+import collections
+import contextlib
 import operator
 import os
 import re
 import reprlib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from utils.errors import UserError
 
 from .config import FIELDS, Config
 from .rules import check_combinations
+from .words import folded, suggestion
 
 YAML_LIMIT = 2**20  # bytes
-NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*", re.IGNORECASE)
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 TYPES = typing.get_type_hints(Config)
 ARTICLES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+NOTHING = ("none", "null", "no", "off", "false")  # how none is written, too
+SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 BOUNDS = {
     "low": ("at least", operator.ge),
     "above": ("more than", operator.gt),
@@ -47,11 +50,14 @@ def element_type(name: str) -> tuple[Any, bool, int | None]:
 def checked(name: str, value: Any) -> Any:
     """Return a value given for the setting `name` with its exact type, or raise ValueError that names the choices."""
     kind, optional, count = element_type(name)
-    if value is None and optional:
+    words = () if FIELDS[name].metadata["path"] else ("none",)  # that may be the name of a file
+    if optional and (value is None or _meant(value, str, words) in words):
         return None
     if count is None:
         return _checked_scalar(name, value, kind)
-    values = value if isinstance(value, (list, tuple)) else [value]
+    values = []
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        values += re.split(r"[\s,]+", item.strip(", ")) if isinstance(item, str) else [item]
     if count and len(values) != count:
         raise ValueError(f"{name} takes {count} values, not {len(values)}")
     if not values:
@@ -61,19 +67,34 @@ def checked(name: str, value: Any) -> Any:
 
 def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
     meta = FIELDS[name].metadata
-    if value in meta["words"]:
+    choices, words = meta["choices"] or (), meta["words"]
+    value = _meant(value, kind, (*choices, *words))
+    if value in words:
         return value
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        is_number = kind in (int, float) and NUMBER.fullmatch(value if isinstance(value, str) else "")
-        hint = " (YAML reads 2e-4 as text; write 2.0e-4 or 0.0002)" if is_number else ""
-        raise ValueError(f"{name} must be {' or '.join([ARTICLES[kind], *meta['words']])}, not {short(value)}{hint}")
-    if (choices := meta["choices"]) and value not in choices:
-        hint = suggestion(value, choices)
-        raise ValueError(f"{name} {short(value)} is not one of {', '.join(map(str, choices))}{hint}")
-    for key, (words, holds) in BOUNDS.items():
+    exact = type(value) is kind or (kind is float and type(value) is int)
+    if not exact or (choices and value not in choices):
+        wanted = f"one of {', '.join(map(str, choices))}" if choices else " or ".join([ARTICLES[kind], *words])
+        raise ValueError(f"{name} must be {wanted}, not {short(value)}{suggestion(value, choices)}")
+    for key, (told, holds) in BOUNDS.items():
         if kind is not str and meta[key] is not None and not holds(value, meta[key]):  # NaN holds for none
-            raise ValueError(f"{name} must be {words} {meta[key]}, not {short(value)}")
+            raise ValueError(f"{name} must be {told} {meta[key]}, not {short(value)}")
     return os.path.expanduser(value) if meta["path"] else kind(value)
+
+
+def _meant(value: Any, kind: Any, words: tuple[Any, ...]) -> Any:
+    """What a value stands for where it has another type or spelling: one of these words, a number, true or false."""
+    text = folded(value) if isinstance(value, str) else ""
+    if text in words:
+        return text
+    if "none" in words and (value is None or value is False or text in NOTHING):
+        return "none"
+    if text and kind is bool:
+        return SWITCHES.get(text, value)
+    if text and kind in (int, float):  # YAML takes 1e-4 for text
+        with contextlib.suppress(ValueError):
+            value = int(value) if value.isdecimal() else float(value)
+    whole = kind is int and isinstance(value, float) and value.is_integer()
+    return int(value) if whole else value
 
 
 def short(value: Any) -> str:
@@ -84,14 +105,15 @@ def short(value: Any) -> str:
         return f"a {type(value).__name__} too long to show"
 
 
-def suggestion(mistyped: Any, known: Iterable[Any]) -> str:
-    """The end of a message: which of the known words may be meant, or nothing if none resembles the mistyped one."""
-    close = difflib.get_close_matches(str(mistyped)[:100], map(str, known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 class _Loader(yaml.SafeLoader):
-    """YAML's plain types, without aliases: a few lines of those stand for gigabytes."""
+    """YAML's plain types, no name twice, and no aliases: a few lines of those stand for gigabytes."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names = collections.Counter(str(key.value) for key, _ in node.value)
+        if len(names) < len(node.value):
+            raise yaml.YAMLError(f"{names.most_common(1)[0][0]} is in it twice; keep one of the two")
+        return node
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -109,6 +131,15 @@ def load_yaml(path: str | Path) -> Any:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
     except Exception as error:  # PyYAML raises ValueError, AttributeError and more for a bad date, int or float
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
+
+
+def configuration(path: str | Path) -> Path:
+    """The file that --config names, seen from the working folder or the project's. UserError where there is none."""
+    places = [Path(path), CONFIGS_DIR.parent / path]
+    own = [file.relative_to(CONFIGS_DIR.parent) for file in CONFIGS_DIR.rglob("*.yaml")]
+    for place in filter(Path.exists, places):
+        return place
+    raise UserError(f"there is no {path}{suggestion(path, [*own, *places[0].parent.glob('*.y*ml')])}")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -134,7 +165,7 @@ def check_settings(values: Any) -> dict[str, Any]:
         if key in ("config", "resume"):
             raise ValueError(f"{key} is a flag only: a file of settings cannot name another")
         if key not in names:
-            hint = suggestion(key, names) or f"; the settings are {', '.join(names)}"
+            hint = suggestion(key, names) or "; python main.py --help lists all settings"
             raise ValueError(f"unknown setting {short(key)}{hint}")
     if values.get("num_epochs") is not None and "total_steps" in values:
         raise ValueError("total_steps and num_epochs exclude each other")
@@ -146,10 +177,15 @@ def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
 
     Returns (Config, preset): preset is the path of the file taken, or None. UserError for what cannot be combined.
     """
-    experiment = read_yaml(flags["config"]) if "config" in flags else {}
-    preset = preset_of({**experiment, **flags})
+    experiment = read_yaml(configuration(flags["config"])) if "config" in flags else {}
+    chosen = {"dataset": FIELDS["dataset"].default, **experiment, **flags}
+    preset = preset_of(chosen)
+    nearest = preset or preset_of({"dataset": chosen["dataset"]})
+    first = read_yaml(nearest) if nearest else {}
+    if not preset:  # what is of the data set, and of no model
+        first = {name: value for name, value in first.items() if name in ("image_size", "channels")}
     settings: dict[str, Any] = {}
-    for layer in (read_yaml(preset) if preset else {}, experiment, flags):
+    for layer in (first, experiment, flags):
         _check_rates(settings, layer)
         settings = overlay(settings, layer)
     config = Config(**settings)

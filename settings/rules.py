@@ -123,7 +123,7 @@ def warnings(config: Config, device: str) -> Iterator[str]:
     ignored = [f"--{name}" for name in ("tf32", "compile") if getattr(config, name)]
     ignored += ["--amp fp16"] * (config.amp == "fp16")
     if ignored and device != "cuda":
-        yield f"without effect on {device.replace('cpu', 'a CPU')}: {' and '.join(ignored)} speed up CUDA alone"
+        yield f"without effect on {device.replace('cpu', 'a CPU')}: {' and '.join(ignored)} (for CUDA only)"
     if device not in ("cpu", "cuda"):
         yield f"this project was never tried on {device}: compare a short run with one under --device cpu first"
     bounded = {"spectral", "weight"} & set(config.d_norm) or set(config.regularizer) - {"none", "lecam"}

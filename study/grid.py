@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from settings.config import FIELDS, Config, default_run_dir
-from settings.layers import check_settings, load_yaml, resolve, short, suggestion
+from settings.layers import check_settings, configuration, load_yaml, resolve, short
+from settings.words import suggestion
 from utils.errors import UserError, refuse_if
 
 from .methods import METHODS, METRICS, SETTINGS
@@ -114,7 +115,7 @@ def load_study(
     overrides: settings of all runs, before the file's. chosen: methods, settings, seeds or metrics in the place of the
     file's, where not None.
     """
-    content, name = load_yaml(path), Path(path).stem
+    content, name = load_yaml(configuration(path)), Path(path).stem
     try:
         refuse_if(not isinstance(content, dict), "a study has the keys " + ", ".join(KEYS))
         _check_names(content, KEYS, "key")

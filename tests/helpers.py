@@ -30,6 +30,12 @@ def fails(done, *words):
         assert str(word) in done.stderr, done.stderr
 
 
+def yaml_file(folder, text, name="settings.yaml"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
 # ---- Images --------------------------------------------------------------------------------------------------------
 
 

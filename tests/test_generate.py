@@ -63,8 +63,8 @@ def test_an_exported_generator_and_a_checkpoint_draw_alike(run_dir, call, tmp_pa
 
 
 def test_a_truncated_image_is_that_of_its_own_seed_alone(run_dir, call, tmp_path):
-    for name, flags in (("many", ["--num", 8]), ("few", ["--seeds", 7]), ("all", ["--seeds", 7, "--truncation", 9])):
-        words = ["--truncation", 0.5, *flags, "--out", tmp_path / name]
+    for name, flags, near in (("many", ["--num", 8], 0.5), ("few", ["--seeds", 7], 0.5), ("all", ["--seeds", 7], 9)):
+        words = ["--truncation", near, *flags, "--out", tmp_path / name]
         assert call("generate.py", run_dir, *words).returncode == 0
     assert call("generate.py", run_dir, "--seeds", 7, "--out", tmp_path / "plain").returncode == 0
     many, few, whole, plain = (pictures(tmp_path / name)["seed000007.png"] for name in ("many", "few", "all", "plain"))
@@ -95,9 +95,21 @@ def test_a_walk_meets_the_images_of_its_seeds(run_dir, call, tmp_path):
 
 @pytest.mark.parametrize(("words", "lines"), [(["--interpolate"], 8), (["--interpolate", 3], 3)])
 def test_an_interpolation_has_as_many_lines_as_asked_for(run_dir, call, words, lines):
-    assert call("generate.py", run_dir, *words).returncode == 0
-    with Image.open(run_dir / "plots" / "interpolation.png") as picture:
+    done = call("generate.py", run_dir, *words)
+    assert done.returncode == 0 and "plots/interpolation" in done.stdout
+    with Image.open(done.stdout.strip()) as picture:
         assert picture.size == (10 * 66 + 2, lines * 66 + 2)
+
+
+def test_an_interpolation_overwrites_none_and_that_of_a_file_is_in_the_working_folder(
+    run_dir, call, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "given").mkdir()
+    assert call("generate.py", run_dir, "--export", "given/G.safetensors").returncode == 0
+    names = [call("generate.py", "given/G.safetensors", "--interpolate", 1).stdout.strip() for _ in range(3)]
+    assert names == ["G_interpolation.png", "G_interpolation-2.png", "G_interpolation-3.png"]
+    assert [path.name for path in (tmp_path / "given").iterdir()] == ["G.safetensors"]
 
 
 def test_a_picture_is_never_overwritten(run_dir, call, tmp_path):
@@ -112,6 +124,8 @@ def test_a_picture_is_never_overwritten(run_dir, call, tmp_path):
     ("flags", "words"),
     [
         ([], "say where the images go: --out DIR or --npz FILE.npz"),
+        (["--out", "grid.png"], "--out grid.png: name a folder. Its grid.png shows all images"),
+        (["--export", "a.pt", "--export", "b.onnx"], "--export is given twice"),
         (["--num", 4], "say where the images go"),
         (["--num", 0, "--out", "x"], "--num 0: at least 1"),
         (["--seeds", "9-3", "--out", "x"], "'9-3' is neither a number such as 7 nor a range such as 0-63"),

@@ -78,12 +78,12 @@ def test_lines_between_classes_begin_and_end_at_them(run_dir, call):
     assert torch.equal(images_of(G, z[[0, 9, 18]], weights[[0, 9, 18]]), ends)
     done = call("generate.py", run_dir, "--interpolate", 2, "--labels", 3, 7, 1)
     assert done.returncode == 0, done.stderr
-    assert Image.open(run_dir / "plots" / "interpolation.png").size == (19 * 66 + 2, 2 * 66 + 2)
+    assert Image.open(done.stdout.strip()).size == (19 * 66 + 2, 2 * 66 + 2)
 
 
 def test_a_line_without_labels_is_of_one_class(run_dir, call):
-    assert call("generate.py", run_dir, "--interpolate", 3).returncode == 0
-    assert Image.open(run_dir / "plots" / "interpolation.png").size == (10 * 66 + 2, 3 * 66 + 2)
+    done = call("generate.py", run_dir, "--interpolate", 3)
+    assert done.returncode == 0 and Image.open(done.stdout.strip()).size == (10 * 66 + 2, 3 * 66 + 2)
 
 
 def test_a_walk_comes_by_the_classes_at_one_latent(run_dir, call, tmp_path):

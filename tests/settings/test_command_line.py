@@ -30,10 +30,13 @@ def test_a_flag_out_of_range_is_refused_with_its_name(argv):
         ("--lr_g 1", "did you mean --lr_G"),
         ("--batchsize=4", "did you mean --batch_size"),
         ("--d-norm none", "did you mean --d_norm"),
-        ("--loss hing", "hinge"),
-        ("--image_size 33", "48"),
-        ("--seed x", "--seed"),
+        ("--learning_rate 1", "did you mean --lr_G or --lr_D"),
+        ("--lr=1", "did you mean --lr_G or --lr_D"),
+        ("--BATCH-SIZE 4", "did you mean --batch_size"),
+        ("--steps 4", "did you mean --total_steps"),
         ("--betas 0.5", "--betas"),
+        ("--betas 0.5,0.9", "expected 2 arguments, with spaces between them"),
+        ("--dry_run --dry_run", "--dry_run is given twice"),
         ("--data d", "unrecognized"),  # no abbreviations
     ],
 )
@@ -42,6 +45,47 @@ def test_a_mistyped_flag_exits_with_code_2_and_says_what_was_meant(capsys, argv,
         parse_args("", argv.split())
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--loss hing", "--loss must be one of bce, hinge, .*, not 'hing'; did you mean hinge"),
+        ("--dataset minst", ".*not 'minst'; did you mean mnist"),
+        ("--d_norm spectral_norm", ".*not 'spectral_norm'; did you mean spectral"),
+        ("--image_size 33", "--image_size must be one of 8, .*, not 33"),
+        ("--seed x", "--seed must be a whole number, not 'x'"),
+        ("--mirror maybe", "--mirror must be true or false, not 'maybe'"),
+    ],
+)
+def test_a_bad_value_is_refused_as_that_of_a_file_is(argv, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        parse_args("", argv.split())
+
+
+@pytest.mark.parametrize(
+    ("argv", "flags"),
+    [
+        ("--mirror true", {"mirror": True}),
+        ("--mirror", {"mirror": True}),
+        ("--mirror False --seed 3", {"mirror": False, "seed": 3}),
+        ("--eval_kid no", {"eval_kid": False}),
+        ("--d_norm spectral,batch", {"d_norm": ("spectral", "batch")}),
+        ("--d_norm spectral, batch", {"d_norm": ("spectral", "batch")}),
+        ("--dataset MNIST", {"dataset": "mnist"}),
+        ("--dataset fashion-mnist", {"dataset": "fashion_mnist"}),
+        ("--attention none", {"attention": None}),
+        ("--betas -0 .9", {"betas": (0.0, 0.9)}),
+    ],
+)
+def test_a_value_is_understood_as_it_would_be_in_a_file(argv, flags):
+    assert parse_args("", argv.split())[0] == flags
+
+
+@pytest.mark.parametrize(("argv", "seed"), [("--seed 1 --seed 2", 2), ("--seed=2 --loss bce --seed=1", 1)])
+def test_a_setting_that_is_given_twice_is_the_last_one_and_that_is_said(capsys, argv, seed):
+    assert parse_args("", argv.split())[0]["seed"] == seed
+    assert capsys.readouterr().err == "--seed is given twice, and the last one counts\n"
 
 
 def test_total_steps_and_num_epochs_are_not_taken_together():

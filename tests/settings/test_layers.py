@@ -1,28 +1,14 @@
-"""Settings from outside: precedence, the checks of YAML, and the presets in configs/."""
+"""Settings from outside: precedence, and the checks of YAML."""
 
-import itertools
 import re
 
 import pytest
-import torch
-from helpers import ROOT
+from helpers import yaml_file
 
-from models import build_models
-from settings.config import FIELDS, Config, stored
+from settings.config import Config, stored
 from settings.layers import check_settings, read_yaml, resolve
+from training.checkpoints.resume import named_preset
 from utils.errors import UserError
-
-PRESETS = {
-    f"{dataset}_{model}": {"dataset": dataset, "model": model}
-    for dataset, model in itertools.product(*(FIELDS[name].metadata["choices"] for name in ("dataset", "model")))
-}
-
-
-def yaml_file(folder, text, name="settings.yaml"):
-    path = folder / name
-    path.write_text(text)
-    return path
-
 
 # ---- Precedence ----------------------------------------------------------------------------------------------------
 
@@ -74,6 +60,16 @@ def test_without_a_preset_the_defaults_hold(presets):
     assert resolve({}) == (Config(), None)
 
 
+def test_a_network_without_a_preset_gets_the_size_and_the_channels_of_the_data_set(presets):
+    yaml_file(presets, "image_size: 8\nchannels: 1\nlr_G: 0.1\n", "digits_dcgan.yaml")
+    found, preset = resolve({"model": "mlp"})
+    assert (preset, found) == (None, Config(model="mlp", image_size=8, channels=1))
+    told = "none of mlp for digits: 8 pixels in grey, and the defaults of what is not given"
+    assert named_preset(found, preset) == told
+    assert resolve({"model": "mlp", "image_size": 16})[0].image_size == 16
+    assert resolve({"model": "mlp", "dataset": "mnist"})[0] == Config(model="mlp", dataset="mnist")
+
+
 def test_the_preset_is_the_one_of_the_dataset_and_model_that_win(presets, tmp_path):
     yaml_file(presets, "seed: 1\n", "mnist_dcgan.yaml")
     yaml_file(presets, "seed: 2\n", "mnist_mlp.yaml")
@@ -103,22 +99,41 @@ def test_one_layer_cannot_give_both_total_steps_and_num_epochs(tmp_path):
 # ---- Checks --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("key", "suggestion"), [("lr_g", "lr_G"), ("batchsize", "batch_size"), ("zdim", "z_dim")])
+@pytest.mark.parametrize(
+    ("key", "suggestion"),
+    [
+        ("lr_g", "lr_G"),
+        ("batchsize", "batch_size"),
+        ("zdim", "z_dim"),
+        ("learning_rate", "lr_G or lr_D"),
+        ("Learning-Rate", "lr_G or lr_D"),
+        ("epochs", "num_epochs"),
+        ("steps", "total_steps"),
+        ("nz", "z_dim"),
+    ],
+)
 def test_an_unknown_key_names_the_file_the_key_and_a_suggestion(tmp_path, key, suggestion):
     path = yaml_file(tmp_path, f"{key}: 1\n")
     with pytest.raises(UserError, match=f"{re.escape(str(path))}.*'{key}'.*did you mean {suggestion}"):
         read_yaml(path)
 
 
-def test_a_key_that_resembles_none_gets_the_list_of_settings(tmp_path):
-    with pytest.raises(UserError, match=r"'qqqq'; the settings are dataset, .*num_samples"):
+def test_a_key_that_resembles_none_is_told_where_the_settings_are_listed(tmp_path):
+    with pytest.raises(UserError, match=r"unknown setting 'qqqq'; python main.py --help lists all settings$"):
         read_yaml(yaml_file(tmp_path, "qqqq: 1\n"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lr_G: 2e-4", r"lr_G must be a number, not '2e-4' \(YAML reads 2e-4 as text; write 2.0e-4"),
+        ("lr_G: 2e-4x", "lr_G must be a number, not '2e-4x'"),
+        ("lr_G: 1e-4\nseed: 2\nlr_G: 1e-3", "not valid YAML: lr_G is in it twice"),
+        ("z_dim: '1e999'", "z_dim must be a whole number, not inf"),
+        ("dataset: minst", r"dataset must be one of .*, not 'minst'; did you mean mnist\?"),
+        ("d_norm: spectral_norm", r"not 'spectral_norm'; did you mean spectral\?"),
+        ("loss: hinge_loss", r"not 'hinge_loss'; did you mean hinge\?"),
+        ("regularizer: wgan-gp", r"not 'wgan-gp'; did you mean gradient_penalty\?"),
+        ("loss: no", "loss must be one of bce, .*, not False"),
         ("lr_G: fast", "lr_G must be a number, not 'fast'"),
         ("lr_G: true", "lr_G must be a number, not True"),
         ("lr_G: 0", "lr_G must be more than 0"),
@@ -126,16 +141,16 @@ def test_a_key_that_resembles_none_gets_the_list_of_settings(tmp_path):
         ("lr_G: .nan", "lr_G"),
         ("lr_G: .inf", "lr_G must be at most 9007199254740992, not inf"),
         ("lr_G: null", "lr_G must be a number"),
-        ("seed: 1.0", "seed must be a whole number, not 1.0"),
+        ("seed: 1.5", "seed must be a whole number, not 1.5"),
         ("seed: true", "seed must be a whole number, not True"),
         ("seed: -1", "seed must be at least 0"),
         ("seed: 4294967296", "seed must be at most 4294967295"),
         ("g_sn: 1", "g_sn must be true or false, not 1"),
-        ("g_sn: 'yes'", "g_sn must be true or false, not 'yes'"),
-        ("loss: hing", "loss 'hing' is not one of bce, .*; did you mean hinge"),
-        ("loss: [hinge]", "loss must be text"),
-        ("image_size: 33", "image_size 33 is not one of 8, 16, 32, 48, 64, 128"),
-        ("d_norm: [spectral, group]", "d_norm 'group' is not one of none, spectral, weight, batch, layer"),
+        ("g_sn: maybe", "g_sn must be true or false, not 'maybe'"),
+        ("loss: hing", "loss must be one of bce, hinge, .*, relativistic, not 'hing'; did you mean hinge"),
+        ("loss: [hinge]", r"loss must be one of .*, not \['hinge'\]"),
+        ("image_size: 33", "image_size must be one of 8, 16, 32, 48, 64, 128, not 33"),
+        ("d_norm: [spectral, group]", "d_norm must be one of none, spectral, weight, batch, layer, not 'group'"),
         ("d_norm: []", "d_norm takes at least one value"),
         ("betas: [0.5]", "betas takes 2 values, not 1"),
         ("betas: [0.5, 1.0]", "betas must be less than 1"),
@@ -171,6 +186,26 @@ def test_a_bad_line_of_yaml_is_refused_with_the_file_and_the_reason(tmp_path, te
         ("lr_G: 1", {"lr_G": 1.0}),
         ("base_channels: null", {"base_channels": None}),
         ("g_sn: true", {"g_sn": True}),
+        ("lr_G: 1e-4", {"lr_G": 0.0001}),
+        ("betas: 0.5, 9e-1", {"betas": (0.5, 0.9)}),
+        ("z_dim: '32'", {"z_dim": 32}),
+        ("total_steps: 1e5", {"total_steps": 100_000}),
+        ("seed: 1.0", {"seed": 1}),
+        ("lr_cosine: [1e-3, 1e-4, 9e6]", {"lr_cosine": (1e-3, 1e-4, 9e6)}),
+        ("augment: no", {"augment": ("none",)}),
+        ("d_norm: [off]", {"d_norm": ("none",)}),
+        ("regularizer: null", {"regularizer": ("none",)}),
+        ("amp: off", {"amp": "none"}),
+        ("conditional: 'No'", {"conditional": "none"}),
+        ("attention: none", {"attention": None}),
+        ("init_from: none", {"init_from": "none"}),  # which may be a file
+        ("d_norm: spectral,batch", {"d_norm": ("spectral", "batch")}),
+        ("d_norm: [Spectral, BATCH]", {"d_norm": ("spectral", "batch")}),
+        ("dataset: MNIST", {"dataset": "mnist"}),
+        ("dataset: Fashion-MNIST", {"dataset": "fashion_mnist"}),
+        ("augment_p: Adaptive", {"augment_p": "adaptive"}),
+        ("mirror: 'yes'", {"mirror": True}),
+        ("eval_kid: off", {"eval_kid": False}),
     ],
 )
 def test_a_good_line_of_yaml_becomes_a_value_of_the_settings_type(tmp_path, text, settings):
@@ -179,99 +214,25 @@ def test_a_good_line_of_yaml_becomes_a_value_of_the_settings_type(tmp_path, text
     assert [type(value) for value in found.values()] == [type(value) for value in settings.values()]
 
 
-def test_a_missing_yaml_file_is_named(tmp_path):
+def test_a_missing_yaml_file_is_named_and_so_is_one_with_nearly_its_name(tmp_path):
     with pytest.raises(UserError, match=r"absent.yaml: No such file"):
         read_yaml(tmp_path / "absent.yaml")
+    yaml_file(tmp_path, "seed: 5\n", "mine.yaml")
+    with pytest.raises(UserError, match=rf"there is no {tmp_path}/mine.yml; did you mean {tmp_path}/mine.yaml\?$"):
+        resolve({"config": str(tmp_path / "mine.yml")})
+    with pytest.raises(UserError, match=r"there is no digits_mlp; did you mean configs/digits_mlp.yaml\?$"):
+        resolve({"config": "digits_mlp"})
+
+
+def test_the_projects_configs_are_found_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve({"config": "configs/mnist_dcgan64.yaml"})[0].image_size == 64
+    (tmp_path / "configs").mkdir()
+    yaml_file(tmp_path / "configs", "image_size: 16\n", "mnist_dcgan64.yaml")
+    assert resolve({"config": "configs/mnist_dcgan64.yaml"})[0].image_size == 16  # one's own goes first
 
 
 @pytest.mark.parametrize("name", ["z_dim", "batch_size", "total_steps", "keep", "num_epochs"])
 def test_a_whole_number_that_nothing_can_hold_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be at most"):
         check_settings({name: 10**400})
-
-
-# ---- Presets -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_file_in_configs_resolves_to_networks_that_can_be_built(path):
-    resolved, preset = resolve(PRESETS.get(path.stem, {"config": str(path)}))
-    assert {name: getattr(resolved, name) for name in read_yaml(path)} == read_yaml(path)
-    if path.stem in PRESETS:
-        assert preset == path
-    shape = ("image_size", "channels", "z_dim", "base_channels", "arch_variant")
-    with torch.device("meta"):  # shapes alone
-        G, D = build_models(resolved.model, d_norm="none", **{name: getattr(resolved, name) for name in shape})
-        images = G(torch.zeros(2, resolved.z_dim))
-        assert images.shape == (2, resolved.channels, resolved.image_size, resolved.image_size)
-        assert D(images).shape == (2, 1)
-
-
-def test_every_data_set_has_a_preset_for_every_model():
-    assert [name for name in PRESETS if not (ROOT / "configs" / f"{name}.yaml").exists()] == []
-
-
-ADAM_C = {"optimizer": "adam", "lr_G": 2e-4, "lr_D": 2e-4, "betas": (0.5, 0.999), "n_dis": 1}  # of the paper's table 1
-ADAM_B = ADAM_C | {"lr_G": 1e-4, "lr_D": 1e-4}
-RESNET = ADAM_C | {"betas": (0.0, 0.9), "n_dis": 5, "batch_size": 64, "batch_size_G": 128, "lr_decay": "linear"}
-SN_HINGE = {"loss": "hinge", "d_norm": ("spectral",), "regularizer": ("none",)}
-GP = {"loss": "wasserstein", "d_norm": ("none",), "regularizer": ("gradient_penalty",), "regularizer_weight": (10.0,)}
-GP |= ADAM_B | {"betas": (0.0, 0.9), "n_dis": 5}
-CLIPPED = {
-    "loss": "wasserstein",
-    "d_norm": ("none",),
-    "regularizer": ("weight_clipping",),
-    "regularizer_weight": (0.01,),
-}
-CLIPPED |= {"optimizer": "rmsprop", "lr_G": 5e-5, "lr_D": 5e-5, "n_dis": 5}
-
-
-@pytest.mark.parametrize(
-    ("flags", "values"),
-    [
-        ({"dataset": "cifar10", "model": "resnet"}, SN_HINGE | RESNET | {"total_steps": 50_000, "image_size": 32}),
-        ({"dataset": "cifar10", "model": "dcgan"}, SN_HINGE | ADAM_C | {"batch_size": 64, "image_size": 32}),
-        ({"dataset": "stl10", "model": "dcgan"}, SN_HINGE | ADAM_B | {"batch_size": 64, "image_size": 48}),
-        ({"dataset": "stl10", "model": "resnet"}, SN_HINGE | RESNET | {"image_size": 48}),
-        (
-            {"dataset": "cifar10", "model": "r3gan"},
-            {
-                "base_channels": 768,
-                "z_dim": 64,
-                "batch_size": 512,
-                "loss": "relativistic",
-                "regularizer": ("r1_r2",),
-                "lr_cosine": (2e-4, 5e-5, 2e7),
-                "gamma_cosine": (0.05, 0.005, 2e7),
-                "beta2_cosine": (0.9, 0.99, 2e7),
-                "ema_half_life_cosine": (0.0, 5e6, 2e7),
-            },
-        ),
-        ({"config": "cifar10_resnet_1k_eval"}, SN_HINGE | RESNET | {"total_steps": 50_000, "eval_every": 1000}),
-        ({"config": "cifar10_dcgan_wgan"}, CLIPPED | {"model": "dcgan"}),
-        ({"config": "cifar10_dcgan_wgan_gp"}, GP | {"model": "dcgan"}),
-        ({"config": "cifar10_resnet_wgan_gp"}, GP | {"model": "resnet"}),
-        ({"config": "cifar10_dcgan_standard"}, {"loss": "bce", "d_norm": ("batch",), "model": "dcgan"}),
-        ({"config": "mnist_dcgan64"}, {"image_size": 64, "num_epochs": 50, "channels": 1, "model": "dcgan"}),
-        (
-            {"config": "mnist_mlp"},
-            {"dataset": "mnist", "model": "mlp", "loss": "bce", "d_norm": ("none",), "channels": 1},
-        ),
-    ],
-)
-def test_the_presets_and_experiments_have_the_literatures_values(flags, values):
-    if "config" in flags:
-        flags = {"config": str(ROOT / "configs" / f"{flags['config']}.yaml")}
-    resolved, _ = resolve(flags)
-    assert {name: getattr(resolved, name) for name in values} == values
-
-
-def test_a_size_has_presets_of_its_own_and_a_file_may_ask_for_it(presets, tmp_path):
-    taken = yaml_file(presets, "seed: 1\n", "mnist_dcgan_small.yaml")
-    yaml_file(presets, "seed: 2\n", "mnist_dcgan.yaml")
-    asked = yaml_file(tmp_path, "dataset: mnist\nsize: small\nz_dim: 7\n", "mine.yaml")
-    config, preset = resolve({"config": str(asked)})
-    assert (config.seed, config.z_dim, preset) == (1, 7, taken)
-    with pytest.raises(UserError, match=r"no configs/digits_dcgan_small.yaml, but mnist_dcgan_small.yaml"):
-        resolve({"size": "small"})
-    assert "size" not in stored(config)

@@ -125,7 +125,7 @@ def test_warnings_name_an_unbounded_wasserstein_d_and_batch_norm_over_spectral_n
 
 def test_a_warning_names_what_has_no_effect_without_cuda():
     (idle,) = warned("cpu", amp="fp16", compile=True)
-    assert idle == "without effect on a CPU: --compile and --amp fp16 speed up CUDA alone"
+    assert idle == "without effect on a CPU: --compile and --amp fp16 (for CUDA only)"
     assert warned("cuda", amp="fp16", compile=True) == warned("cpu", amp="bf16") == []
 
 

@@ -188,14 +188,22 @@ def test_a_study_that_is_no_list_of_keys_or_has_no_quick_part_is_refused(tmp_pat
         load_study(write(quick=None), quick=True)
 
 
+def test_the_usual_study_is_found_from_another_folder_and_seeds_may_be_a_range(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call("compare.py", "--print_commands", "--methods", "spectral", "--settings", "C", "--seeds", "0-2", "5")
+    runs = [line.split()[-1] for line in done.stdout.splitlines()]
+    assert runs == [f"spectral_C_seed{seed}" for seed in (0, 1, 2, 5)]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--methods", "spectal"], "unknown method 'spectal'; did you mean spectral?"),
         (["--settings", "G"], "unknown setting 'G'"),
         (["--metrics", "is"], "unknown metric 'is'"),
-        (["--config", "configs/studies/digit.yaml"], "No such file"),
+        (["--config", "configs/studies/digit.yaml"], "did you mean configs/studies/digits.yaml?"),
         (["--jobs", "0"], "--jobs 0: at least 1"),
+        (["--seeds", "2-0"], "'2-0' is neither a number such as 7 nor a range such as 0-63"),
         (["--report", "--print_commands"], "not allowed with"),
         (["--out", "README.md"], "README.md"),
         (["--num_samples", "5"], "num_samples must be at least 100"),

@@ -21,7 +21,7 @@ from settings.rules import check_combinations
 from utils.errors import Damaged, UserError, memory_ran_out, refuse_if
 from utils.files import load_tensors
 
-from .run_dir import latest
+from .run_dir import latest, nearby
 
 FORMAT, EXPORT_FORMAT = "sngan-checkpoint-1", "sngan-generator-1"
 CHECKPOINT_KEYS = {"format", "config", "step", "G", "D", "ema", "opt_G", "opt_D", "random", "data", "pending"}
@@ -29,6 +29,8 @@ KEYS = {FORMAT: CHECKPOINT_KEYS, EXPORT_FORMAT: {"format", "config", "step", "em
 METADATA = "sngan"  # under which name a .safetensors keeps what is no tensor
 HEADER = 8  # bytes of its header's length, before the header
 MAX_CLASSES, SHOWN_CLASSES = 10_000, 10
+# What is part of the names of other programs' tensors -> who names them so
+SIGNS = {".weight_orig": "torch's spectral norm", ".module.": "DataParallel", "._orig_mod.": "torch.compile"}
 # The settings, beside the model, that a network's weights have to be of.
 SHAPING = ["image_size", "channels", "z_dim", "base_channels", "arch_variant", "d_norm", "g_sn"]
 SHAPING += ["conditional", "attention", "groups"]
@@ -132,7 +134,8 @@ def read(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]
     Its configuration and weights are not looked at: Checkpoint does that.
     """
     path = Path(path)
-    refuse_if(not os.path.isfile(path), f"there is no checkpoint {path}, or it is not a file")
+    if not os.path.isfile(path):
+        raise UserError(f"there is no checkpoint {path}, nor a run of that name. {nearby(path)}")
     refuse_if(path.suffix == ".onnx", f"{path} is a graph for onnxruntime; name a run, a checkpoint or a .safetensors")
     try:
         with open(path, "rb") as file:
@@ -148,7 +151,9 @@ def read(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]
         reason = f" ({' '.join(str(error).split())})" if isinstance(error, SafetensorError) else ""
         raise Damaged(f"{path} is not a checkpoint of this project: it {what}{reason}") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(found, str) or found not in formats or not KEYS[found] <= set(content):
+    if not isinstance(found, str):
+        raise Damaged(f"{path} is not a checkpoint of this project: {_foreign(content)}")
+    if found not in formats or not KEYS[found] <= set(content):
         raise Damaged(f"{path} is not a checkpoint of this project that can be used here (format {short(found)})")
     step = content["step"]
     refuse_if(type(step) is not int or not 0 <= step < 2**53, f"{path}: its step is {short(step)}, no whole number")
@@ -156,14 +161,28 @@ def read(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]
     return content
 
 
+def _foreign(content: Any) -> str:
+    """What a file of another program holds, who names tensors so, and what can be read in its place."""
+    names = [*_names(content)]
+    who = [told for sign, told in SIGNS.items() if any(sign in f".{name}" for name in names)]
+    holds = f"tensors such as {short(names[-1])}" if names else f"a {type(content).__name__} without named tensors"
+    holds += f", named as by {' and '.join(who)}" * bool(who)
+    reads = "This project reads its own runs, their checkpoints and what generate.py --export wrote."
+    return f"it holds {holds}. {reads} It scores images of any program: evaluate.py --samples DIR"
+
+
+def _names(content: Any) -> Iterator[str]:
+    """The names of the tensors in dicts of dicts."""
+    for name, part in content.items() if isinstance(content, dict) else ():
+        yield from [str(name)] if isinstance(part, torch.Tensor) else _names(part)
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    """What export.as_safetensors() wrote: the tensors, and under METADATA all else as JSON. ValueError where not."""
+    """What export.as_safetensors() wrote: the tensors, and under METADATA all else as JSON."""
     with safe_open(path, "pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
         facts = json.loads((file.metadata() or {}).get(METADATA, "null"))
-    if not isinstance(facts, dict):
-        raise ValueError(f"there is no {METADATA} in its metadata")
-    return facts | {"G": weights}
+    return (facts if isinstance(facts, dict) else {}) | {"G": weights}
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
     if dry_run:
         likely = select_device("cpu" if config.device == "cpu" else "auto")  # that of the flag may be another machine's
         notes = [
-            f"preset: {preset or 'none'}",
+            f"preset: {'none' if config.resume else named_preset(config, preset)}",
             f"config: {config.config or 'none'}",
             f"run_dir: {run_dir}",
             *described(config),
@@ -47,18 +47,25 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
         if not named and (taken := str(default_run_dir(config))) != run_dir:
             again = command("--resume", taken)
             say_once(f"run_dir     {run_dir}, since {taken} has a run already, which {again} goes on with")
-    if preset:
-        say_once(f"preset      {preset.parent.name}/{preset.name}")
+        say_once(f"preset      {named_preset(config, preset)}")
     if config.config:
         say_once(f"config      {config.config}")
     return config
 
 
+def named_preset(config: Config, preset: Path | None) -> str:
+    """The name of a preset; where there is none, what is taken in its place."""
+    colour, here = "grey" if config.channels == 1 else "colour", f"{config.model} for {config.dataset}"
+    none = f"none of {here}: {config.image_size} pixels in {colour}, and the defaults of what is not given"
+    return f"{preset.parent.name}/{preset.name}" if preset else none
+
+
 def _resumed(flags: dict[str, Any]) -> Config:
     """The configuration in a run's last checkpoint, with the flags that may change; UserError for the others."""
     run_dir = flags["resume"]
-    if not Path(run_dir).is_dir():
-        raise UserError(f"--resume takes a run directory, and {run_dir} is none")
+    if (file := Path(run_dir)).is_file():
+        meant = command("--resume", file.parent.parent) if file.parent.name == "checkpoints" else "--init_from"
+        raise UserError(f"--resume takes a run, and {run_dir} is a file: did you mean {meant}?")
     config = load_newest(run_dir)[0].config
     for name, value in flags.items():
         if name in ("run_dir", "config"):

@@ -16,6 +16,7 @@ from utils.files import check_writable, make_folder, numbered, writing_into
 LEFT = r"((config\.yaml|log\.txt|stats\.jsonl|report\.html)(\.tmp)?|\.lock(\.holder)?|"
 LEFT += r"(samples|audits)/(step_0+|real)\.(png|json)|plots/.*|checkpoints/.*\.tmp)"
 LOCK = ".lock"  # of who trains in it
+NEARBY = 3  # runs that a message names
 DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
 
 
@@ -33,11 +34,26 @@ def checkpoints(run_dir: str | Path) -> list[tuple[int, Path]]:
 
 
 def latest(run_dir: str | Path) -> Path:
-    """The path of a run directory's newest checkpoint. UserError where there is none."""
+    """The path of a run directory's newest checkpoint. UserError, which names the runs nearby, where there is none."""
     found = checkpoints(run_dir)
+    what = f"{run_dir} holds no checkpoint" if Path(run_dir).is_dir() else f"there is no run {run_dir}"
     if not found:
-        raise UserError(f"{run_dir} holds no checkpoint (checkpoints/step_NNNNNN.pt)")
+        raise UserError(f"{what}. {nearby(run_dir)}")
     return found[-1][1]
+
+
+def nearby(path: str | Path) -> str:
+    """A sentence for whoever named a path without a run: the file meant, or the newest runs around it."""
+    path = Path(path)
+    for file in (Path(f"{path}{ending}") for ending in (".pt", ".safetensors")):
+        if file.is_file():
+            return f"Did you mean {file}?"
+    own = [folder.parent.parent for folder in (path, path.parent) if folder.name == "checkpoints"]
+    saved = [file for folder in (path, path.parent, *own, Path("runs")) for file in folder.glob("*/checkpoints/*.pt")]
+    saved.sort(key=lambda file: (path.is_relative_to(file.parent.parent), file.stat().st_mtime), reverse=True)
+    runs = list({file.parent.parent.resolve(): str(file.parent.parent) for file in saved}.values())
+    shown = ", ".join(runs[:NEARBY]) + f" and {len(runs) - NEARBY} more" * (len(runs) > NEARBY)
+    return f"Runs, newest first: {shown}" if runs else "No run is there yet: python main.py makes one"
 
 
 def by_run(names: Iterable[str | Path]) -> dict[Path, list[Path]]:

@@ -93,11 +93,12 @@ def _norms(config: Config) -> str:
 
 def sentence(config: Config) -> str:
     """What is trained, in one sentence."""
+    drawn = "your own pictures" if config.dataset == "folder" else config.dataset
     colour = "grey" if config.channels == 1 else "colour"
     classes = f" of the class that is asked for ({config.conditional})" * (config.conditional != "none")
     seen = f" that sees all images through {', '.join(config.augment)} (p {config.augment_p})"
     return (
-        f"A {config.model} generator learns to draw {config.dataset}, {colour} images of {config.image_size} x "
+        f"A {config.model} generator learns to draw {drawn}, {colour} images of {config.image_size} x "
         f"{config.image_size} pixels{classes}, against a discriminator with {_norms(config)}"
         f"{seen * (config.augment != ('none',))}, by the {config.loss} loss: {config.total_steps:,} updates of G, each "
         f"after {config.n_dis} of D."

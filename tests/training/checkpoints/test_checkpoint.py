@@ -4,7 +4,9 @@ import os
 import pickle
 
 import pytest
+import safetensors.torch
 import torch
+from torch import nn
 from torch.nn.utils import parametrize
 
 from settings.config import Config, stored
@@ -165,6 +167,25 @@ def test_a_tensor_that_stands_for_more_than_its_file_is_refused(tmp_path):
     files.save(tmp_path / "a.pt", content | {"G": content["G"] | {name: torch.zeros(1).expand(10**12)}})
     with pytest.raises(UserError, match="is damaged, or no such file"):
         checkpoint.read(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda net: net.state_dict(), r"'1.bias', named as by torch's spectral norm\."),
+        (lambda net: {"step": 3, "G": nn.DataParallel(net).state_dict()}, "'module.1.bias', named as by .* and Data"),
+        (lambda net: {"net": {"b": net[1].weight}}, r"tensors such as 'b'\."),
+        (lambda net: [net[1].weight], "a list without named tensors"),
+    ],
+)
+def test_weights_of_another_program_are_told_by_their_names(tmp_path, made, told):
+    path = tmp_path / "theirs.pt"
+    torch.save(made(nn.Sequential(nn.utils.spectral_norm(nn.Linear(2, 2)), nn.Linear(2, 2))), path)
+    with pytest.raises(UserError, match=f"{path} is not a checkpoint of this project: it holds .*{told}.*--samples"):
+        checkpoint.read(path)
+    safetensors.torch.save_file({"module.w": torch.zeros(2)}, tmp_path / "theirs.safetensors")
+    with pytest.raises(UserError, match=r"'module.w', named as by DataParallel\. This project reads its own runs"):
+        checkpoint.read(tmp_path / "theirs.safetensors", tuple(checkpoint.KEYS))
 
 
 def test_a_missing_file_is_named(tmp_path):

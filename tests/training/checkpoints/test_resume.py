@@ -16,6 +16,16 @@ from utils.errors import Diverged, UserError
 
 pytestmark = pytest.mark.usefixtures("no_pictures", "fast_bf16")
 
+
+def test_resume_takes_a_run_and_names_the_one_of_a_file(whole, tmp_path):
+    newest = latest(whole)
+    with pytest.raises(UserError, match=rf"{newest} is a file: did you mean --resume {whole}\?$"):
+        prepare({"resume": str(newest)})
+    (tmp_path / "G.pt").touch()
+    with pytest.raises(UserError, match=r"G\.pt is a file: did you mean --init_from\?$"):
+        prepare({"resume": str(tmp_path / "G.pt")})
+
+
 TRAIN = """
 import train
 import utils.precision

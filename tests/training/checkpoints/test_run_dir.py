@@ -14,7 +14,7 @@ import train
 import training.session
 from training import prepare
 from training.checkpoints import checkpoint
-from training.checkpoints.run_dir import checkpoint_path, checkpoints, is_trained, latest, locked, thin
+from training.checkpoints.run_dir import checkpoint_path, checkpoints, is_trained, latest, locked, nearby, thin
 from training.reporting.logger import Logger
 from utils.errors import UserError
 
@@ -49,6 +49,29 @@ def test_a_run_without_checkpoints_says_so(tmp_path):
     assert checkpoints(tmp_path) == []
     with pytest.raises(UserError, match=f"{tmp_path} holds no checkpoint"):
         latest(tmp_path)
+
+
+def test_whoever_names_a_run_that_is_not_there_is_told_which_are_newest_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^there is no run runs/demo\. No run is there yet: python main.py makes one$"):
+        latest("runs/demo")
+    for age, name in enumerate(("a", "d", "c", "b")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        touch_checkpoints(tmp_path / "runs" / name, [5, 10])
+        for _, path in checkpoints(tmp_path / "runs" / name):
+            os.utime(path, (1e9 - age, 1e9 - age))
+    newest = r"Runs, newest first: runs/a, runs/d, runs/c and 1 more$"
+    for wrong in ("runs/demo", "demo", "runs/demo/checkpoints/step_000005.pt", tmp_path / "runs" / "demo"):
+        with pytest.raises(UserError, match=rf"^there is no checkpoint {wrong}, nor a run of that name\. {newest}"):
+            checkpoint.load(wrong)
+    with pytest.raises(UserError, match=rf"^runs holds no checkpoint. {newest}"):
+        latest("runs")
+    for inside in ("runs/b/checkpoints", "runs/b/checkpoints/step_000007.pt"):  # whose own run goes first
+        assert nearby(inside) == "Runs, newest first: runs/b, runs/a, runs/d and 1 more"
+    assert nearby("runs/b/checkpoints/step_000005") == "Did you mean runs/b/checkpoints/step_000005.pt?"
+    (tmp_path / "mnist.json").touch()
+    (tmp_path / "mnist.safetensors").touch()
+    assert nearby("mnist") == "Did you mean mnist.safetensors?"
 
 
 # ---- Disks ---------------------------------------------------------------------------------------------------------
