@@ -259,7 +259,7 @@ def test_a_picture_that_claims_a_billion_pixels_is_refused_before_it_is_decoded(
     whole[18:26] = (30_000).to_bytes(4, "little") * 2  # width and height
     (folder / "bomb").mkdir()
     (folder / "bomb" / "a.bmp").write_bytes(whole)
-    with pytest.raises(UserError, match=r"(?s)cannot read 1 of the 1 images.*a.bmp: .*900000000 pixels"):
+    with pytest.raises(UserError, match=r"(?s)cannot read 1 of the 1 images.*a.bmp: 30000x30000 pixels are too many"):
         load_split(replace(OWN, data_dir=str(folder / "bomb")))
 
 

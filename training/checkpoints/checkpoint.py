@@ -135,7 +135,8 @@ def read(path: str | Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]
     """
     path = Path(path)
     if not os.path.isfile(path):
-        raise UserError(f"there is no checkpoint {path}, nor a run of that name. {nearby(path)}")
+        absent = f"there is no checkpoint {path}, nor a run of that name. {nearby(path)}"
+        raise UserError(f"{path} is not a file" if os.path.exists(path) else absent)
     refuse_if(path.suffix == ".onnx", f"{path} is a graph for onnxruntime; name a run, a checkpoint or a .safetensors")
     try:
         with open(path, "rb") as file:
