@@ -1,4 +1,4 @@
-"""Scalars from logits: adversarial losses and what is added to them."""
+"""Adversarial losses, and the regularizers of D."""
 
 from .adversarial import LOSSES, PAIRED, accuracy, boundary
 from .regularizers import REGULARIZERS, Regularizer, finite_difference

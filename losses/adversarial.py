@@ -30,17 +30,17 @@ def wasserstein_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def critic_g(fake_logits: Tensor) -> Tensor:
-    """The generator's side of hinge and wasserstein alike (Miyato et al. 2018, eq. 17)."""
+    """The generator's loss for both hinge and wasserstein (Miyato et al. 2018, eq. 17)."""
     return -fake_logits.mean()
 
 
 def relativistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Each real image against a sample (Jolicoeur-Martineau 2019, section 4; Huang et al. 2024, eq. 2), in pairs."""
+    """Compare each real image with one sample (Jolicoeur-Martineau 2019, section 4; Huang et al. 2024, eq. 2)."""
     return softplus(fake_logits - real_logits).mean()
 
 
 def relativistic_g(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
-    """The same with the sides exchanged: of real images too, as many as samples."""
+    """The same with the sides exchanged; needs as many real images as samples."""
     return softplus(real_logits - fake_logits).mean()
 
 
@@ -54,22 +54,22 @@ def lsgan_g(fake_logits: Tensor) -> Tensor:
     return 0.5 * (fake_logits - 1).square().mean()
 
 
-# Those whose g_loss(fake_logits, real_logits) compares samples with real images: G's batch has such of its own then.
+# Losses whose g_loss(fake_logits, real_logits) compares samples with real images: G's batch then has both.
 PAIRED = ("relativistic",)
-# The logit between D's targets for real and for fake; wasserstein and relativistic have none.
+# The logit between D's targets for real and for fake; wasserstein and relativistic have no targets.
 BOUNDARIES = {"bce": 0.0, "hinge": 0.0, "lsgan": 0.5}
 
 
 def boundary(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor | float:
-    """The logit between real and fake: of the loss or, where only differences count, the middle of the two means."""
+    """Return the logit between real and fake: the loss's own, or the midpoint of the means if it has none."""
     return BOUNDARIES.get(loss, (real_logits.mean() + fake_logits.mean()) / 2)
 
 
 def accuracy(loss: str, real_logits: Tensor, fake_logits: Tensor, means: Sequence[Tensor] | Tensor = ()) -> Tensor:
-    """The share of images that D's logits (N, 1) put on their side of the loss's boundary; on it counts half. A scalar.
+    """Return the share of images that D's logits (N, 1) put on the right side of the boundary. A scalar.
 
-    Under wasserstein and relativistic, where only differences count, it is the middle between the two means given, or
-    between `means`, those of all ranks' logits.
+    An image on the boundary counts half. For wasserstein and relativistic, the boundary is the midpoint of `means`, the
+    mean real and fake logits of all ranks, or of the means of the logits given.
     """
     middle = boundary(loss, *(means if len(means) else (real_logits, fake_logits)))
     return 0.5 + ((real_logits - middle).sign().mean() - (fake_logits - middle).sign().mean()) / 4

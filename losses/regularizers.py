@@ -1,4 +1,4 @@
-"""What the paper compares spectral normalization with, apart from layers: penalties on D and weight clipping."""
+"""Regularizers of D: penalties and weight clipping, those that the paper compares with and later ones."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from torch.nn.utils import parametrize
 
-Labels = Tensor | None  # (N,) int64, of a conditional D's images
+Labels = Tensor | None  # (N,) int64: the classes of the images of a conditional D
 STEP = 0.01  # of finite differences: the sigma of Lin et al. 2025
 
 
 def input_gradient(D: nn.Module, x: Tensor, labels: Labels = None) -> Tensor:
-    """The gradient of D's logits at each image, and at its label where there are any: (N, C, H, W), differentiable.
+    """Return the gradient of D's logits with respect to each image: (N, C, H, W), differentiable.
 
-    D must treat images independently.
+    labels: of the images, for a conditional D. D must treat images independently.
     """
     x = x.detach().requires_grad_(True)
     logits = D(x) if labels is None else D(x, labels)
@@ -29,7 +29,7 @@ def gradient_penalty(
     """Mean of (|grad D(x)| - 1)^2 at x between real and fake (Gulrajani et al. 2017, eq. 3). A scalar.
 
     real and fake are (N, C, H, W); alpha (N, 1, 1, 1) in [0, 1] places x on the line between each pair. A conditional D
-    sees x under the label of the pair's real image.
+    sees x with the label of the pair's real image.
     """
     x = alpha * real + (1 - alpha) * fake
     return (input_gradient(D, x, real_labels).flatten(1).norm(dim=1) - 1).square().mean()
@@ -45,14 +45,14 @@ def r1(
 def r2(
     D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor, real_labels: Labels = None, labels: Labels = None
 ) -> Tensor:
-    """R1's on samples, at the labels that they were asked for (Mescheder et al. 2018, eq. 10). A scalar."""
+    """R1 on samples instead, with the labels that they were drawn for (Mescheder et al. 2018, eq. 10). A scalar."""
     return r1(D, fake, fake, alpha, labels)
 
 
 def r1_r2(
     D: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor, real_labels: Labels = None, labels: Labels = None
 ) -> Tensor:
-    """Both, with one weight (Huang et al. 2024, section 2.2). A scalar."""
+    """The sum of R1 and R2 (Huang et al. 2024, section 2.2). A scalar."""
     return r1(D, real, fake, alpha, real_labels) + r2(D, real, fake, alpha, real_labels, labels)
 
 
@@ -61,18 +61,19 @@ def finite_difference(
 ) -> Tensor:
     """Half the mean of |D(x + s e) - D(x)|^2 / s^2, for e ~ N(0, I): R1 or R2 without a second derivative. A scalar.
 
-    x and e, the noise, are (N, C, H, W); logits (N, 1): D(x), where it is known. For small s it is half of
-    (grad D(x) . e)^2, whose mean over e is |grad D(x)|^2: so weights are those of R1. Lin et al. 2025 (Seaweed-APT,
-    arXiv 2501.08316) do not divide by 2 s^2: a weight of 100 there is one of 0.02 here.
+    x and the noise e are (N, C, H, W); logits (N, 1): D(x), if already computed. For small s the term is half of
+    (grad D(x) . e)^2, whose mean over e is |grad D(x)|^2, so the weights of R1 apply. Lin et al. 2025 (Seaweed-APT,
+    arXiv 2501.08316) do not divide by 2 s^2: their weight of 100 is 0.02 here.
     """
     logits = D(x) if logits is None else logits
     return 0.5 * ((D(x + step * noise) - logits) / step).square().mean()
 
 
 def lecam(real_logits: Tensor, fake_logits: Tensor, average_real: Tensor, average_fake: Tensor) -> Tensor:
-    """How far D's logits (N, 1) lie beyond the moving average of the other side's, squared, as means; a scalar.
+    """Mean squared distance of D's logits (N, 1) from the moving average of the other side's. A scalar.
 
-    Tseng et al. 2021, eq. 5, with the relu of the authors' code: what has not crossed the other side's average counts.
+    Tseng et al. 2021, eq. 5, with the relu of the authors' code: only real logits above the fake average and fake
+    logits below the real average count.
     """
     return relu(real_logits - average_fake).square().mean() + relu(average_real - fake_logits).square().mean()
 
@@ -80,13 +81,13 @@ def lecam(real_logits: Tensor, fake_logits: Tensor, average_real: Tensor, averag
 def orthonormal(D: nn.Module, *images: Tensor | None) -> Tensor | float:
     """Sum over D's linear layers and convolutions of |W W^T - I|_F^2 (Brock et al. 2017; Miyato et al. 2018, sec. 3).
 
-    W is the reshaped weight (d_out, d_in * kernel size), or its transpose where d_out is larger: at most min(rows,
-    columns) singular values can be 1. A scalar; neither images nor labels are used.
+    W is the reshaped weight (d_out, d_in * kernel size), or its transpose if d_out is larger, since at most
+    min(rows, columns) singular values can be 1. A scalar; images are not used.
     """
     penalty: Tensor | float = 0.0
     for module in D.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
-            # Under a normalization, the parameter itself: that is what the optimizer moves.
+            # Under a normalization, the original parameter, which the optimizer updates.
             wrapped = parametrize.is_parametrized(module, "weight")
             W = module.get_parameter("parametrizations.weight.original" if wrapped else "weight").flatten(1)
             gram = W @ W.t() if W.size(0) <= W.size(1) else W.t() @ W
@@ -102,11 +103,11 @@ def clip_weights(D: nn.Module, bound: float) -> None:
 
 
 class Regularizer(NamedTuple):
-    """What a regularizer does in D's step: a penalty added to the loss, or a projection after the update.
+    """A choice of --regularizer: a penalty in D's loss, or a projection of D after its update.
 
-    penalty(D, real, fake, alpha, real_labels, labels) and of_logits(real_logits, fake_logits, average_real,
-    average_fake) are multiplied by the weight, as is finite_difference() at the images that near names, "real" or
-    "fake"; project(D, weight) takes it as its bound. on_gradient: of D at images, and so may be lazy.
+    penalty(D, real, fake, alpha, real_labels, labels), of_logits(real_logits, fake_logits, average_real, average_fake)
+    and finite_difference() at the images that `near` names, "real" or "fake", are multiplied by the weight.
+    project(D, weight) takes it as its bound. on_gradient: a penalty on D's gradient, which --regularizer_every applies.
     """
 
     default_weight: float

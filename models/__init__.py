@@ -24,13 +24,12 @@ ATTENTION_SIDES = {"dcgan": dcgan.attention_sides, "resnet": resnet.attention_si
 
 
 def build_models(model: str, *sizes: Any, g_sn: bool = False, **settings: Any) -> tuple[nn.Module, nn.Module]:
-    """Build an initialised pair (G, D), normalised as asked. Weights come from torch's global random state.
+    """Build an initialised pair (G, D). Weights are drawn from torch's global random state.
 
-    sizes and settings: the fields of Shape, where d_norm may be a single name. g_sn: spectral normalization in G too.
-    G(z): (N, z_dim) -> (N, channels, image_size, image_size) in [-1, 1], which r3gan only learns. D(x): the same shape
-    -> logits (N, 1). With classes G(z, labels) and D(x, labels): labels (N,) int64, or weights of the classes
-    (N, num_classes). Raises ValueError for what check() and check_conditional() refuse, and for a size that the model
-    cannot make.
+    sizes, settings: the fields of Shape; d_norm may also be a single name. g_sn: spectral normalization in G as well.
+    G(z): (N, z_dim) -> (N, channels, image_size, image_size) in [-1, 1]; r3gan's G is not bounded. D(x): images of that
+    shape -> logits (N, 1). With classes they are G(z, labels) and D(x, labels); labels are (N,) int64, or weights of
+    the classes (N, num_classes). Raises ValueError if check(), check_conditional() or the model refuses a setting.
     """
     shape = Shape(*sizes, **settings)
     shape = shape._replace(d_norm=check_d_norm(shape.d_norm))
@@ -38,12 +37,12 @@ def build_models(model: str, *sizes: Any, g_sn: bool = False, **settings: Any) -
     check_conditional(shape.conditional, shape.num_classes)
     Generator, Discriminator = MODELS[model]
     G, D = Generator(shape), Discriminator(shape)
-    # Initialise, then wrap: what is written into a wrapped weight is lost or changes sigma.
+    # Initialise, then wrap: a value written into a wrapped weight is lost, or changes sigma.
     return apply_weight_norm(G, ("spectral",) if g_sn else ()), apply_weight_norm(D, shape.d_norm)
 
 
 def check(model: str, shape: Shape) -> None:
-    """Raise ValueError, with the reason, where a setting is unknown, or of another model than this one."""
+    """Raise ValueError, with the reason, if a setting is unknown or belongs to another model."""
     if model not in MODELS:
         raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}")
     if shape.arch_variant not in dcgan.D_WIDTHS:
@@ -55,7 +54,7 @@ def check(model: str, shape: Shape) -> None:
     if model == "r3gan":
         r3gan.check(shape)
     elif shape.groups is not None:
-        raise ValueError(f"groups {shape.groups} is for --model r3gan: the convolutions of the other models have none")
+        raise ValueError(f"groups {shape.groups} is for --model r3gan: the other models have no grouped convolutions")
     if shape.attention is not None:
         sides = ATTENTION_SIDES.get(model, lambda image_size: [])
         check_attention(shape.attention, model, sides(shape.image_size))

@@ -12,10 +12,10 @@ LEAST = 2  # pixels a side: keys and values are pooled
 
 
 class SelfAttention(nn.Module):
-    """x + scale * attention(x), (N, C, H, W) -> the same; the scale is learned and 0 at the start.
+    """x + scale * attention(x), (N, C, H, W) -> (N, C, H, W). The scale is learned and starts at 0.
 
-    As in the authors' code: queries and keys of C/8 channels, values of C/2, no biases, keys and values max-pooled 2x2,
-    products not divided by a root.
+    As in the authors' code, queries and keys have C/8 channels and values C/2, keys and values are max-pooled 2x2,
+    layers have no biases, and the products of queries and keys are not divided by sqrt(C/8).
     """
 
     def __init__(self, channels: int) -> None:
@@ -34,17 +34,17 @@ class SelfAttention(nn.Module):
 
 
 def attention_at(side: int, attention: int | None, channels: int) -> list[nn.Module]:
-    """The attention that follows a feature map of this side: one, or none where it is asked for at another side."""
+    """Return the attention layer after a feature map of this side, in a list: [] if attention is at another side."""
     return [SelfAttention(channels)] if side == attention else []
 
 
 def check_attention(attention: int, model: str, sides: Iterable[int]) -> None:
-    """Raise ValueError unless the model's two networks both have feature maps of that side; sides: those that do."""
+    """Raise ValueError unless attention is one of sides, the feature map sides that both networks of the model have."""
     there = [side for side in sides if side >= LEAST]
     if not there:
         raise ValueError(f"attention {attention} is for --model dcgan or resnet, not {model}")
     if attention not in there:
         raise ValueError(
-            f"attention {attention}: of this size, {model} has feature maps of {', '.join(map(str, there))} pixels a "
+            f"attention {attention}: at this size, {model} has feature maps of {', '.join(map(str, there))} pixels a "
             "side in both networks"
         )

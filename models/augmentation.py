@@ -1,6 +1,6 @@
-"""Augmentation of what D sees, real and generated images alike: DiffAugment (Zhao et al. 2020, arXiv 2006.10738).
+"""DiffAugment (Zhao et al. 2020, arXiv 2006.10738): augmentation of all images that D sees, real and generated.
 
-Images are (N, C, H, W) in [-1, 1], and so zero, which translation and cutout put where nothing is left, is medium grey.
+Images are (N, C, H, W) in [-1, 1]. Translation and cutout fill empty pixels with zero, which is medium grey.
 Each transform takes two uniform numbers in [0, 1) for each image, is differentiable, and treats images independently.
 """
 
@@ -13,29 +13,29 @@ MOVED, CUT = 8, 2  # translation by up to an eighth of the side; a square of hal
 
 
 def per_image(values: Tensor) -> Tensor:
-    """(N,) as (N, 1, 1, 1)."""
+    """View (N,) as (N, 1, 1, 1)."""
     return values.view(-1, 1, 1, 1)
 
 
 def brightness(x: Tensor, u: Tensor) -> Tensor:
-    """Each image plus a number from [-0.5, 0.5). u (N, 2) in [0, 1), of which the first column is used."""
+    """Add a number from [-0.5, 0.5) to each image. u (N, 2) in [0, 1); only its first column is used."""
     return x + per_image(u[:, 0] - 0.5)
 
 
 def saturation(x: Tensor, u: Tensor) -> Tensor:
-    """The distance from the mean of a pixel's channels times a number from [0, 2): grey images stay. u as above."""
+    """Multiply each pixel's distance from its channel mean by a number from [0, 2). u as in brightness()."""
     mean = x.mean(dim=1, keepdim=True)
     return mean + (x - mean) * per_image(2 * u[:, 0])
 
 
 def contrast(x: Tensor, u: Tensor) -> Tensor:
-    """The distance from the image's mean times a number from [0.5, 1.5). u as above."""
+    """Multiply the distance from each image's mean by a number from [0.5, 1.5). u as in brightness()."""
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     return mean + (x - mean) * per_image(u[:, 0] + 0.5)
 
 
 def translation(x: Tensor, u: Tensor) -> Tensor:
-    """Down and right by whole pixels, each from -side // 8 to side // 8; zeros come in. u (N, 2): the two ways."""
+    """Shift images down and right by whole pixels, up to side // 8 either way, filling with zeros. u (N, 2)."""
     for dim, column in ((2, u[:, 0]), (3, u[:, 1])):
         most = x.size(dim) // MOVED
         x = shifted(x, (column * (2 * most + 1)).long() - most, dim)
@@ -43,7 +43,7 @@ def translation(x: Tensor, u: Tensor) -> Tensor:
 
 
 def shifted(x: Tensor, by: Tensor, dim: int) -> Tensor:
-    """Each image moved along dim by so many pixels, by (N,) int64; zeros come in."""
+    """Shift image i along dim by by[i] pixels, filling with zeros. by (N,) int64."""
     side = x.size(dim)
     shape = [len(x), 1, 1, 1]
     shape[dim] = side
@@ -53,20 +53,20 @@ def shifted(x: Tensor, by: Tensor, dim: int) -> Tensor:
 
 
 def cutout(x: Tensor, u: Tensor) -> Tensor:
-    """Zero in a square of half the side, whose centre is anywhere in the image: clipped at the border. u (N, 2)."""
+    """Zero a square of half the side. Its centre is anywhere in the image; the border clips it. u (N, 2)."""
     rows, columns = (_cut(x.size(dim), column) for dim, column in ((2, u[:, 0]), (3, u[:, 1])))
     return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], 0.0, x)
 
 
 def _cut(side: int, u: Tensor) -> Tensor:
-    """Which pixels along one side are cut out: (N, side) bool. Centres of an even length lie between two pixels."""
+    """Mark the pixels along one side that are cut out: (N, side) bool. An even length is centred between two pixels."""
     length = side // CUT
     first = (u * (side + 1 - length % 2)).long() - length // 2
     place = torch.arange(side, device=u.device) - first[:, None]
     return (place >= 0) & (place < length)
 
 
-# The word in --augment: the transforms that it stands for, in their order
+# Each choice of --augment: its transforms, in order
 AUGMENTATIONS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], ...]] = {
     "color": (brightness, saturation, contrast),
     "translation": (translation,),
@@ -76,18 +76,18 @@ TRANSFORMS = [transform for group in AUGMENTATIONS.values() for transform in gro
 
 
 def draw(count: int, p: Tensor, generator: torch.Generator) -> Tensor:
-    """What augment() takes for so many images: (count, TRANSFORMS, 3), whether each is applied (1, else 0), and its u.
+    """Draw the numbers of augment() for `count` images: (count, TRANSFORMS, 3), 1 if applied or 0, then u.
 
-    Each transform is applied to an image with probability p, a scalar, by itself. The same numbers are drawn whichever
-    are wanted.
+    Each transform is applied to each image independently with probability p, a scalar. Numbers are drawn for all
+    transforms, so that the random state does not depend on which are used.
     """
     drawn = torch.rand(count, len(TRANSFORMS), 3, generator=generator, device=generator.device)
-    applied = (drawn[..., :1] < p).to(drawn)  # p is not read: the device need not be waited for
+    applied = (drawn[..., :1] < p).to(drawn)  # on the device: reading p would wait for it
     return torch.cat([applied, drawn[..., 1:]], dim=2)
 
 
 def augment(x: Tensor, names: tuple[str, ...], drawn: Tensor) -> Tensor:
-    """Images (N, C, H, W) by the AUGMENTATIONS of these names, in their order. drawn: of draw(), for each image."""
+    """Apply the AUGMENTATIONS of these names, in order, to images (N, C, H, W). drawn: numbers from draw()."""
     for name in names:
         for transform in AUGMENTATIONS[name]:
             applied, u = drawn[:, TRANSFORMS.index(transform)].split([1, 2], dim=1)
@@ -96,7 +96,7 @@ def augment(x: Tensor, names: tuple[str, ...], drawn: Tensor) -> Tensor:
 
 
 class Augmented(nn.Module):
-    """D(augment(x)): what a penalty on D's gradient at images that are not augmented yet looks at."""
+    """D(augment(x)) as a module, for penalties on D's gradient at the images before augmentation."""
 
     def __init__(self, D: nn.Module, names: tuple[str, ...], drawn: Tensor) -> None:
         super().__init__()

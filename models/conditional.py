@@ -1,7 +1,7 @@
-"""How networks know of classes: projection (Miyato and Koyama 2018, cGANs with projection discriminator), acgan (Odena
-et al. 2017, with projection's generator) and concat (Mirza and Osindero 2014). What --conditional picks from.
+"""Class-conditional networks, the choices of --conditional: projection (Miyato and Koyama 2018, cGANs with projection
+discriminator), acgan (Odena et al. 2017, with projection's generator) and concat (Mirza and Osindero 2014).
 
-Labels are (N,) int64 or, between classes, weights (N, K) of the classes in the dtype of the input, each row's sum 1.
+Labels are (N,) int64 or, to mix classes, weights (N, K) in the dtype of the input, in which each row sums to 1.
 """
 
 from collections.abc import Callable
@@ -13,33 +13,33 @@ from torch.nn import functional as F
 from .normalization import BatchNorm
 
 Norm = Callable[[int], nn.Module]
-Verdict = Tensor | tuple[Tensor, Tensor]  # D's logits, or these and the class logits
+Verdict = Tensor | tuple[Tensor, Tensor]  # D's logits, or (D's logits, class logits)
 
 
 def rows_of(table: Tensor, labels: Tensor) -> Tensor:
-    """The rows (N, d) of a table (K, d) that labels (N,) name, or their means under weights (N, K)."""
+    """Return the rows (N, d) of a table (K, d) for labels (N,), or the weighted mean rows for weights (N, K)."""
     if labels.is_floating_point():
         return labels.to(table.dtype) @ table
     try:
         return F.embedding(labels, table)
-    except IndexError as error:  # of a CPU: to look at labels on another device would be to wait for it
-        raise ValueError(f"labels are class numbers from 0 to {len(table) - 1}, not {labels.tolist()}"[:200]) from error
+    except IndexError as error:  # on a CPU; to check on another device would mean waiting for it
+        raise ValueError(f"labels must be from 0 to {len(table) - 1}, not {labels.tolist()}"[:200]) from error
 
 
 def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """(N, K): 1 for the class, 0 for the others; weights (N, K) as they are."""
+    """Encode labels (N,) as one-hot (N, K); weights (N, K) stay as they are."""
     return rows_of(torch.eye(num_classes, dtype=dtype, device=labels.device), labels)
 
 
 def latent(z: Tensor, z_dim: int) -> Tensor:
-    """z as it is, or a ValueError where it is not (N, z_dim)."""
+    """Return z. Raises ValueError if it is not (N, z_dim)."""
     if not torch.jit.is_tracing() and tuple(z.shape[1:]) != (z_dim,):  # a trace would warn of the comparison
-        raise ValueError(f"z is (N, {z_dim}), such as torch.randn(16, G.z_dim), not {tuple(z.shape)}")
+        raise ValueError(f"z must be (N, {z_dim}), such as torch.randn(16, G.z_dim), not {tuple(z.shape)}")
     return z
 
 
 class Embedding(nn.Embedding):
-    """A row for each class, for weights of the classes the mean row: labels -> (N, d). Xavier uniform."""
+    """An embedding that also takes weights of the classes: labels (N,) or (N, K) -> (N, d). Xavier uniform."""
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
@@ -49,7 +49,7 @@ class Embedding(nn.Embedding):
 
 
 def given(*inputs: Tensor | None) -> list[Tensor]:
-    """What a network is called with, of z or images and of labels: those that there are."""
+    """Return the inputs of a network without those that are None, such as missing labels."""
     return [found for found in inputs if found is not None]
 
 
@@ -57,16 +57,16 @@ def given(*inputs: Tensor | None) -> list[Tensor]:
 
 
 class Labelled(nn.Module):
-    """A layer whose forward takes labels beside its input, where there are any."""
+    """A layer whose forward takes labels after its input."""
 
 
 def call(layer: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
-    """layer(x), with the labels where it takes them."""
+    """Call layer(x), with the labels if it takes them."""
     return layer(x, labels) if labels is not None and isinstance(layer, Labelled) else layer(x)
 
 
 class Sequential(nn.Sequential):
-    """nn.Sequential that hands labels on to the layers that take them."""
+    """nn.Sequential that passes labels to the layers that take them."""
 
     def forward(self, input: Tensor, labels: Tensor | None = None) -> Tensor:
         for layer in self:
@@ -75,9 +75,9 @@ class Sequential(nn.Sequential):
 
 
 class ConditionalBatchNorm(Labelled):
-    """Batch norm of (N, C) or (N, C, H, W) with a scale and a shift of each class (Dumoulin et al. 2017, eq. 5).
+    """Batch norm of (N, C) or (N, C, H, W) with a scale and shift for each class (Dumoulin et al. 2017, eq. 5).
 
-    weight and bias are (K, C), 1 and 0 at the start; the statistics are of the whole batch, whatever its classes.
+    weight and bias are (K, C) and start at 1 and 0. The statistics are those of the whole batch, over all classes.
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:
@@ -88,17 +88,17 @@ class ConditionalBatchNorm(Labelled):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         h = self.statistics(x)
-        # In h's precision, so that under autocast no map is widened.
+        # In h's precision, so that autocast does not widen the maps to float32.
         gain, shift = (rows_of(table, labels).to(h.dtype) for table in (self.weight, self.bias))
         shape = (*gain.shape, *[1] * (x.dim() - 2))
         return torch.addcmul(shift.view(shape), h, gain.view(shape))
 
 
-# ---- What a network does with labels -------------------------------------------------------------------------------
+# ---- How a network uses labels -------------------------------------------------------------------------------------
 
 
 class Unlabelled(nn.Module):
-    """A network without classes, and what the others share. features: the width of D's last hidden layer."""
+    """Labels are refused; the base of the ways to use them. features: the width of D's last hidden layer."""
 
     def __init__(self, num_classes: int, features: int = 0) -> None:
         super().__init__()
@@ -106,20 +106,20 @@ class Unlabelled(nn.Module):
 
     @classmethod
     def extra(cls, num_classes: int) -> int:
-        """How many channels or numbers beside() adds to the network's input."""
+        """Return how many channels or numbers beside() adds to the network's input."""
         return 0
 
     def norm(self, plain: Norm) -> Norm:
-        """What makes the batch norms of G that know of the class; plain is what makes the others."""
+        """Return the factory of G's class-conditional batch norms, given `plain`, the factory of its other ones."""
         return plain
 
     def beside(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """The network's input: x (N, C) or (N, C, H, W), and the class beside it where it belongs there."""
+        """Return the network's input: x (N, C) or (N, C, H, W), with the class appended if it belongs there."""
         self.check(labels)
         return x
 
     def check(self, labels: Tensor | None) -> None:
-        """ValueError where labels are missing, of the wrong shape or of no use. No value of theirs is looked at."""
+        """Raise ValueError if labels are missing, unused or of the wrong shape. Their values are not checked."""
         if labels is None:
             if self.num_classes:
                 raise ValueError(f"a network of {self.num_classes} classes takes labels: G(z, labels), D(x, labels)")
@@ -130,12 +130,13 @@ class Unlabelled(nn.Module):
         if not isinstance(labels, Tensor) or tuple(labels.shape[1:]) != (() if numbers else (self.num_classes,)):
             given = f"{tuple(labels.shape)} {labels.dtype}" if isinstance(labels, Tensor) else repr(labels)
             wanted = f"(N,) integers or (N, {self.num_classes}) weights of the classes"
-            raise ValueError(f"labels are a tensor of {wanted}, not {given}")
+            raise ValueError(f"labels must be a tensor of {wanted}, not {given}")
 
     def judged(self, logits: Tensor, h: Tensor, labels: Tensor | None, classify: bool) -> Verdict:
-        """D's logits (N, 1), with the label's share in them, from those without it and the features h.
+        """Return D's logits (N, 1) with the label's term added, if the label has one.
 
-        h is (N, C), or maps (N, C, H, W) that are sum-pooled. classify: (logits, class logits (N, K)) instead.
+        h: D's features (N, C), or maps (N, C, H, W), sum-pooled. classify: return (logits, class logits (N, K)).
+        Raises ValueError if classify is asked of a D that has no class logits.
         """
         if classify:
             raise ValueError("only the D of acgan classifies")
@@ -143,14 +144,14 @@ class Unlabelled(nn.Module):
 
 
 class ClassNorms(Unlabelled):
-    """G of projection and of acgan: batch norms with tables of the classes."""
+    """G of projection and acgan: class-conditional batch norms."""
 
     def norm(self, plain: Norm) -> Norm:
         return lambda channels: ConditionalBatchNorm(channels, self.num_classes)
 
 
 class Concatenation(Unlabelled):
-    """G and D of concat: the class as one-hot beside z, and as constant maps (numbers, in the MLP) beside the image."""
+    """G and D of concat: the one-hot class appended to z, and to images as constant maps (in the MLP, as numbers)."""
 
     @classmethod
     def extra(cls, num_classes: int) -> int:
@@ -158,7 +159,7 @@ class Concatenation(Unlabelled):
 
     def beside(self, x: Tensor, labels: Tensor | None) -> Tensor:
         self.check(labels)
-        assert labels is not None  # that is checked
+        assert labels is not None  # checked above
         classes = one_hot(labels, self.num_classes, x.dtype)
         return torch.cat([x, classes.view(*classes.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])], dim=1)
 
@@ -176,7 +177,7 @@ class Projection(Unlabelled):
 
 
 class Classifier(Unlabelled):
-    """D of acgan: the label has no share in the logit; a second head on the same features tells the classes apart."""
+    """D of acgan: the logit ignores the label; a second head on the same features classifies."""
 
     def __init__(self, num_classes: int, features: int = 0) -> None:
         super().__init__(num_classes)
@@ -190,7 +191,7 @@ def sum_pooled(h: Tensor) -> Tensor:
     return h.sum(dim=(2, 3)) if h.dim() == 4 else h
 
 
-# What --conditional names: (what G does with labels, what D does)
+# Each choice of --conditional: (how G uses labels, how D does)
 CONDITIONAL: dict[str, tuple[type[Unlabelled], type[Unlabelled]]] = {
     "none": (Unlabelled, Unlabelled),
     "projection": (ClassNorms, Projection),
@@ -200,7 +201,7 @@ CONDITIONAL: dict[str, tuple[type[Unlabelled], type[Unlabelled]]] = {
 
 
 def check_conditional(conditional: str, num_classes: int) -> None:
-    """ValueError for an unknown name, and for classes that are missing or of no use."""
+    """Raise ValueError if the name is unknown, or classes are missing or unused."""
     if conditional not in CONDITIONAL:
         raise ValueError(f"conditional {conditional!r} is not one of {', '.join(CONDITIONAL)}")
     if conditional == "none" and num_classes:

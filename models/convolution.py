@@ -1,22 +1,21 @@
-"""Convolutions with channels innermost in memory, and small maps that meet a part of the kernel only."""
+"""Channels-last memory, and convolutions that skip the kernel taps which meet only padding."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same (N, C, H, W) with its channels innermost in memory, in which convolutions on a CPU are faster."""
+    """Return x (N, C, H, W) with its channels innermost in memory, which makes convolutions faster on a CPU."""
     n, channels, height, width = x.shape
-    if channels == 1:  # lies so anyway, but its strides have to say so to what follows
+    if channels == 1:  # the same memory, but later layers go by the strides
         return x.reshape(n, height, width, 1).permute(0, 3, 1, 2)
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 class Conv2d(nn.Conv2d):
-    """A square convolution (N, C, H, W) -> (N, C', H', W') with a padding of 1, without groups or dilation.
+    """A square convolution (N, C, H, W) -> (N, C', H', W') with padding 1, without groups or dilation.
 
-    Where a single pixel comes out, the taps of the kernel that meet nothing but padding are not read: of a 3x3 kernel
-    on a 1x1 map all but one.
+    If the output is a single pixel, kernel taps that meet only padding are not read (8 of 9 for 3x3 on a 1x1 map).
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
@@ -32,7 +31,7 @@ class Conv2d(nn.Conv2d):
 class ConvTranspose2d(nn.ConvTranspose2d):
     """A 4x4 transposed convolution of stride 2 and padding 1: (N, C, H, W) -> (N, C', 2H, 2W).
 
-    From a single pixel, the outer taps, which fall outside the result, are not read.
+    If the input is a single pixel, the outer taps, which fall outside the output, are not read.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

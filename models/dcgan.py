@@ -1,7 +1,7 @@
 """The paper's CNN (Miyato et al. 2018, table 3) for images of 8, 16, 32, 48, 64 or 128 pixels.
 
 Two variants: "code", the default, has the widths of the authors' chainer-gan-lib, which gave the reported scores;
-"paper" is table 3 to the letter. Both with slope 0.1 and z ~ N(0, I) as printed. `base_channels` is 64 in the paper.
+"paper" has those printed in table 3. Both use slope 0.1 and z ~ N(0, I), as printed. The paper's `base_channels` is 64.
 """
 
 import itertools
@@ -20,7 +20,7 @@ D_WIDTHS = {"code": (1, 2, 2, 4, 4, 8, 8), "paper": (1, 1, 2, 2, 4, 4, 8)}
 
 
 def initialise(network: nn.Module) -> None:
-    """Weights N(0, 0.02), biases 0, as in Radford et al. 2016; normalization layers keep their ones and zeros."""
+    """Draw weights from N(0, 0.02^2), set biases to 0 (Radford et al. 2016); normalization layers stay as they are."""
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, 0.0, 0.02)
@@ -34,14 +34,14 @@ def check_image_size(image_size: int) -> None:
 
 
 def attention_sides(image_size: int) -> list[int]:
-    """The sides of the feature maps that both networks have."""
+    """Return the sides of the feature maps that both networks have."""
     return [image_size // factor for factor in (8, 4, 2, 1)]
 
 
 class Generator(nn.Module):
-    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]; labels where there are classes.
+    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]; takes labels if there are classes.
 
-    All batch norms but the last know of the class under projection and acgan.
+    Under projection and acgan, all batch norms but the last are class-conditional.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -70,10 +70,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, channels, image_size, image_size) -> logits (N, 1): 3x3 and strided 4x4 convolutions in turn.
+    """Images (N, channels, image_size, image_size) -> logits (N, 1): alternating 3x3 and strided 4x4 convolutions.
 
-    labels where there are classes; under projection h is the last feature map, sum-pooled, beside the flat head.
-    classify, for acgan: (logits, class logits (N, num_classes)).
+    Takes labels if there are classes. The linear head sees the last feature map flattened; projection and acgan see it
+    sum-pooled. classify, for acgan: return (logits, class logits (N, num_classes)).
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -96,12 +96,12 @@ class Discriminator(nn.Module):
             if i > 0:  # as in DCGAN, the image itself is not normalised
                 layers.append(feature_norm(shape.d_norm, out_channels))
             layers.append(nn.LeakyReLU(SLOPE, inplace=True))
-            if strided or i == 0:  # the first map of its side
+            if strided or i == 0:  # the first map of this side
                 layers += attention_at(image_size // 2 ** ((i + 1) // 2), shape.attention, out_channels)
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1] * (image_size // halved) ** 2, 1)
         initialise(self)
-        self.classes = classes(shape.num_classes, widths[-1])  # last: the other weights are those of a D without it
+        self.classes = classes(shape.num_classes, widths[-1])  # last: the other weights are drawn as without classes
         initialise(self.classes)
 
     def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:

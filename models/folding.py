@@ -1,4 +1,4 @@
-"""A generator for sampling alone: spectral normalization and batch norms folded into the layers before them."""
+"""A generator for sampling only: spectral normalization and batch norms folded into the layers before them."""
 
 import copy
 import itertools
@@ -12,10 +12,10 @@ from .spectral_norm import norm_of, remove_spectral_norm
 
 
 def folded(G: nn.Module) -> nn.Module:
-    """A copy of a generator in eval mode that draws the same images, to rounding, with fewer passes over them.
+    """Return a copy of a generator, for eval mode, that draws the same images (up to rounding) faster.
 
-    sigma is divided out of the weights, and where a batch norm follows a convolution or linear layer at once, its
-    scale and shift become that layer's weight and bias. The copy cannot be trained.
+    Its weights are divided by sigma. A batch norm that directly follows a convolution or linear layer is merged into
+    that layer's weight and bias. The copy cannot be trained.
     """
     G = copy.deepcopy(G).eval().requires_grad_(False)
     if any(norm_of(module) for module in G.modules()):

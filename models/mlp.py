@@ -1,4 +1,4 @@
-"""A multilayer perceptron pair: the vanilla GAN of Goodfellow et al. 2014 in today's layers (ReLU and batch norm in G).
+"""A multilayer perceptron pair: Goodfellow et al. 2014's vanilla GAN with modern layers (ReLU, batch norm in G).
 
 `base_channels` is the width of the narrowest hidden layer, 256 by default. Not in Miyato et al. 2018.
 """
@@ -16,9 +16,9 @@ SLOPE = 0.2
 
 
 class Generator(nn.Module):
-    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]; labels where there are classes.
+    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]; takes labels if there are classes.
 
-    All batch norms but the last know of the class under projection and acgan.
+    Under projection and acgan, all batch norms but the last are class-conditional.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -38,9 +38,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, channels, image_size, image_size) -> logits (N, 1); labels where there are classes.
+    """Images (N, channels, image_size, image_size) -> logits (N, 1); takes labels if there are classes.
 
-    classify, for acgan: (logits, class logits (N, num_classes)).
+    classify, for acgan: return (logits, class logits (N, num_classes)).
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -56,7 +56,7 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(SLOPE),
             nn.Linear(width, 1),
         )
-        self.classes = classes(shape.num_classes, width)  # last: the other weights are those of a D without it
+        self.classes = classes(shape.num_classes, width)  # last: the other weights are drawn as without classes
 
     def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:
         *hidden, head = self.layers

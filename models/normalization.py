@@ -1,6 +1,6 @@
-"""What --d_norm picks from: the normalizations that Miyato et al. 2018 compare in D (sections 3 and 4, appendix E).
+"""The choices of --d_norm: the normalizations that Miyato et al. 2018 compare in D (sections 3 and 4, appendix E).
 
-Two reparametrize a weight and are applied to a finished, initialised network; two normalise features and are layers.
+Two reparametrize weights and are applied to a finished, initialised network; two are layers that normalise features.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from .weights import SUPPORTED, MatrixNorm, check_layer
 class WeightNorm(MatrixNorm):
     """The parametrization that scales each row of the reshaped weight to norm 1.
 
-    The paper's reading of weight normalization (section 3, on Salimans and Kingma 2016): no learned scale, so that the
-    squared singular values of W add up to d_out.
+    This is the paper's form of weight normalization (section 3, after Salimans and Kingma 2016): it has no learned
+    scale, so that the squared singular values of W sum to d_out.
     """
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -31,21 +31,21 @@ class WeightNorm(MatrixNorm):
 
 
 def weight_norm(module: nn.Module) -> nn.Module:
-    """Put a layer's weight under row normalization and return the layer."""
+    """Normalise the rows of a layer's weight and return the layer. Raises what check_layer() raises."""
     check_layer(module)
     parametrize.register_parametrization(module, "weight", WeightNorm(module))
     return module
 
 
 class LayerNorm(nn.GroupNorm):
-    """Layer normalization over (C, H, W) with a gain and bias per channel; needs no spatial size."""
+    """Layer normalization over (C, H, W) with a gain and bias for each channel, for maps of any size."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(1, channels)
 
     def forward(self, input: Tensor) -> Tensor:
         y = super().forward(input)
-        # Where a graph is made, torch 2.14 takes the result to lie otherwise than it will: say how it shall.
+        # When compiling, torch 2.14 expects another memory order than the result will have: set one explicitly.
         return channels_last(y) if y.dim() == 4 and torch.compiler.is_compiling() else y
 
 
@@ -63,7 +63,7 @@ D_NORMS = ("none", *WEIGHT_NORMS, *FEATURE_NORMS)
 
 
 def check_d_norm(d_norm: str | Iterable[str]) -> tuple[str, ...]:
-    """Return d_norm, one name or several, as a tuple; raise ValueError for an unknown name or a senseless pair."""
+    """Return d_norm, one name or several, as a tuple. Raises ValueError if a name is unknown or two do not combine."""
     names = (d_norm,) if isinstance(d_norm, str) else tuple(d_norm)
     if unknown := [name for name in names if name not in D_NORMS]:
         raise ValueError(f"d_norm {unknown[0]!r} is not one of {', '.join(D_NORMS)}")
@@ -73,12 +73,12 @@ def check_d_norm(d_norm: str | Iterable[str]) -> tuple[str, ...]:
         if len(both := [name for name in group if name in names]) > 1:
             raise ValueError(f"d_norm {' and '.join(both)} exclude each other: {what}")
     if "none" in names and len(names) > 1:
-        raise ValueError("d_norm none stands alone")
+        raise ValueError("d_norm none cannot be combined with others")
     return names
 
 
 def feature_norm(d_norm: Iterable[str], channels: int) -> nn.Module:
-    """The feature normalization layer that d_norm asks for, or the identity."""
+    """Return the feature normalization layer that d_norm names, or the identity."""
     for name in d_norm:
         if name in FEATURE_NORMS:
             return FEATURE_NORMS[name](channels)
@@ -96,7 +96,7 @@ def apply_weight_norm(network: nn.Module, d_norm: Iterable[str]) -> nn.Module:
 
 @contextlib.contextmanager
 def iteration(network: nn.Module, enabled: bool) -> Iterator[None]:
-    """A context in which training forwards of the network advance its u and v, or do not."""
+    """Return a context in which training forwards of the network advance spectral norm's u and v only if enabled."""
     before = {norm: norm.iterating for norm in network.modules() if isinstance(norm, SpectralNorm)}
     for norm in before:
         norm.iterating = enabled

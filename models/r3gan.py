@@ -2,7 +2,8 @@
 residual networks without normalization, and G without a tanh.
 
 `base_channels` is the width of all stages up to 32 pixels, 768 in the paper, halved with each doubling above; `groups`
-the groups of that width's 3x3 convolutions, 96 there. With classes, CIFAR-10's G has 20.8 million parameters, D 21.3.
+is the number of groups of the 3x3 convolutions at that width, 96 in the paper. For class-conditional CIFAR-10, G has
+20.8 million parameters and D 21.3 million.
 """
 
 import math
@@ -21,15 +22,15 @@ SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # of the leaky ReLU
 BLOCKS = 2  # of a stage
 WIDENING = 2  # of a block's hidden layers
-PER_GROUP = 16  # channels of a group of its 3x3 convolution: 1536 / 96
-# image size -> the sides of the stages' maps. The paper starts from 4x4; 48 pixels, which it does not have, from 6x6.
+PER_GROUP = 16  # channels of a group of a 3x3 convolution: 1536 / 96
+# image size -> the side of each stage's maps. The paper starts from 4x4; 48 pixels, not in the paper, from 6x6.
 SIDES = {size: tuple(size // 2**i for i in reversed(range(int(math.log2(size / 4)) + 1))) for size in (8, 16, 32)}
 SIDES |= {48: (6, 12, 24, 48), 64: (4, 8, 16, 32, 64), 128: (4, 8, 16, 32, 64, 128)}
 WIDEST_SIDE = 32
 
 
 def widths(image_size: int, base_channels: int | None) -> tuple[int, ...]:
-    """The width of each stage, from the coarsest map on; ValueError for a size that cannot be made."""
+    """Return the width of each stage, coarsest first. Raises ValueError if the image size is not in SIDES."""
     if image_size not in SIDES:
         raise ValueError(f"r3gan makes images of {', '.join(map(str, SIDES))} pixels, not {image_size}")
     halvings = (max(0, math.ceil(math.log2(side / WIDEST_SIDE))) for side in SIDES[image_size])
@@ -37,10 +38,10 @@ def widths(image_size: int, base_channels: int | None) -> tuple[int, ...]:
 
 
 def groups_of(stages: Sequence[int], groups: int | None) -> list[int]:
-    """The groups of each stage's 3x3 convolutions: `groups` at the first width, as many for their width at the others.
+    """Return the groups of each stage's 3x3 convolutions: `groups` at the first width, in proportion at others.
 
-    None: groups of PER_GROUP channels, as in the paper, or of the largest part of it that divides the width. ValueError
-    where they do not divide it.
+    None: groups of PER_GROUP channels, as in the paper, or of its largest divisor that divides the width. Raises
+    ValueError if the groups do not divide the channels.
     """
     if groups is None:
         return [WIDENING * width // math.gcd(WIDENING * width, PER_GROUP) for width in stages]
@@ -55,12 +56,12 @@ def groups_of(stages: Sequence[int], groups: int | None) -> list[int]:
 
 
 def check(shape: Shape) -> None:
-    """Raise ValueError, with the reason, for a normalization, groups or a size that do not fit."""
+    """Raise ValueError, with the reason, if the normalization, groups or size does not fit."""
     groups_of(widths(shape.image_size, shape.base_channels), shape.groups)
     for name in shape.d_norm:
         if name in ("batch", "layer"):
             raise ValueError(
-                f"d_norm {name} is not for r3gan, which does without normalized features: use none or spectral"
+                f"d_norm {name} is not for r3gan, whose networks do not normalise features: use none or spectral"
             )
         if name == "weight":
             raise ValueError(
@@ -70,9 +71,10 @@ def check(shape: Shape) -> None:
 
 
 def initialise(network: nn.Module) -> None:
-    """Weights N(0, 1/sqrt(fan_in)), biases 0; those of a block N(0, gain/sqrt(fan_in)) * blocks^(-1/4), its last one 0.
+    """Draw weights with standard deviation gain / sqrt(fan_in); set biases to 0.
 
-    The block's two, of which the variance of its branch has four, keep it the same at any number of blocks.
+    The gain is 1, but GAIN * blocks^(-1/4) in a block's first two layers and 0 in its last. A branch's variance then
+    has a factor of 1 / blocks, and the sum of all branches does not depend on their number.
     """
     blocks = [module for module in network.modules() if isinstance(module, Block)]
     projected = [module.embedding for module in network.modules() if isinstance(module, Projection)]
@@ -83,16 +85,16 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(layer.weight, 0.0, gains.get(layer, 1.0) / math.sqrt(layer.weight[0].numel()))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif isinstance(layer, Embedding):  # the linear layer of a one-hot: its fan-in is the number of classes
-            # D's is summed over as many numbers as it has: of this size, logits are as without classes.
+        elif isinstance(layer, Embedding):  # a linear layer of the one-hot class: its fan-in is the number of classes
+            # D's logit sums the products of a row's d numbers with features: hence another 1 / sqrt(d).
             fan_in = layer.weight.numel() if layer in projected else len(layer.weight)
             nn.init.normal_(layer.weight, 0.0, fan_in**-0.5)
 
 
 class Block(nn.Module):
-    """x + conv 1x1 (leaky ReLU (grouped conv 3x3 (leaky ReLU (conv 1x1)))), twice as wide inside; at first just x.
+    """x + conv 1x1 (leaky ReLU (grouped conv 3x3 (leaky ReLU (conv 1x1)))), twice as wide inside.
 
-    The biases stand before the leaky ReLUs, and no other layer of the network has one.
+    It starts as the identity, as its last layer starts at 0. Only the two layers before a leaky ReLU have biases.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -108,12 +110,12 @@ class Block(nn.Module):
 
 
 def pointwise(in_channels: int, out_channels: int) -> list[nn.Module]:
-    """The 1x1 convolution between stages of two widths; none where they have the same."""
+    """Return the 1x1 convolution between stages of different widths, in a list: [] if the widths are equal."""
     return [nn.Conv2d(in_channels, out_channels, 1, bias=False)] if in_channels != out_channels else []
 
 
 class ClassBeside(Unlabelled):
-    """G of projection and of acgan, in a network without norms: a vector of the class, as long as z, beside z."""
+    """G of projection and acgan in a network without norms: an embedding of the class, as long as z, appended to z."""
 
     def __init__(self, num_classes: int, z_dim: int) -> None:
         super().__init__(num_classes)
@@ -125,7 +127,7 @@ class ClassBeside(Unlabelled):
 
 
 class Basis(nn.Module):
-    """z (N, d) -> (N, C, S, S): a learned map of each channel, N(0, 1) at the start, times a linear function of z."""
+    """z (N, d) -> (N, C, S, S): a learned map for each channel, N(0, 1) at first, times a linear function of z."""
 
     def __init__(self, in_features: int, channels: int, side: int) -> None:
         super().__init__()
@@ -137,9 +139,9 @@ class Basis(nn.Module):
 
 
 class Generator(nn.Module):
-    """z (N, z_dim) -> images (N, channels, image_size, image_size), trained towards [-1, 1] but bounded by nothing.
+    """z (N, z_dim) -> images (N, channels, image_size, image_size), trained towards [-1, 1] but not bounded.
 
-    labels where there are classes: under projection and acgan a vector of the class stands beside z.
+    Takes labels if there are classes. Under projection and acgan, an embedding of the class is appended to z.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -168,11 +170,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, channels, image_size, image_size) -> logits (N, 1); labels where there are classes.
+    """Images (N, channels, image_size, image_size) -> logits (N, 1); takes labels if there are classes.
 
-    A depthwise convolution makes a number of each channel of the last map, a linear layer the logit of these. Under
-    projection, as in the authors' code, that layer keeps the width and the logit is <layer(h), e_y>, without psi.
-    classify, for acgan: (logits, class logits (N, num_classes)).
+    A depthwise convolution reduces each channel of the last map to one number h, and a linear layer maps these to the
+    logit. Under projection, as in the authors' code, that layer keeps the width, and the logit is <layer(h), e_y>
+    without psi. classify, for acgan: return (logits, class logits (N, num_classes)).
     """
 
     def __init__(self, shape: Shape) -> None:

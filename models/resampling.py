@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 
 def positions() -> Tensor:
-    """(9, 16): 1 where a tap of a 3x3 kernel falls on a tap of a 4x4 one, in one of its four positions there."""
+    """Return (9, 16): 1 if a tap of a 3x3 kernel in any of its four positions falls on a tap of a 4x4 one, else 0."""
     eye = torch.eye(4)
     shifted = eye[:3] + eye[1:]  # (3, 4), along one side
     return torch.kron(shifted, shifted)
 
 
 class Spread(nn.Conv2d):
-    """A 3x3 convolution that is computed as a 4x4 one of stride 2, whose kernel is the 3x3 one in four positions."""
+    """A 3x3 convolution, computed as a 4x4 one of stride 2 whose kernel sums the 3x3 one in four positions."""
 
     positions: Tensor
 
@@ -48,9 +48,9 @@ class ConvAvgPool2d(Spread):
 
 
 class Resampling(nn.Module):
-    """Each channel by the filter [1, 2, 1] of R3GAN (Huang et al. 2024), convolved with the [1, 1] of a factor of 2.
+    """The filter of Upsample and Downsample: R3GAN's [1, 2, 1] (Huang et al. 2024), convolved with [1, 1].
 
-    Beyond the borders are zeros, as in the authors' code.
+    It is applied to each channel, with zeros beyond the borders, as in the authors' code.
     """
 
     kernel: Tensor
@@ -61,19 +61,19 @@ class Resampling(nn.Module):
         self.register_buffer("kernel", torch.outer(line, line), persistent=False)  # (4, 4), with the sum 1
 
     def kernels(self, x: Tensor) -> Tensor:
-        """One for each channel of x: (C, 1, 4, 4)."""
+        """Return one kernel for each channel of x: (C, 1, 4, 4)."""
         return self.kernel.to(x.dtype).expand(x.size(1), 1, 4, 4)
 
 
 class Upsample(Resampling):
-    """(N, C, H, W) -> (N, C, 2H, 2W): 3/4 of the nearer pixel and 1/4 of the further one, in each direction."""
+    """(N, C, H, W) -> (N, C, 2H, 2W): 3/4 of the nearer pixel and 1/4 of the farther one, in each direction."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv_transpose2d(x, 4 * self.kernels(x), stride=2, padding=1, groups=x.size(1))
 
 
 class Downsample(Resampling):
-    """(N, C, H, W) -> (N, C, H/2, W/2), H and W even: the transpose of Upsample, over 4."""
+    """(N, C, H, W) -> (N, C, H/2, W/2), H and W even: the transpose of Upsample, divided by 4."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.kernels(x), stride=2, padding=1, groups=x.size(1))

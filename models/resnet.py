@@ -1,7 +1,7 @@
 """The paper's ResNet (Miyato et al. 2018, tables 4 to 6; 64 and 128 pixels after the authors' sngan_projection).
 
 `base_channels` is the width of D's first block: 128 in the paper up to 32 pixels, 64 above.
-Smaller images than 32 follow the 32-pixel shape with fewer blocks that change the resolution.
+Images below 32 pixels use the 32-pixel networks with fewer blocks that change the resolution.
 """
 
 import itertools
@@ -32,21 +32,21 @@ ARCHITECTURES: dict[int, Row] = {
 
 
 def architecture(image_size: int, base_channels: int | None) -> tuple[int, Row]:
-    """Returns base_channels (the paper's where None) and the row of ARCHITECTURES; ValueError for another size."""
+    """Return base_channels (None: the paper's) and the row of ARCHITECTURES. Raises ValueError if there is no row."""
     if image_size not in ARCHITECTURES:
         raise ValueError(f"resnet makes images of {', '.join(map(str, ARCHITECTURES))} pixels, not {image_size}")
     return base_channels or (128 if image_size <= 32 else 64), ARCHITECTURES[image_size]
 
 
 def attention_sides(image_size: int) -> list[int]:
-    """The sides of the feature maps that both networks have."""
+    """Return the sides of the feature maps that both networks have."""
     bottom, _, up, rows = architecture(image_size, None)[1]
     seen = [image_size // 2 ** (i + 1) for i in range(sum(down for _, down in rows))]  # by D
     return [side for side in (bottom * 2**i for i in range(len(up) + 1)) if side in seen]
 
 
 def initialise(network: nn.Module) -> None:
-    """Xavier uniform with gain sqrt(2) on the residual 3x3 convolutions, 1 elsewhere; biases 0 (sngan_projection)."""
+    """Draw weights Xavier uniform, with gain sqrt(2) in residual 3x3 convolutions; biases are 0 (sngan_projection)."""
     for name, module in network.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             residual = name.rsplit(".")[-1] in ("conv1", "conv2")
@@ -58,7 +58,7 @@ def initialise(network: nn.Module) -> None:
 class UpBlock(Labelled):
     """BN, ReLU, upsample, conv, BN, ReLU, conv; shortcut: conv 1x1, upsample. (N, C, H, W) -> (N, C', 2H, 2W).
 
-    norm: what makes its two batch norms, which may take the labels.
+    norm: the factory of its two batch norms, which may take labels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm = nn.BatchNorm2d) -> None:
@@ -75,9 +75,9 @@ class UpBlock(Labelled):
 
 
 class Generator(nn.Module):
-    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]; labels where there are classes.
+    """z (N, z_dim) -> images (N, channels, image_size, image_size) in [-1, 1]; takes labels if there are classes.
 
-    Under projection and acgan both batch norms of each block know of the class, the last before the image does not.
+    Under projection and acgan, the batch norms of the blocks are class-conditional; the last one in G is not.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -103,7 +103,7 @@ class Generator(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """[ReLU,] conv, ReLU, conv[, pool]; shortcut: pool, conv 1x1, or the identity where nothing changes.
+    """[ReLU,] conv, ReLU, conv[, pool]; shortcut: pool, conv 1x1, or the identity if nothing changes.
 
     D's first block takes the image: no ReLU before it, no feature normalization, and a hidden width of out_channels
     instead of in_channels.
@@ -129,10 +129,10 @@ class DownBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, channels, image_size, image_size) -> logits (N, 1), by global sum pooling and a layer without bias.
+    """Images (N, channels, image_size, image_size) -> logits (N, 1): global sum pooling and a linear layer.
 
-    labels where there are classes. Under projection too psi has no bias, as in the authors' network of 32 pixels; those
-    of other sizes have one. classify, for acgan: (logits, class logits (N, num_classes)).
+    Takes labels if there are classes. The layer (projection's psi) has no bias, as in the authors' 32-pixel network;
+    theirs of other sizes have one. classify, for acgan: return (logits, class logits (N, num_classes)).
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -144,14 +144,14 @@ class Discriminator(nn.Module):
         blocks: list[nn.Module] = []
         for i, (_, down) in enumerate(rows):
             blocks.append(DownBlock(widths[i], widths[i + 1], down, first=i == 0, d_norm=shape.d_norm))
-            if down:  # the first map of its side
+            if down:  # the first map of this side
                 side //= 2
                 blocks += attention_at(side, shape.attention, widths[i + 1])
         self.blocks = nn.Sequential(*blocks)
         self.norm = feature_norm(shape.d_norm, widths[-1])
         self.head = nn.Linear(widths[-1], 1, bias=False)
         initialise(self)
-        self.classes = classes(shape.num_classes, widths[-1])  # last: the other weights are those of a D without it
+        self.classes = classes(shape.num_classes, widths[-1])  # last: the other weights are drawn as without classes
         initialise(self.classes)
 
     def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:

@@ -1,7 +1,7 @@
 """Spectral normalization (Miyato et al. 2018): W_SN = W / sigma(W), where sigma(W) is the largest singular value of W.
 
-W is a layer's weight, reshaped to a matrix with a row for each output. Training changes W little from step to step, so
-one power iteration in each training forward of D, in G's updates too, keeps the estimate of sigma close (algorithm 1).
+W is a layer's weight, reshaped to a matrix with one row for each output. A training step changes W little, so one power
+iteration in each training forward of D (in G's updates too) keeps the estimate of sigma close (algorithm 1).
 """
 
 from typing import Any
@@ -18,9 +18,10 @@ WARMUP_ITERATIONS = 15  # at construction: the first estimates from a random u a
 
 @torch.no_grad()
 def power_iteration(W: Tensor, u: Tensor, n_iterations: int = 1, eps: float = 1e-12) -> tuple[Tensor, Tensor, Tensor]:
-    """Estimate the largest singular value of W (rows, columns) from u (rows,), a left vector (eq. 19 to 21).
+    """Estimate the largest singular value of W (rows, columns) by power iteration (eq. 19 to 21).
 
-    Returns (sigma, u, v), a scalar, (rows,) and (columns,), where sigma = u^T W v. A zero W gives sigma 0 and keeps u.
+    u (rows,): the previous estimate of the left singular vector. Returns (sigma, u, v): the scalar u^T W v, the new u
+    and v (columns,). For W = 0, sigma is 0 and u does not change.
     """
     for _ in range(n_iterations):
         v = W.t() @ u
@@ -32,10 +33,7 @@ def power_iteration(W: Tensor, u: Tensor, n_iterations: int = 1, eps: float = 1e
 
 
 class Division(torch.autograd.Function):
-    """W / sigma, where sigma = u^T W v, with the gradient of equations 9 to 12: u and v are constants.
-
-    Autograd would find the same gradient by itself, with more passes over W.
-    """
+    """W / sigma with the gradient of eq. 9 to 12: u and v are constants. It takes fewer passes over W than autograd."""
 
     generate_vmap_rule = True  # for torch.func.vmap
 
@@ -50,16 +48,16 @@ class Division(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         W, u, v, sigma, W_SN = ctx.saved_tensors
-        if torch.is_grad_enabled():  # for a second derivative: the same sigma, but with a gradient
+        if torch.is_grad_enabled():  # for second derivatives: the same value, as a function of W
             sigma = sigma + u @ ((W - W.detach()) @ v)
         inner = torch.dot(g.reshape(-1), W_SN.reshape(-1))
         return torch.addr(g, -inner * u, v) / sigma, None, None, None  # (g - <g, W_SN> u v^T) / sigma
 
 
 class SpectralNorm(MatrixNorm):
-    """The parametrization weight -> weight / sigma(weight), with buffers u (d_out,) and v (d_in * kernel size,).
+    """The parametrization weight -> weight / sigma(weight), with the buffers u (rows of W,) and v (columns of W,).
 
-    The first reading of the weight within a training forward advances u and v; no other reading changes anything.
+    In each training forward of the layer, the first use of the weight advances u and v; no other use changes them.
     """
 
     u: Tensor
@@ -73,21 +71,21 @@ class SpectralNorm(MatrixNorm):
         _, u, v = power_iteration(W, u, 1 if W.is_meta else WARMUP_ITERATIONS, eps)
         self.register_buffer("u", u)
         self.register_buffer("v", v)
-        self.iterating = True  # False freezes u and v: normalization.iteration()
-        self.due = False  # whether the next reading advances u and v
+        self.iterating = True  # False: u and v are frozen (see normalization.iteration())
+        self.due = False  # whether the next use of the weight advances u and v
         self.hooks = layer.register_forward_pre_hook(_before), layer.register_forward_hook(_after, always_call=True)
 
     def forward(self, weight: Tensor) -> Tensor:
         with full_precision(weight):
             W = self.matrix(weight)
             sigma, u, v = self.iterate(W) if self.due else self.estimate(W)
-            sigma = torch.where(sigma > self.eps, sigma, 1.0)  # W is zero, or u and v are stale: W stays as it is
-            # The same value and gradient twice: the fast way, and the one that every mode of torch can follow.
+            sigma = torch.where(sigma > self.eps, sigma, 1.0)  # sigma <= 0 (W = 0, or u and v do not fit): keep W
+            # Both give the same value and gradient: Division is faster, W / sigma works in every mode of torch.
             W_SN = Division.apply(W, u, v, sigma.detach()) if self.training else W / sigma
             return self.from_matrix(W_SN, weight)
 
     def iterate(self, W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Advance u and v by step 1 of algorithm 1. Returns (sigma, u, v): not the buffers, which change later."""
+        """Advance the buffers u and v (algorithm 1, step 1). Returns (sigma, u, v), which no later forward changes."""
         self.due = False
         sigma, u, v = power_iteration(W.detach(), self.u.to(W.dtype), self.n_power_iterations, self.eps)
         torch.mul(u, 1, out=self.u)  # a copy: torch.func.grad forbids copy_()
@@ -95,32 +93,34 @@ class SpectralNorm(MatrixNorm):
         return sigma, u, v
 
     def estimate(self, W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns (sigma, u, v) for u and v as they are: copies, since autograd keeps them and the buffers change."""
+        """Return (sigma, u, v) with the current u and v: copies, since autograd keeps them and the buffers change."""
         u, v = self.u.to(W.dtype, copy=True), self.v.to(W.dtype, copy=True)
         return u @ (W @ v), u, v
 
 
 def norm_of(layer: nn.Module) -> SpectralNorm | None:
-    """The SpectralNorm of this layer itself, or None."""
+    """Return this layer's own SpectralNorm, or None if its weight is not spectrally normalized."""
     weights: Any = getattr(layer, "parametrizations", {})
     norm = weights["weight"][0] if "weight" in weights else None
     return norm if isinstance(norm, SpectralNorm) else None
 
 
 def _before(layer: nn.Module, inputs: Any) -> None:
+    """Let the first use of the weight in this forward advance u and v."""
     if norm := norm_of(layer):
         norm.due = norm.training and norm.iterating
 
 
 def _after(layer: nn.Module, inputs: Any, output: Any) -> None:
-    if (norm := norm_of(layer)) and norm.due:  # the forward failed, or parametrize.cached() kept an earlier reading
+    """Advance u and v if the forward did not: it failed early, or parametrize.cached() held an earlier weight."""
+    if (norm := norm_of(layer)) and norm.due:
         norm(layer.get_parameter("parametrizations.weight.original").detach())
 
 
 def spectral_norm(module: nn.Module, n_power_iterations: int = 1, eps: float = 1e-12) -> nn.Module:
-    """Put a layer's weight under spectral normalization and return the layer.
+    """Apply spectral normalization to a layer's weight and return the layer.
 
-    Initialise the weight first: u and v are fitted to it here. Raises what check_layer() raises, and ValueError.
+    Initialise the weight first: u and v are fitted to it. Raises as check_layer() does, or if n_power_iterations < 1.
     """
     check_layer(module)
     if n_power_iterations < 1:
@@ -129,7 +129,7 @@ def spectral_norm(module: nn.Module, n_power_iterations: int = 1, eps: float = 1
 
 
 def remove_spectral_norm(module: nn.Module) -> nn.Module:
-    """Fold W / sigma into plain weights, in a layer or a network, and return it. Raises ValueError if there is none."""
+    """Make W / sigma the plain weight, in a layer or all of a network. Raises ValueError if nothing is normalized."""
     norms = {layer: norm for layer in module.modules() if (norm := norm_of(layer))}
     if not norms:
         raise ValueError(f"no layer of this {type(module).__name__} carries spectral normalization")

@@ -12,7 +12,7 @@ SUPPORTED = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOS
 
 
 def weight_matrix(weight: Tensor, transposed: bool = False, groups: int = 1) -> Tensor:
-    """Reshape a weight to (d_out, d_in / groups * kernel size): a row for each output, in an Embedding for each entry.
+    """Reshape a weight to (d_out, d_in / groups * kernel size): a row for each output (in an Embedding, each entry).
 
     A transposed convolution stores (d_in, d_out / groups, ...): its output channels move to the front, group by group.
     """
@@ -45,9 +45,9 @@ class MatrixNorm(nn.Module):
 
 
 def check_layer(layer: nn.Module) -> None:
-    """Raise TypeError for a layer without a weight matrix, ValueError for one whose weight is parametrized already."""
+    """Raise TypeError if the layer has no weight matrix, ValueError if its weight is already parametrized."""
     if not isinstance(layer, SUPPORTED):
-        raise TypeError(f"Linear, Embedding and convolutions have a weight matrix, {type(layer).__name__} has none")
+        raise TypeError(f"only Linear, Embedding and convolutions have a weight matrix, not {type(layer).__name__}")
     if parametrize.is_parametrized(layer, "weight"):
         raise ValueError(f"the weight of this {type(layer).__name__} is parametrized already")
 
@@ -61,7 +61,7 @@ def fold_weight(layer: nn.Module) -> None:
 
 
 def full_precision(weight: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """A context without autocast, which would compute the products of a matrix in half precision."""
+    """Return a context without autocast, which would compute matrix products in half precision."""
     kind = weight.device.type
     enabled = kind != "meta" and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if enabled else contextlib.nullcontext()

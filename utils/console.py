@@ -1,4 +1,4 @@
-"""The terminal, or what is there instead: a pipe, a log file, nothing at all."""
+"""Output to a terminal, a pipe, a log file or nowhere: safe streams, progress bars, announcements."""
 
 import contextlib
 import os
@@ -12,28 +12,28 @@ from tqdm import tqdm
 
 from .launcher import own_rank
 
-LOG_FILE_INTERVAL = 30  # seconds between a progress bar's updates where nobody watches it move
-tqdm.set_lock(threading.RLock())  # its own is a semaphore of several processes, which outlives one that is killed
-PATIENCE = 5  # seconds before a bar, or what stands in its place, is shown at all
+LOG_FILE_INTERVAL = 30  # seconds between a progress bar's updates outside a terminal
+tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which outlives a killed process
+PATIENCE = 5  # seconds before a progress bar or an announcement is shown
 
 
 class Outlet:
-    """Wraps stdout or stderr so that a closed pipe or terminal never stops a run; log.txt has what is not shown."""
+    """A wrapper of stdout or stderr, so that a closed pipe or terminal never stops a run. log.txt has what is lost."""
 
     stream: Any
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream or open(os.devnull, "w")  # noqa: SIM115, None if a process starts without one
         with contextlib.suppress(AttributeError, OSError, ValueError):  # not a text file, or closed
-            self.stream.reconfigure(errors="backslashreplace")  # for what the terminal's encoding lacks
+            self.stream.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
 
     def write(self, text: str) -> int:
         try:
             self.stream.write(text)
             self.stream.flush()
-        except (OSError, ValueError):  # no reader, no terminal, a full disk, or closed: from now on, to nowhere
+        except (OSError, ValueError):  # no reader, no terminal, full disk, or closed: discard from now on
             with contextlib.suppress(OSError):
-                self.stream.close()  # or Python would try again when it ends, and fail
+                self.stream.close()  # or Python would try again at exit, and fail
             self.stream = open(os.devnull, "w")  # noqa: SIM115
         return len(text)
 
@@ -45,14 +45,14 @@ class Outlet:
 
 
 def command(*words: object) -> str:
-    """Words of a command line so that they can be pasted into a shell."""
+    """Join words to a command line that can be pasted into a shell."""
     return shlex.join(map(str, words))
 
 
 def progress(
     iterable: Iterable[Any] | None = None, label: str | None = None, total: float | None = None, **options: Any
 ) -> tqdm:
-    """A tqdm bar that moves on a terminal and leaves a line now and then in a log file."""
+    """Return a tqdm bar that moves on a terminal and prints a line now and then in a log file."""
     interval = 0.1 if sys.stderr.isatty() else LOG_FILE_INTERVAL
     defaults = {"mininterval": interval, "delay": PATIENCE, "dynamic_ncols": True}
     return tqdm(iterable, label, total, **defaults | options)
@@ -60,9 +60,9 @@ def progress(
 
 @contextlib.contextmanager
 def announced(what: str, every_rank: bool = False) -> Iterator[None]:
-    """Within it, a line on stderr tells what is being done if that takes longer than PATIENCE seconds.
+    """Print a line on stderr if the context lasts longer than PATIENCE seconds.
 
-    what: such as "computing the FID". Only rank 0 prints it, unless every rank is to.
+    what: its text, such as "computing the FID". Only rank 0 prints it, unless every_rank.
     """
     if own_rank() and not every_rank:
         yield

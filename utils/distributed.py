@@ -1,4 +1,4 @@
-"""Devices and processes. Under torchrun each process is a rank; alone, a process is rank 0 of 1."""
+"""Devices and processes. Under torchrun each process is a rank; a single process is rank 0 of 1."""
 
 import contextlib
 import datetime
@@ -23,24 +23,24 @@ from .signals import handled
 
 T = TypeVar("T")
 PATIENCE = datetime.timedelta(days=1)  # ranks wait this long for rank 0, which trains the classifier and scores
-LEAVING = datetime.timedelta(seconds=3)  # and this long for each other when one has met an error
+LEAVING = datetime.timedelta(seconds=3)  # and this long for each other after an error
 
 
 def accelerators() -> dict[str, int]:
-    """How many devices of each kind torch sees here, besides the CPU, in the order in which auto takes them."""
+    """Count the devices of each kind that torch finds, without the CPU, in auto's order of preference."""
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     counts = {"cuda": cuda, "mps": torch.mps.device_count(), "xpu": torch.xpu.device_count()}
     return {kind: count for kind, count in counts.items() if count}
 
 
 def select_device(name: str) -> torch.device:
-    """The torch.device that --device names: auto, or a kind of device, with or without a number. UserError for others.
+    """Return the torch.device that --device names: auto, or a kind of device, with or without a number.
 
-    auto is the first of accelerators(), or the CPU. Several processes compute on the CPU or on CUDA: under torchrun,
-    auto and cuda are the GPU of this process's local rank.
+    auto is the first of accelerators(), or the CPU. Several processes need the CPU or CUDA: under torchrun, auto and
+    cuda are the GPU of this process's local rank. Raises UserError if the device is unknown, absent or unsuitable.
     """
     known = re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d+)?", name)
-    refuse_if(not known, f"--device takes auto, cpu, cuda, mps or xpu, or one by its number as in cuda:1, not {name!r}")
+    refuse_if(not known, f"--device takes auto, cpu, cuda, mps, xpu or one with a number such as cuda:1, not {name!r}")
     found = accelerators()
     usable = [kind for kind in found if kind == "cuda" or not launched()]
     kind, _, index = name.replace("auto", [*usable, "cpu"][0]).partition(":")
@@ -50,10 +50,10 @@ def select_device(name: str) -> torch.device:
     absent = f"--device {name} was asked for, but torch finds only {', '.join(['cpu', *there])} here; use --device auto"
     refuse_if(found.get(kind, 0) <= int(index or 0), absent)
     if launched():
-        refuse_if(kind != "cuda", f"--device {name} is for one process: several take --device cuda or --device cpu")
-        single = f"--device {name} is one device, and there are several processes: --device cuda gives each its own"
+        refuse_if(kind != "cuda", f"--device {name} is for one process: with several, use --device cuda or cpu")
+        single = f"--device {name} is one device for several processes: use --device cuda, which gives each its own"
         refuse_if(index, single)
-        crowded = f"there are more processes than CUDA devices, {found[kind]}: one each, or --device cpu"
+        crowded = f"there are more processes than CUDA devices ({found[kind]}): start one for each, or use --device cpu"
         refuse_if(number("LOCAL_WORLD_SIZE", 1) > found[kind], crowded)
         index = str(number("LOCAL_RANK", 0) % found[kind])
     return torch.device(f"{kind}:{index}" if index else kind)
@@ -64,7 +64,7 @@ def rank() -> int:
 
 
 def say_once(text: str) -> None:
-    """print(), on rank 0 alone."""
+    """Print a text on rank 0 only."""
     if rank() == 0:
         print(text, flush=True)
 
@@ -77,7 +77,7 @@ def world_size() -> int:
 def processes() -> Iterator[None]:
     """Join the other processes that torchrun started, for as long as the context lasts.
 
-    Says what is waited for where they do not come. UserError where it is known that they cannot meet.
+    Prints what it waits for if they do not come. Raises UserError if they cannot meet.
     """
     store = _join() if several() else None
     try:
@@ -93,16 +93,16 @@ def processes() -> Iterator[None]:
 
 
 def _join() -> dist.Store:
-    """Make the group. Returns the store by which its processes met, and in which they read of each other's errors."""
+    """Create the process group. Returns the store through which processes meet and learn of each other's errors."""
     size, place = os.environ["WORLD_SIZE"], f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    advice = "start them with torchrun or, for one process alone, unset WORLD_SIZE and RANK"
-    backend = "cpu:gloo"  # for what lies on the CPU: objects, features, signals
+    advice = "start them with torchrun or, for a single process, unset WORLD_SIZE and RANK"
+    backend = "cpu:gloo"  # for objects, features and signals, which are on the CPU
     if torch.cuda.is_available():
         torch.cuda.set_device(select_device("auto"))
         backend += ",cuda:nccl"
     waiting = f"waiting at {place} for all {size} processes; if there are no others, {advice}"
     try:
-        # The wait is not Python's, and would not see Ctrl-C.
+        # The wait is outside Python, and would not notice Ctrl-C.
         with announced(waiting, every_rank=True), handled({signal.SIGINT: signal.SIG_DFL}):
             store, own, count = next(dist.rendezvous("env://", timeout=PATIENCE))
             group = dist.PrefixStore("group", store)
@@ -116,14 +116,14 @@ def _join() -> dist.Store:
 
 
 def _leave(store: dist.Store, error: BaseException) -> None:
-    """Leave the group after an error. One message of a UserError is enough, and its exit code is everybody's.
+    """Leave the group after an error, so that a UserError is printed once and ends all processes alike.
 
-    It is shared where rank 0 has the same. A process that only lost another one to it ends by SystemExit.
+    It is `shared` if rank 0 has the same one. Raises SystemExit if this process only lost a peer to a UserError.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, once one has ended: each ends with its own exit code
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it once one has ended; keep own exit codes
     own, lost, said = rank(), lost_peer(error), [""]
     errors, left = ([f"{word} {i}" for i in range(world_size())] for word in ("error", "left"))
-    with contextlib.suppress(RuntimeError):  # the store ends with rank 0, where torchrun does not keep it
+    with contextlib.suppress(RuntimeError):  # the store ends with rank 0, unless torchrun keeps it
         if lost:
             said = [store.get(name).decode() for name in errors if store.check([name])]
         store.set(errors[own], str(error) if isinstance(error, UserError) else "")
@@ -132,8 +132,8 @@ def _leave(store: dist.Store, error: BaseException) -> None:
         traceback.clear_frames(seen.__traceback__)
         seen = seen.__context__
     gc.collect()
-    dist.destroy_process_group()  # those that wait for this process see it
-    with contextlib.suppress(RuntimeError):  # one does not come
+    dist.destroy_process_group()  # processes that wait for this one notice
+    with contextlib.suppress(RuntimeError):  # a process does not come
         if own and isinstance(error, UserError):
             error.shared = False
             store.wait(errors[:1], LEAVING)
@@ -147,7 +147,7 @@ def _leave(store: dist.Store, error: BaseException) -> None:
 
 @contextlib.contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """Rank 0 passes the block, then all others: what it downloaded or cached is there for them."""
+    """Let rank 0 run the block before the others, which then find what it downloaded or cached."""
     if rank() > 0:
         dist.barrier()
     yield
@@ -156,7 +156,7 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def on_rank_zero(function: Callable[..., T], *args: Any) -> T | None:
-    """function(*args) on rank 0, and None on the others. Its UserError is every rank's."""
+    """Return function(*args) on rank 0, None on the others. Raises its UserError on every rank."""
     result = error = None
     if rank() == 0:
         try:
@@ -170,7 +170,7 @@ def on_rank_zero(function: Callable[..., T], *args: Any) -> T | None:
 
 
 def broadcast(value: Any) -> Any:
-    """Rank 0's value on every rank; it may be any small Python object."""
+    """Return rank 0's value on every rank. It may be any small Python object."""
     values = [value]
     if world_size() > 1:
         dist.broadcast_object_list(values)
@@ -178,7 +178,7 @@ def broadcast(value: Any) -> Any:
 
 
 def gather(tensor: Tensor) -> Tensor | None:
-    """Every rank's tensor, of one shape, stacked in front (ranks, ...) on rank 0; None on the others."""
+    """Return every rank's tensor, of one shape, stacked (ranks, ...) on rank 0; None on the others."""
     if world_size() == 1:
         return tensor.unsqueeze(0)
     parts = [torch.empty_like(tensor) for _ in range(world_size())] if rank() == 0 else None
@@ -187,14 +187,14 @@ def gather(tensor: Tensor) -> Tensor | None:
 
 
 def average(tensor: Tensor) -> Tensor:
-    """The mean of every rank's tensor, the same bits on all."""
+    """Return the mean of all ranks' tensors, with the same bits on every rank."""
     if world_size() == 1:
         return tensor
     return SumOverRanks.apply(tensor) / world_size()
 
 
 def agree(*numbers: int) -> Sequence[int]:
-    """The largest of every rank's whole numbers, on all: a signal may reach one process alone, or each at its step."""
+    """Return the maximum of each whole number over all ranks: a signal may reach only one, or each at another step."""
     if world_size() == 1:
         return numbers
     largest = torch.tensor(numbers)
@@ -206,12 +206,12 @@ def agree(*numbers: int) -> Sequence[int]:
 
 
 def local(batch: Tensor) -> Tensor:
-    """This rank's share of a global batch, the same on every rank: (N, ...) -> (N / ranks, ...)."""
+    """Return this rank's share of a global batch that every rank has: (N, ...) -> (N / ranks, ...)."""
     return batch.chunk(world_size())[rank()]
 
 
 class SumOverRanks(torch.autograd.Function):
-    """The sum of every rank's tensor; its gradient is the sum of every rank's gradients."""
+    """The sum of all ranks' tensors; its gradient is the sum of all ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ class SumOverRanks(torch.autograd.Function):
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the batches of all ranks, which are of one size. nn.SyncBatchNorm does so on CUDA alone."""
+    """Batch norm over the batches of all ranks, which have one size. nn.SyncBatchNorm does this on CUDA only."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -252,7 +252,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network for the updates: among several ranks, its batch norms and its gradients are of all their batches."""
+    """Return the network for updates: with several ranks, batch norms and gradients cover the batches of all."""
     if world_size() == 1:
         return network
     if device.type == "cuda":
@@ -260,14 +260,14 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     else:
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.__class__ = SyncBatchNorm  # its parameters and buffers stay what the optimizer and the EMA know
+                module.__class__ = SyncBatchNorm  # the optimizer and the EMA keep its parameters and buffers
     wrapped = DistributedDataParallel(network, [device.index] if device.type == "cuda" else None)
-    # Buffers follow from the same numbers on every rank. To broadcast them, in place, would break the backward through
-    # a network that was called several times. (The argument of this name is deprecated since torch 2.14.)
+    # Buffers are already equal on every rank. Broadcasting them in place would break the backward through a network
+    # that was called several times. (The argument of this name is deprecated since torch 2.14.)
     wrapped.broadcast_buffers = False
     return wrapped
 
 
 def gradients_stay_local(network: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """A context in which a backward adds to this rank's gradients, without the other ranks': all parts but the last."""
+    """Return a context in which a backward does not average gradients over ranks: for all parts but the last."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""The errors that a user can cause or must know of: shown as one message, without a traceback."""
+"""Errors that a user can cause or must know of, shown as one message without a traceback."""
 
 import contextlib
 import sys
@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterator
 from .console import Outlet
 from .launcher import launched, own_rank
 
-# In the errors of torch and of the system.
+# Words in the out-of-memory errors of torch and of the system.
 NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory", "alloc_failed")
-LOST_PEER = ("gloo", "nccl", "peer")  # in those of processes whose group is broken
+LOST_PEER = ("gloo", "nccl", "peer")  # in errors after another process of the group is gone
 
 
 class UserError(Exception):
-    """Something the user asked for cannot be done; the message says what, where and what to do. Exit code 2."""
+    """Something the user asked for cannot be done. The message names problem, place and remedy. Exit code 2."""
 
     exit_code = 2
-    shared = True  # whether every process of a torchrun raises it, as for a wrong flag, so that one message is enough
+    shared = True  # whether all processes of a torchrun raise it, as for a wrong flag: then one message is enough
 
 
 class Damaged(UserError):
-    """A file is not what it was written as, or something else altogether."""
+    """A file has changed since it was written, or is something else altogether."""
 
 
 class Diverged(UserError):
@@ -30,7 +30,7 @@ class Diverged(UserError):
 
 
 class Stopped(UserError):
-    """The run was told to stop, and saved itself. Exit code 128 + the signal's number."""
+    """A signal stopped the run, which was saved. Exit code 128 + the signal's number."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -38,14 +38,14 @@ class Stopped(UserError):
 
 
 def refuse_if(broken: object, reason: str) -> None:
-    """Raise UserError with the reason where a rule is broken."""
+    """Raise UserError with the reason if a rule is broken."""
     if broken:
         raise UserError(reason)
 
 
 @contextlib.contextmanager
 def explaining_memory(what: str, advice: str) -> Iterator[None]:
-    """Turn an error of too little memory into a UserError that says what to do."""
+    """Turn an out-of-memory error within the context into a UserError with advice."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
@@ -55,14 +55,14 @@ def explaining_memory(what: str, advice: str) -> Iterator[None]:
 
 
 def memory_ran_out(error: BaseException) -> bool:
-    """Whether an error is numpy's, torch's or the system's for too little memory; torch's are RuntimeErrors."""
+    """Return whether numpy, torch or the system ran out of memory; torch's errors are RuntimeErrors."""
     if isinstance(error, (RuntimeError, OSError)):
         return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in NO_MEMORY)
     return isinstance(error, MemoryError)
 
 
 def lost_peer(error: BaseException) -> bool:
-    """Whether an error is what gloo and NCCL raise where another process of the group is gone."""
+    """Return whether gloo or NCCL raised this error because another process of the group is gone."""
     named = type(error).__name__.startswith("Dist") or any(word in str(error).lower() for word in LOST_PEER)
     return isinstance(error, RuntimeError) and named
 
@@ -72,7 +72,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def run_as_script(main: Callable[[], object]) -> None:
-    """Call main(), with its output through an Outlet; end with a message and an exit code in place of a traceback."""
+    """Call main() with its output through an Outlet. Errors end it with a message and exit code, not a traceback."""
     with contextlib.redirect_stdout(Outlet(sys.stdout)), contextlib.redirect_stderr(Outlet(sys.stderr)):
         try:
             main()
@@ -84,7 +84,7 @@ def run_as_script(main: Callable[[], object]) -> None:
 
 
 def _told(error: BaseException) -> tuple[str, int]:
-    """(What the user is told of an error, exit code). Raises an error of the program itself, for its traceback."""
+    """Return (message, exit code) for an error. Raises the error itself if it is a bug, for its traceback."""
     rank = own_rank()
     name = f"process {rank}: " if rank else ""
     if isinstance(error, UserError):
@@ -93,7 +93,7 @@ def _told(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return f"\n{name}interrupted", 130
     if memory_ran_out(error):
-        return f"{name}error: out of memory; ask for less at once ({_first_line(error)})", UserError.exit_code
+        return f"{name}error: out of memory; ask for fewer images at once ({_first_line(error)})", UserError.exit_code
     if launched() and lost_peer(error):
-        return f"{name}stops, since another process has ended, or cannot be reached: {_first_line(error)}", 1
+        return f"{name}stopped, since another process has ended or cannot be reached: {_first_line(error)}", 1
     raise error

@@ -1,6 +1,6 @@
-"""Files that are there whole or not at all, and files of tensors that may come from anyone.
+"""Atomic writes, and safe reading of tensor files from any source.
 
-They are written beside their place and renamed, and read with weights_only=True: nothing in them is ever executed.
+Files are written under a temporary name, then renamed. Tensors are read with weights_only=True: nothing is executed.
 """
 
 import contextlib
@@ -19,9 +19,10 @@ from .errors import UserError
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object], durable: bool = True) -> None:
-    """Call write(temporary path), then rename to path: the file is there whole or not at all.
+    """Call write(temporary path), then rename it to path: the file is complete, or is not there.
 
-    durable: also after a power cut, for which the disk is waited for; it may be the file of before then.
+    durable: wait for the disk, so that this also holds after a power cut, which may leave the previous file. Raises
+    UserError if the file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -39,38 +40,38 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], durable:
 
 
 def write_text(path: str | Path, text: str, durable: bool = True) -> None:
-    """Write a text file atomically; what is no text in a file's name stands there as a code."""
+    """Write a text file atomically. Bytes of file names that are not UTF-8 become escapes."""
     write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace"), durable)
 
 
 def check_writable(folder: str | Path, what: object) -> None:
-    """Raise UserError where something cannot be put into a folder, since that is none or must not be written to."""
+    """Raise UserError if `what` cannot be written, since the folder does not exist or is not writable."""
     if not (Path(folder).is_dir() and os.access(folder, os.W_OK)):
         there = "is not a folder that can be written to" if os.path.lexists(folder) else "does not exist"
         raise UserError(f"{what} cannot be written: {folder} {there}")
 
 
 def numbered(path: Path) -> Iterator[Path]:
-    """This path, and then with -2, -3, ... behind its name."""
+    """Yield this path, then the same with -2, -3, ... after its name."""
     yield path
     yield from (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
 
 
 def check_target(path: str | Path | None) -> None:
-    """Raise UserError where a file that was asked for cannot be put there."""
+    """Raise UserError if a file that was asked for cannot be written to its folder."""
     if path:
         check_writable(Path(path).parent, path)
 
 
 def make_folder(folder: str | Path, name: str | None = None) -> None:
-    """Make a folder and those above it, where they are not there. UserError, under this name, where they cannot be."""
+    """Make a folder and its missing parents. Raises UserError, with `name` for the folder, if that fails."""
     with writing_into(name or folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
 def writing_into(folder: str | Path) -> Iterator[None]:
-    """Within it, an OSError becomes a UserError that names the folder which cannot be written into."""
+    """Turn an OSError within the context into a UserError that names the folder."""
     try:
         yield
     except OSError as error:
@@ -81,34 +82,34 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     """Save a dict of tensors and plain values atomically."""
 
     def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:  # torch itself cannot open a name that is no UTF-8
+        with open(temporary, "wb") as file:  # torch itself cannot open a name that is not UTF-8
             torch.save(content, file)
 
     write_atomically(path, write)
 
 
 def load_tensors(path: str | Path) -> Any:
-    """torch.load() of a file that may come from anyone, to the CPU: nothing is executed, nothing unpacks to more.
+    """Load a file of tensors, from any source, to the CPU. Nothing is executed, and nothing decompresses.
 
-    Any error of torch or zipfile where it is no such file; ValueError for a wrong bit, which torch would load.
+    Raises any error of torch or zipfile if it is not such a file, ValueError if a bit is wrong, which torch ignores.
     """
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
-            raise ValueError("compressed, or sizes that are not true: torch.save() writes neither")
+            raise ValueError("it is compressed, or its sizes are false: torch.save() writes neither")
         if archive.testzip():
             raise ValueError("a checksum is wrong")
-    with warnings.catch_warnings(action="ignore"):  # about pickle protocols, of files that are refused anyway
+    with warnings.catch_warnings(action="ignore"):  # about the pickle protocol of files that are refused anyway
         content = torch.load(path, map_location="cpu", weights_only=True)
     _check_tensors(content)
     return content
 
 
 def _check_tensors(content: Any) -> None:
-    """Raise ValueError for a tensor that is larger than what is stored of it: a few bytes can stand for any number."""
+    """Raise ValueError if a tensor is larger than its stored data: a few bytes can claim any size."""
     if isinstance(content, torch.Tensor):
         plain = content.layout is torch.strided and content.device.type == "cpu" and not content.is_quantized
         if not plain or content.numel() * content.element_size() > content.untyped_storage().nbytes():
-            raise ValueError("a tensor without its numbers")
+            raise ValueError("a tensor is larger than its data")
     elif isinstance(content, (dict, list, tuple)):
         for part in content.values() if isinstance(content, dict) else content:
             _check_tensors(part)

@@ -1,4 +1,4 @@
-"""Locks between processes, by filelock: the system drops one with the process that holds it, however that ends."""
+"""Locks between processes, by filelock: the system releases a lock when its process ends, for whatever reason."""
 
 import contextlib
 import datetime
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import filelock
 
-ABSENT = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # what a network file system without locks answers
+ABSENT = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # from a network file system without locks
 
 
 def holder(path: str | Path) -> str:
-    """Who holds a lock; "" where nobody does. What a killed process held has its name till the next one comes."""
+    """Return who holds a lock, or "". A killed process is still named until the next one takes the lock."""
     try:
         return _beside(Path(path)).read_text(encoding="utf-8")
     except OSError:
@@ -23,11 +23,10 @@ def holder(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def locked(path: str | Path, taken: Callable[[str], object] = lambda holder: None) -> Iterator[None]:
-    """Within it no other process holds the lock that this file stands for; its folder has to exist.
+    """Hold the lock that a file represents, which no other process can hold meanwhile. Its folder must exist.
 
-    taken(who holds it) is called where another process does: it may raise, and else that process is waited for. The
-    file stays behind, and locks nothing. OSError where it cannot be made; without locks in the file system, none is
-    held.
+    taken(holder) is called if another process holds it; it may raise, otherwise that process is waited for. The file
+    remains, and locks nothing. On a file system without locks, none is held. Raises OSError if the file cannot be made.
     """
     path = Path(path)
     path.parent.stat()  # filelock would make the folder
@@ -43,7 +42,7 @@ def locked(path: str | Path, taken: Callable[[str], object] = lambda holder: Non
             raise
     since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     try:
-        with contextlib.suppress(OSError):  # on a full disk nobody can be named
+        with contextlib.suppress(OSError):  # on a full disk the holder is not named
             _beside(path).write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since}", "utf-8")
         yield
     finally:
@@ -52,5 +51,5 @@ def locked(path: str | Path, taken: Callable[[str], object] = lambda holder: Non
 
 
 def _beside(path: Path) -> Path:
-    """The file that says who holds a lock. What is written into the lock itself, another process may cut off."""
+    """Return the file that names a lock's holder. Text in the lock itself could be cut off by another process."""
     return path.with_name(path.name + ".holder")

@@ -18,29 +18,30 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-MIN_CELL = 64  # pixels: smaller images are enlarged by a whole factor to at least this, so that a person can see them
+MIN_CELL = 64  # pixels: smaller images are enlarged by a whole factor to at least this, to be seen by a person
 GAP = 2  # pixels between images
-LARGEST_TEXT, SMALLEST_TEXT = 20, 14  # pixels, of a row's name
-LETTERS, LINES, MOST_CELLS = 12, 3, 3  # of a row's name, at most: in a line, and the lines and cells it is given
-DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of lines that hues alone would tell apart
+LARGEST_TEXT, SMALLEST_TEXT = 20, 14  # pixels: the height of a row's name
+LETTERS, LINES, MOST_CELLS = 12, 3, 3  # at most, of a row's name: letters of a line, lines, cells
+DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)))  # for lines that would differ only in hue
 
 
 def factor_of(side: int) -> int:
-    """By how much images of so many pixels are enlarged, where nothing else is said."""
+    """Return the factor by which images of this side are enlarged by default."""
     return max(1, -(-MIN_CELL // side))
 
 
 def enlarge(images: Tensor, factor: int) -> Tensor:
-    """Each pixel of images (..., H, W) as a square of factor x factor."""
+    """Enlarge each pixel of images (..., H, W) to a square of factor x factor."""
     return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
 def grid(
     images: Tensor, columns: int | None = None, factor: int | None = None, names: Sequence[str] = ()
 ) -> Image.Image:
-    """Lay images out in rows, enlarged by a whole factor (small ones by default). A PIL image; square by default.
+    """Lay images out in rows, enlarged by a whole factor, and return a PIL image.
 
-    names: of the rows, each written in front of its row, in as many cells as the longest of them needs.
+    By default the grid is square and factor_of() enlarges small images. names: texts in front of the rows, which take
+    as many cells as the longest needs.
     """
     columns = columns or math.isqrt(len(images) - 1) + 1
     images = enlarge(images, factor or factor_of(images.size(-1)))
@@ -54,13 +55,13 @@ def grid(
     for row, text in enumerate(texts):
         middle = (GAP + cells * cell / 2, GAP + row * (height + GAP) + height / 2)
         draw.multiline_text(middle, text, "black", font, "mm", spacing=2, align="center")
-    for i, image in enumerate(images):  # over what is too long of a name
+    for i, image in enumerate(images):  # over the end of a name that is too long
         canvas.paste(picture(image), (GAP + (cells + i % columns) * cell, GAP + i // columns * (height + GAP)))
     return canvas
 
 
 def _fitting(texts: Sequence[str], cell: int) -> tuple[Any, int]:
-    """The largest font in which all texts fit into one cell or a few in front of a row, and how many; or the least."""
+    """Return (font, cells): the largest font in which all texts fit into a few cells of a row, or the smallest."""
     draw = ImageDraw.Draw(Image.new("L", (1, 1)))
     for size, cells in itertools.product(range(LARGEST_TEXT, SMALLEST_TEXT - 1, -1), range(1, MOST_CELLS + 1)):
         boxes = [draw.multiline_textbbox((0, 0), text, _font(size), spacing=2) for text in texts]
@@ -71,24 +72,24 @@ def _fitting(texts: Sequence[str], cell: int) -> tuple[Any, int]:
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """A font of this size: matplotlib's, since Pillow has brought its own only for a short time."""
+    """Return matplotlib's font in this size: older versions of Pillow have none of their own."""
     return ImageFont.truetype(str(Path(matplotlib().get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
 def picture(image: Tensor) -> Image.Image:
-    """An image (C, H, W) uint8 as a PIL image, each of its pixels one."""
+    """Convert an image (C, H, W) uint8 to a PIL image of the same size."""
     array = image.permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if image.size(0) == 1 else array)
 
 
 def save_gif(path: str | Path, frames: Sequence[Image.Image], durations: Sequence[int]) -> None:
-    """Save frames as an animation without end, each shown for so many milliseconds."""
+    """Save frames as an endless animation. durations: milliseconds, one for each frame."""
     first, *others = frames
     first.save(path, format="GIF", save_all=True, append_images=others, duration=list(durations), loop=0, disposal=1)
 
 
 def read_grid(path: str | Path, columns: int = 10, named: bool = False) -> np.ndarray:
-    """The images of a picture that grid() made with so many columns, as enlarged there: (n, H, W) or (n, H, W, 3).
+    """Return the images, still enlarged, of a picture made by grid(): (n, H, W) or (n, H, W, 3).
 
     named: its rows have names in front.
     """
@@ -102,27 +103,27 @@ def read_grid(path: str | Path, columns: int = 10, named: bool = False) -> np.nd
 
 
 def matplotlib() -> ModuleType:
-    """matplotlib, imported late. Its backend and its defaults are its own, whatever is inherited or a file says.
+    """Import matplotlib late, with its default settings instead of inherited ones, and return it.
 
-    Every import of it goes through here. Where a user's program has imported it, it keeps that program's settings.
+    Every import of it goes through here. If the user's program has already imported it, that program's settings stay.
     """
     os.environ["MPLBACKEND"] = "Agg"  # a notebook's backend does not exist elsewhere
     if module := sys.modules.get("matplotlib"):
         return module
     try:
         module = importlib.import_module("matplotlib")
-    except (OSError, ValueError):  # a matplotlibrc that cannot be read: an empty one in this folder goes before it
+    except (OSError, ValueError):  # an unreadable matplotlibrc: an empty one in the working folder precedes it
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             Path("matplotlibrc").touch()
             for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
-                del sys.modules[name]  # what is half loaded
+                del sys.modules[name]  # half-loaded modules
             module = importlib.import_module("matplotlib")
     module.rcdefaults()
     return module
 
 
 def pyplot() -> ModuleType:
-    """matplotlib.pyplot, drawing into files only."""
+    """Return matplotlib.pyplot, which draws into files only."""
     matplotlib().use("Agg")
     return importlib.import_module("matplotlib.pyplot")
 
@@ -136,7 +137,7 @@ def scaled(axis: Any, scale: str) -> None:
 
 
 def plain_ticks(axis: Any) -> None:
-    """Few and plain numbers on a logarithmic axis of what was drawn: 380 and 400; 2, 5 and 10; 30 and 100."""
+    """Label a logarithmic axis, after drawing, with few plain numbers: 380 and 400; 2, 5 and 10; 30 and 100."""
     ticker = pyplot()
     low, high = sorted(axis.get_view_interval())
     if low <= 0 or high / low > 1e4:

@@ -1,4 +1,4 @@
-"""How a step computes: half precision, TF32 on CUDA, and memory that a process on the CPU keeps."""
+"""Half precision, TF32, deterministic algorithms, and the memory that a CPU process keeps."""
 
 import contextlib
 import ctypes
@@ -20,10 +20,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 @functools.cache
 def bf16_gain() -> float:
-    """How many times as fast this CPU convolves, forward and backward, in bfloat16 as in float32.
+    """Return how many times as fast this CPU convolves, forward and backward, in bfloat16 as in float32.
 
-    Timed within 0.1 s, since a processor's flags do not tell: without the instructions it is emulated and slower, and
-    so it was on a virtual Intel machine whose flags had them.
+    It is timed, within 0.1 s, since a processor's flags are not reliable. Without the instructions bfloat16 is emulated
+    and slower, and so it was on a virtual Intel machine whose flags listed them.
     """
     seconds = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     for _ in range(4):
@@ -37,7 +37,7 @@ def bf16_gain() -> float:
 
 
 def settled(amp: str, device: torch.device) -> str:
-    """The --amp of a device: auto becomes bf16 if that is faster, else none. UserError for bf16 on a CPU without it."""
+    """Return the --amp to use: auto becomes bf16 if that is faster, else none. Raises UserError if bf16 slows a CPU."""
     if amp not in ("auto", "bf16"):
         return amp
     if device.type == "cpu":
@@ -53,7 +53,7 @@ def settled(amp: str, device: torch.device) -> str:
 
 
 class Precision:
-    """How one network is called and updated: under autocast, for fp16 with a gradient scaler. fp16 is for CUDA only."""
+    """How one network is called and updated: under autocast, and for fp16, on CUDA only, with a gradient scaler."""
 
     def __init__(self, amp: str, device: torch.device) -> None:
         self.device_type = device.type
@@ -61,7 +61,7 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
     def call(self, network: nn.Module, *inputs: Tensor | None, **options: Any) -> Any:
-        """network(*inputs), where half precision was asked for computed in it, and returned in float32.
+        """Return network(*inputs) in float32, computed in half precision if that was asked for.
 
         An input that is None is left out. A network may return one tensor or several.
         """
@@ -73,11 +73,11 @@ class Precision:
             return found.float() if isinstance(found, Tensor) else tuple(part.float() for part in found)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients to what is there. The scaler keeps small ones off zero."""
+        """Add the loss's gradients to the present ones. The scaler keeps small ones from becoming 0."""
         self.scaler.scale(loss).backward()
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step of the optimizer, which the scaler skips where a gradient overflowed."""
+        """Step the optimizer, unless the scaler finds that a gradient overflowed."""
         self.scaler.step(optimizer)
         self.scaler.update()
 
@@ -86,15 +86,15 @@ FULL = Precision("none", torch.device("cpu"))
 
 
 def set_tf32(enabled: bool) -> None:
-    """Whether CUDA may round float32 factors to TF32; torch's own default allows it in convolutions alone."""
+    """Allow or forbid CUDA to round float32 factors to TF32. torch's default allows it in convolutions only."""
     torch.backends.cuda.matmul.allow_tf32 = enabled
     torch.backends.cudnn.allow_tf32 = enabled
 
 
 def set_deterministic() -> None:
-    """Make torch take algorithms that give the same bits each time, and raise where there is none.
+    """Make torch use algorithms that give the same bits each time, and raise if an operation has none.
 
-    On a CPU it does so anyway, for a number of threads.
+    On a CPU it does so anyway, for a fixed number of threads.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(True)
@@ -103,7 +103,7 @@ def set_deterministic() -> None:
 
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
-    """Full float32 within, so that a score does not depend on how the training was made fast."""
+    """Compute in full float32 within the context, so that a score does not depend on training's --tf32."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     set_tf32(False)
     try:
@@ -113,10 +113,10 @@ def without_tf32() -> Iterator[None]:
 
 
 def keep_memory() -> None:
-    """Make glibc keep freed memory for the next step, in place of returning every large tensor to the system.
+    """Make glibc keep freed memory for the next step, instead of returning every large tensor to the system.
 
-    The kernel clears each page that is handed out anew: without this, up to a fifth of a step on a CPU
-    (docs/performance.md). A hint: elsewhere than on Linux with glibc it does nothing.
+    The kernel clears each page that it hands out again, which can take a fifth of a step on a CPU
+    (docs/performance.md). Without glibc, this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -1,4 +1,4 @@
-"""Signals: handlers for a while, and what a run notes of them, to stop and to save."""
+"""Signals: temporary handlers, and those that tell a run to stop or to save."""
 
 import contextlib
 import signal
@@ -13,7 +13,7 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 
 @contextlib.contextmanager
 def handled(handlers: Mapping[int, Handler]) -> Iterator[None]:
-    """Within it these handlers answer their signals, and afterwards those of before."""
+    """Install signal handlers within the context, and restore the previous ones after it."""
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
@@ -23,16 +23,16 @@ def handled(handlers: Mapping[int, Handler]) -> Iterator[None]:
 
 
 class Signals:
-    """Signals that are noted for the loop: SIGINT, SIGTERM and SIGHUP to stop, SIGUSR1 to save.
+    """The signals noted for the training loop: SIGINT, SIGTERM and SIGHUP to stop, SIGUSR1 to save.
 
-    A second SIGINT ends the process, but not under torchrun, which sends one of its own. nohup's SIGHUP stays ignored.
+    A second SIGINT ends the process, except under torchrun, which sends one itself. Under nohup, SIGHUP stays ignored.
     """
 
     NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has two of them
     stop = save = 0
 
     def noted(self) -> contextlib.AbstractContextManager[None]:
-        """A context in which they are."""
+        """Return a context in which signals are noted."""
         numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
         if "SIGHUP" in dir(signal) and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
             numbers.remove(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""How many threads compute a step on a CPU.
+"""The number of threads that compute a step on a CPU.
 
 How idle threads wait is set before torch is loaded, in utils/__init__.py.
 """
@@ -17,17 +17,17 @@ from .distributed import world_size
 from .launcher import launched, number
 
 # Multiply-adds of G and D, forward, for each thread. With fewer, two threads are at most 1.5 times as fast as one on a
-# quiet machine, and one is 1.5 to 2.4 times as fast as two beside another program (benchmarks/busy.py).
+# quiet machine, and one is 1.5 to 2.4 times as fast as two next to another program (benchmarks/busy.py).
 WORK_PER_THREAD = 5e8
 
 
 def cores() -> int:
-    """The processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share() -> int:
-    """The threads that this process may have: OMP_NUM_THREADS or, without it, its part of this machine's cores.
+    """Return how many threads this process may have: OMP_NUM_THREADS or its part of this machine's cores.
 
     torchrun sets OMP_NUM_THREADS=1 by default, so a value of 1 under torchrun does not count as the user's choice.
     """
@@ -37,7 +37,7 @@ def share() -> int:
 
 @torch.no_grad()
 def work(G: nn.Module, D: nn.Module, batch_size: int) -> int:
-    """The multiply-adds of a batch's forward through the linear and convolutional layers of both networks.
+    """Return the multiply-adds of a batch's forward through the linear and convolutional layers of G and D.
 
     torch.utils.flop_counter counts them as well, but it takes more than a second to load.
     """
@@ -48,7 +48,7 @@ def work(G: nn.Module, D: nn.Module, batch_size: int) -> int:
         positions = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output[:, :1]
         found += positions[0, 0].numel() * module.weight.numel()
 
-    copies: Any = [copy.deepcopy(network).eval() for network in (G, D)]  # whose hooks and modes are nobody's
+    copies: Any = [copy.deepcopy(network).eval() for network in (G, D)]  # the originals keep their hooks and modes
     for module in itertools.chain(*(network.modules() for network in copies)):
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             module.register_forward_hook(count)
@@ -60,13 +60,13 @@ def work(G: nn.Module, D: nn.Module, batch_size: int) -> int:
 
 
 def by_work(multiply_adds: float) -> int:
-    """The threads for a step of so much work(): never of the machine's load, so that a run's bits stay its own."""
+    """Return the threads for a step of this work(). The machine's load does not count, so that runs can be repeated."""
     return min(share(), max(1, int(multiply_adds / WORK_PER_THREAD)))
 
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """A context in which this process computes on so many threads."""
+    """Compute on `count` threads within the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -77,9 +77,9 @@ def threads(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def all_cores() -> Iterator[None]:
-    """A context in which this process computes with the threads that it would have alone, in a run or under torchrun.
+    """Compute with the threads of a single process within the context, also in a run and under torchrun.
 
-    The last bits of a sum depend on the number of threads, and the scores are to be the same.
+    The last bits of a sum depend on the number of threads, but scores must not.
     """
     count = share() if world_size() == 1 else cores()
     if torch.get_num_threads() == count:

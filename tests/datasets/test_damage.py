@@ -120,4 +120,4 @@ def no_memory_of_cuda(*args, **kwargs):
 @pytest.mark.parametrize("runs_out", [no_memory, no_memory_of_numpy, no_memory_of_cuda])
 def test_memory_that_runs_out_anywhere_else_is_one_line(monkeypatch, call, runs_out):
     monkeypatch.setattr("train.prepare", runs_out)
-    fails(call("train.py"), "out of memory; ask for less at once (")
+    fails(call("train.py"), "out of memory; ask for fewer images at once (")

@@ -83,7 +83,7 @@ def test_a_class_is_its_row_and_weights_of_classes_are_the_mean_row():
     half = torch.tensor([[0.5, 0, 0, 0.5]]).double()
     torch.testing.assert_close(rows_of(table, half), (table[:1] + table[3:]) / 2)
     assert torch.equal(one_hot(half, K, torch.float64), half)
-    with pytest.raises(ValueError, match=r"class numbers from 0 to 3, not \[4\]"):
+    with pytest.raises(ValueError, match=r"labels must be from 0 to 3, not \[4\]"):
         rows_of(table, torch.tensor([K]))
 
 

@@ -24,7 +24,7 @@ def test_labels_that_are_missing_or_of_no_use_are_value_errors(model):
                 network(given)
             with pytest.raises(ValueError, match=r"not \(3, 1\) torch.int64"):
                 network(given, torch.zeros(3, 1, dtype=torch.int64))
-            with pytest.raises(ValueError, match=r"labels are a tensor of \(N,\) integers .*, not 7$"):
+            with pytest.raises(ValueError, match=r"labels must be a tensor of \(N,\) integers .*, not 7$"):
                 network(given, 7)
             with pytest.raises(ValueError, match=r"\(N, 4\) weights of the classes, not \(3, 5\) torch.float32"):
                 network(given, torch.ones(3, 5) / 5)
@@ -35,7 +35,7 @@ def test_labels_of_no_class_and_a_z_of_another_length_are_value_errors(model):
     for name in WITH_CLASSES:
         G, _ = build(model, 8, channels=1, num_classes=K, conditional=name)
         for label in (K, -1):
-            with pytest.raises(ValueError, match=rf"class numbers from 0 to 3, not \[0, {label}, 1\]"):
+            with pytest.raises(ValueError, match=rf"labels must be from 0 to 3, not \[0, {label}, 1\]"):
                 G(torch.randn(3, 5), torch.tensor([0, label, 1]))
     for wrong in ((3, 6), (5,), (3, 5, 1)):
         with pytest.raises(ValueError, match=r"z is \(N, 5\), such as torch.randn\(16, G.z_dim\), not \("):

@@ -123,7 +123,7 @@ def test_conditional_G_has_a_row_of_the_class_as_long_as_z_beside_z(conditional)
     ("settings", "reason"),
     [
         ({"image_size": 24}, "r3gan makes images of 8, 16, 32, 48, 64, 128 pixels, not 24"),
-        ({"d_norm": "batch"}, "d_norm batch is not for r3gan, which does without"),
+        ({"d_norm": "batch"}, "d_norm batch is not for r3gan, whose networks do not normalise"),
         ({"d_norm": ("spectral", "layer")}, "d_norm layer is not for r3gan"),
         ({"d_norm": "weight"}, "a row of zeros cannot be scaled to norm 1. Use none or spectral"),
         ({"attention": 8}, "attention 8 is for --model dcgan or resnet, not r3gan"),

@@ -172,7 +172,7 @@ def test_on_two_ranks_train_kill_resume_equals_the_run_without_the_kill_bit_by_b
 def test_a_process_that_is_killed_ends_the_others_with_a_message(forks, tmp_path):
     done = run(forks, 2, "one_is_killed", f"{tmp_path}/run")
     assert done.codes == [1, -9]
-    assert done.stderr.count("stops, since another process has ended") == 1
+    assert done.stderr.count("stopped, since another process has ended") == 1
 
 
 def test_a_process_without_memory_ends_the_others_and_says_what_to_do(forks, tmp_path):

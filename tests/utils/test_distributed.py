@@ -61,7 +61,7 @@ def test_a_device_that_is_absent_is_refused_with_those_that_there_are_and_a_way_
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:x", "cuda:-1", "xpu:", "cpu:0", "auto:1", "meta"])
 def test_a_name_of_no_supported_device_is_refused(monkeypatch, name):
     pretend_devices(monkeypatch, cuda=1)
-    words = f"^--device takes auto, cpu, cuda, mps or xpu, or one by its number as in cuda:1, not '{name}'$"
+    words = f"^--device takes auto, cpu, cuda, mps, xpu or one with a number such as cuda:1, not '{name}'$"
     with pytest.raises(UserError, match=words):
         select_device(name)
 
@@ -70,13 +70,13 @@ def test_several_processes_take_a_gpu_each_or_the_cpu(monkeypatch):
     pretend_devices(monkeypatch, cuda=2, mps=1)
     pretend_processes(monkeypatch, rank=1)
     assert select_device("auto") == select_device("cuda") == torch.device("cuda:1")
-    with pytest.raises(UserError, match="--device cuda gives each its own"):
+    with pytest.raises(UserError, match="use --device cuda, which gives each its own"):
         select_device("cuda:0")
     pretend_devices(monkeypatch, cuda=1)
-    with pytest.raises(UserError, match="more processes than CUDA devices, 1: one each, or --device cpu"):
+    with pytest.raises(UserError, match=r"more processes than CUDA devices \(1\): start one for each"):
         select_device("cuda")
     pretend_devices(monkeypatch, mps=1, xpu=2)
     assert select_device("auto") == select_device("cpu") == torch.device("cpu")
     for name in ("mps", "xpu", "xpu:1"):
-        with pytest.raises(UserError, match=f"--device {name} is for one process: several take --device cuda or"):
+        with pytest.raises(UserError, match=f"--device {name} is for one process: with several, use --device cuda or"):
             select_device(name)

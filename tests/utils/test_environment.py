@@ -84,7 +84,7 @@ def test_an_old_python_is_told_before_anything_else(run_script, script):
     done = run_script(sys.executable, "-S", "-c", f"{old}; runpy.run_path('{script}', run_name='__main__')")
     assert done.returncode == 2 and not done.stdout
     assert done.stderr == (
-        f"error: Python 3.11 or newer is needed, and this is 3.10.4 ({sys.executable}). "
+        f"error: Python 3.11 or newer is needed, but this is 3.10.4 ({sys.executable}). "
         f"Run, for example: python3.11 {script} --seed 1\n"
     )
 

@@ -51,7 +51,7 @@ def test_a_rank_without_a_world_is_passed_over(environment, left):
 )
 def test_processes_that_cannot_meet_are_refused_with_what_to_do(environment, left, words):
     environment(**left)
-    with pytest.raises(UserError, match=f"{words}.*torchrun or, for one process alone, unset WORLD_SIZE and RANK"):
+    with pytest.raises(UserError, match=f"{words}.*torchrun or, for a single process, unset WORLD_SIZE and RANK"):
         processes().__enter__()
 
 
