@@ -1,6 +1,6 @@
 """Train a GAN, then score it. Without any flag, this trains an SN-DCGAN on 8x8 digits."""
 
-import utils  # noqa: F401, first, since it says which package is missing
+import utils  # noqa: F401, must be first: it reports missing packages
 
 # isort: split
 from settings.command_line import parse_args
@@ -11,7 +11,7 @@ from utils.errors import run_as_script
 def main() -> None:
     flags, dry_run = parse_args(__doc__)
 
-    # Only now what needs torch, so that --help and a mistyped flag answer at once.
+    # Imported only now, as they need torch: --help and a mistyped flag answer at once.
     import evaluate
     from datasets import load_split
     from evaluation.evaluator import Evaluator
@@ -23,7 +23,7 @@ def main() -> None:
 
     with processes():
         config = prepare(flags, dry_run)
-        # What evaluation needs is checked before hours of training, and what is quickly found before images are read.
+        # Check what evaluation needs before hours of training, and start with what is quick to check.
         with rank_zero_first():
             missing = missing_weights(config)
             images = load_split(config)
@@ -37,10 +37,10 @@ def main() -> None:
         if evaluator:
             say_once("\nscoring the last checkpoint")
             on_rank_zero(page.refresh, run_dir, page.Now(config.total_steps, doing="trained, and being scored"))
-            changed = {name: getattr(config, name) for name in evaluate.OVERRIDES}  # a resume may score in another way
+            changed = {name: getattr(config, name) for name in evaluate.OVERRIDES}  # --resume may have changed them
             written = evaluate.score([path], evaluator, settings=changed)
         else:
-            say_once(f"\nnot scored. {command('python', 'evaluate.py', run_dir)} says what is missing")
+            say_once(f"\nnot scored. {command('python', 'evaluate.py', run_dir)} prints what is missing")
         say_once("\nworth opening:")
         report = run_dir / page.NAME
         grid = sorted((run_dir / "samples").glob("step_*.png"))[-1:]

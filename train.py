@@ -35,15 +35,15 @@ from utils.precision import FULL, Precision
 def discriminator_step(
     G: nn.Module, D: nn.Module, opt_D: Optimizer, batch: Batch, objective: Objective, precision: Precision = FULL
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One update of D on batch.real (N, C, H, W) and as many fresh samples G(batch.z), each with its label if any.
+    """Update D once, on batch.real (N, C, H, W) and as many new samples G(batch.z), with their labels if any.
 
-    precision: for the networks only; losses and penalties are computed in full precision. Returns detached (loss,
+    precision: of the networks only; losses and penalties are computed in full precision. Returns detached (loss,
     real_logits (N, 1), fake_logits (N, 1)). The loss, a scalar, includes the penalties and the class loss of acgan.
     """
     with torch.no_grad():
         batch = batch._replace(fake=precision.call(G, batch.z, batch.labels))
     opt_D.zero_grad()
-    found = []
+    found = []  # (loss, real logits, fake logits) of each part
     for i, part in enumerate(batch.chunk(objective.accumulate)):  # gradient accumulation: one backward for each part
         with in_part(i, objective.accumulate, D, called=[D]):
             real, fake = objective.judge(D, part.views("real", "fake"), precision)  # logits, and class loss if any
@@ -60,7 +60,7 @@ def discriminator_step(
 def generator_step(
     G: nn.Module, D: nn.Module, opt_G: Optimizer, batch: Batch, objective: Objective, precision: Precision = FULL
 ) -> Tensor:
-    """One update of G on samples G(batch.z), z (N, z_dim). A loss that compares them with real images has batch.real.
+    """Update G once, on samples G(batch.z), z (N, z_dim), and batch.real if the loss compares them with real images.
 
     D's parameters are frozen meanwhile. Returns the detached loss, a scalar.
     """
@@ -81,10 +81,10 @@ def generator_step(
 
 
 def in_part(number: int, count: int, updated: nn.Module, called: Sequence[nn.Module]) -> contextlib.ExitStack:
-    """A context for the forwards and the backward of one of `count` parts of a batch.
+    """Return a context for the forwards and the backward of one of `count` parts of a batch.
 
     updated: the network to train; ranks average its gradients in the last part only. called: the networks that run;
-    spectral norm's u and v in them move in the first part only.
+    their u and v of spectral normalization advance in the first part only.
     """
     contexts = contextlib.ExitStack()
     if count > 1:
@@ -96,17 +96,17 @@ def in_part(number: int, count: int, updated: nn.Module, called: Sequence[nn.Mod
 
 
 def next_real(state: State, config: Config) -> tuple[Tensor, Tensor | None]:
-    """The next real images (N, C, H, W), in [-1, 1], and their labels (N,) if any."""
+    """Return the next real images (N, C, H, W) in [-1, 1] and their labels (N,), or None without classes."""
     images, labels = state.batches.next()
     return to_float(images, state.random, config.mirror), labels
 
 
 def step(state: State, config: Config) -> None:
-    """n_dis updates of D, each on a fresh real batch and fresh samples, then one of G and of its moving average."""
+    """Update D n_dis times, each on a new real batch and new samples, then G and its moving average once."""
     G, D = state.parallel["G"], state.parallel["D"]
     source: dict[str, Any] = {"generator": state.random, "device": state.device}
     set_moving(state, config)  # learning rates and whatever else has a schedule
-    averages, paired = state.objective.averages, state.objective.paired  # a pair: fake and real, of one class
+    averages, paired = state.objective.averages, state.objective.paired  # paired: fake and real of one class
     if averages:
         averages.begin(state.step)
     # Every rank draws the whole batch's random numbers, so that a run is the same on any number of ranks.
@@ -134,7 +134,7 @@ def step(state: State, config: Config) -> None:
         real, labels = next_real(state, config)
         real_drawn = augmenting.draw(state, len(real))
         batch = batch._replace(real=real, labels=labels, real_labels=labels, real_drawn=real_drawn)
-    # state.D without DistributedDataParallel: no one needs its gradients here.
+    # state.D without DistributedDataParallel: its gradients are not needed here.
     loss_G = generator_step(G, state.D, state.opt_G, batch.local(), state.objective, state.precision["G"])
     state.step += 1
     if state.ema:
@@ -149,7 +149,7 @@ def step(state: State, config: Config) -> None:
 def train(config: Config, evaluator: Evaluator | None = None, images: Images | None = None) -> Path:
     """Train to config.total_steps, from step 0 or from config.resume. Returns the path of the last checkpoint.
 
-    Pass evaluator and images if you have made them already. Raises UserError before the first step if anything is
+    Pass evaluator and images if you have them already. Raises UserError before the first step if anything is
     missing, Diverged if a loss or weight is not finite, Stopped if a signal ends the run, after saving.
     """
     with opened(config, evaluator, images) as run:
@@ -161,7 +161,7 @@ def train(config: Config, evaluator: Evaluator | None = None, images: Images | N
 
 
 def loop(run: Run) -> Path:
-    """The steps to total_steps, and what is logged, drawn, scored and saved between them. Returns the last save."""
+    """Step to total_steps, and log, draw, score and save in between. Returns the path of the last checkpoint."""
     config, state = run.config, run.state
     begin(run)
     with run.progress() as bar:
@@ -170,7 +170,7 @@ def loop(run: Run) -> Path:
                 step(state, config)
             bar.update()
 
-            # Everything below is rare. A signal that comes during it is answered after the next step.
+            # Everything below is rare. A signal that arrives meanwhile is answered after the next step.
             due = run.due()
             if not due:
                 continue

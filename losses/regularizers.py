@@ -72,8 +72,7 @@ def finite_difference(
 def lecam(real_logits: Tensor, fake_logits: Tensor, average_real: Tensor, average_fake: Tensor) -> Tensor:
     """Mean squared distance of D's logits (N, 1) from the moving average of the other side's. A scalar.
 
-    Tseng et al. 2021, eq. 5, with the relu of the authors' code: only real logits above the fake average and fake
-    logits below the real average count.
+    Tseng et al. 2021, eq. 5, with the authors' relu: real logits count above the fake average, fake below the real.
     """
     return relu(real_logits - average_fake).square().mean() + relu(average_real - fake_logits).square().mean()
 
@@ -107,7 +106,7 @@ class Regularizer(NamedTuple):
 
     penalty(D, real, fake, alpha, real_labels, labels), of_logits(real_logits, fake_logits, average_real, average_fake)
     and finite_difference() at the images that `near` names, "real" or "fake", are multiplied by the weight.
-    project(D, weight) takes it as its bound. on_gradient: a penalty on D's gradient, which --regularizer_every applies.
+    project(D, weight) takes it as its bound. on_gradient: on D's gradient, so that --regularizer_every applies to it.
     """
 
     default_weight: float

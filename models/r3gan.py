@@ -2,8 +2,7 @@
 residual networks without normalization, and G without a tanh.
 
 `base_channels` is the width of all stages up to 32 pixels, 768 in the paper, halved with each doubling above; `groups`
-is the number of groups of the 3x3 convolutions at that width, 96 in the paper. For class-conditional CIFAR-10, G has
-20.8 million parameters and D 21.3 million.
+is the number of groups of its 3x3 convolutions, 96. For conditional CIFAR-10, G has 20.8 and D 21.3 million parameters.
 """
 
 import math

@@ -1,1 +1,1 @@
-"""What a run can be told: every setting, where its value comes from, which exclude each other, and the command line."""
+"""The settings of a run: their definitions, their sources, the rules between them, and the command line."""

@@ -24,21 +24,21 @@ LARGEST_SEED = 2**32
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser without abbreviations, whose errors are one line, with a suggestion.
 
-    example: what stands in the usage line behind the script's name.
+    example: the words after the script's name in the usage line.
     """
 
     def __init__(self, description: str | None, example: str, **options: Any) -> None:
         super().__init__(usage=f"python %(prog)s {example}", description=description, allow_abbrev=False, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, but a flag is given once; a setting may replace that of a script, such as of scripts/."""
+        """Parse as argparse does, but refuse repeated flags. A setting may repeat one of scripts/: the last counts."""
         words = [word.split("=")[0] for word in (sys.argv[1:] if args is None else args)]
         typed = [self._option_string_actions[word].dest for word in words if word in self._option_string_actions]
         for name in {name for name in typed if typed.count(name) > 1}:
             if name not in FIELDS:
                 self.error(f"--{name} is given twice: give it once")
             if not own_rank():
-                print(f"--{name} is given twice, and the last one counts", file=sys.stderr)
+                print(f"--{name} is given twice: the last one counts", file=sys.stderr)
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -47,12 +47,12 @@ class Parser(argparse.ArgumentParser):
             message += suggestion(given.split("=")[0], self._option_string_actions)
         if message.endswith("arguments"):
             message += ", with spaces between them"
-        # One of the processes of a torchrun is enough.
+        # Under torchrun, one process prints it.
         self.exit(2, None if own_rank() else f"error: {message} (--help lists every flag)\n")
 
 
 def number_range(text: str) -> range:
-    """`7` or `0-63` as a range of seeds or labels. UserError for anything else."""
+    """Convert `7` or `0-63` to a range of seeds or labels. Raises UserError if it is neither."""
     first, dash, last = text.partition("-")
     try:
         found = range(int(first), int(last if dash else first) + 1)
@@ -64,7 +64,7 @@ def number_range(text: str) -> range:
 
 
 def add_settings(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
-    """Add a flag for each of these settings of Config: text that given_settings() reads, or None where not given."""
+    """Add a flag for each of these settings of Config. Its value is text for given_settings(), or None if not given."""
     for name in names:
         meta, default = FIELDS[name].metadata, FIELDS[name].default
         kind, _, count = element_type(name)
@@ -85,7 +85,7 @@ def add_settings(parser: argparse._ActionsContainer, names: Iterable[str]) -> No
 
 
 def as_flags(settings: Mapping[str, Any]) -> list[str]:
-    """The words of a command line that give settings these values. No flag can be None: `no --NAME` is for messages."""
+    """Return the words of a command line that set these values. None becomes `no --NAME`, for messages only."""
     words = []
     for name, value in settings.items():
         if value is None:
@@ -98,10 +98,10 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
 
 
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings in an argparse namespace that were typed, checked. UserError for a bad one."""
+    """Return the settings that were typed, checked. Raises UserError if one is bad."""
     values = {key: value for key, value in vars(namespace).items() if key in FIELDS and value is not None}
     if "num_epochs" in values and "total_steps" in values:
-        raise UserError("--total_steps and --num_epochs exclude each other")
+        raise UserError("--total_steps and --num_epochs exclude each other: give one of them")
     try:
         return {key: checked(key, value) for key, value in values.items()}
     except ValueError as error:
@@ -109,7 +109,7 @@ def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_args(description: str | None, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], bool]:
-    """Parse a training command line. Returns (flags, dry_run): the typed settings, and whether only to show them."""
+    """Parse a training command line. Returns (flags, dry_run): the typed settings, and whether to only show them."""
     parser = Parser(description, "[--dataset digits] [--model dcgan] [--loss hinge] [--run_dir runs/demo] ...")
     for title in GROUPS:
         names = [name for name, f in FIELDS.items() if f.metadata["group"] == title]

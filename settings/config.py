@@ -1,4 +1,4 @@
-"""The settings of a run: one flat frozen dataclass, from which flags, the check of YAML files and --help are made.
+"""The settings of a run: one flat frozen dataclass. Flags, --help and the checks of YAML files are made from it.
 
 Imports no torch, so that --help is quick.
 """
@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-STACKED = {"stacked_digits": "digits", "stacked_mnist": "mnist"}  # three of which are red, green and blue
-DOUBLE = ("gradient_penalty", "r1", "r2", "r1_r2")  # penalties on D's gradient that have to be differentiated twice
-PENALTIES = (*DOUBLE, "approximate_r1", "approximate_r2")  # those on D's gradient at single images
+STACKED = {"stacked_digits": "digits", "stacked_mnist": "mnist"}  # each image is three digits in red, green and blue
+DOUBLE = ("gradient_penalty", "r1", "r2", "r1_r2")  # penalties on D's gradient that need a second derivative
+PENALTIES = (*DOUBLE, "approximate_r1", "approximate_r2")  # all penalties on D's gradient at single images
 
 
 def setting(
@@ -33,14 +33,14 @@ def setting(
     replaces: tuple[str, ...] = (),
     resets: tuple[tuple[str, tuple[str, ...]], ...] = (),
 ) -> Any:
-    """A field of Config. low and high include the bound, above and below exclude it; they hold for each of a tuple.
+    """Define a field of Config. low and high are inclusive bounds, above and below exclusive, of each tuple element.
 
-    high: by default what a whole number and a float can both be.
+    high: by default the largest whole number up to which a float is exact.
 
-    group: its heading in --help. resumable: --resume may change it. stored: it is part of config.yaml, which says what
-    a run is and not where. path: a file or folder, in which ~ is the user's home. words: what may stand for a number.
-    replaces: settings of earlier layers that are dropped where this one is given. resets: those that are dropped where
-    its value changes, each with the values at which it stays.
+    group: its heading in --help. resumable: --resume may change it. stored: it is written to config.yaml, which tells
+    what a run is, not where. path: a file or folder, in which ~ is the user's home. words: allowed instead of a number.
+    replaces: settings of earlier layers that are dropped if this one is given. resets: settings that are dropped if
+    this one changes, each with those of its values that keep it.
     """
     return field(default=default, metadata={key: value for key, value in locals().items() if key != "default"})
 
@@ -66,7 +66,7 @@ class Config:
         "data", "folder of the data sets; for --dataset folder, your images", resumable=True, path=True
     )
     cache_dir: str | None = images(
-        None, "folder of decoded images and features (default: .cache in or beside data_dir)", resumable=True, path=True
+        None, "cache of decoded images and features (default: .cache in or next to data_dir)", resumable=True, path=True
     )
     num_images: int | None = images(
         None, "train on N of the training images, the first N of a fixed shuffle (default: all)", low=2, high=2**31
@@ -78,7 +78,7 @@ class Config:
     )
     class_order: str = images(
         "natural",
-        "order of a folder's classes that are numbers. natural: 1, 2, 10; text: 1, 10, 2, as in runs of old versions",
+        "order of class folders with numbers as names. natural: 1, 2, 10; text: 1, 10, 2, as in runs of old versions",
         choices=("natural", "text"),
         stored=False,
     )
@@ -96,9 +96,9 @@ class Config:
     )
     base_channels: int | None = networks(None, "base width of G and D (default: the paper's)", low=1, high=2**14)
     groups: int | None = networks(
-        None, "r3gan only: groups of its 3x3 convolutions (default: the paper's, 16 channels each)", low=1, high=2**14
+        None, "r3gan only: groups of its 3x3 convolutions (default: 16 channels each, as published)", low=1, high=2**14
     )
-    mirror: bool = images(False, "flip each training image left to right with probability 0.5, anew in each pass")
+    mirror: bool = images(False, "flip each training image left to right with probability 0.5 in each pass")
     z_dim: int = networks(128, "dimension of the latent z ~ N(0, I)", low=1, high=2**20)
     d_norm: tuple[str, ...] = basic(
         ("spectral",),
@@ -120,8 +120,8 @@ class Config:
     loss: str = basic("hinge", "adversarial loss", choices=("bce", "hinge", "wasserstein", "lsgan", "relativistic"))
     regularizer: tuple[str, ...] = losses(
         ("none",),
-        "regularization of D; r1_r2 is R1 plus R2, the approximate ones use finite differences in place of a second "
-        "derivative, lecam keeps the logits near their moving averages",
+        "regularization of D. r1_r2: R1 plus R2; approximate_r1 and _r2: finite differences instead of a second "
+        "derivative; lecam: keeps the logits near their moving averages",
         choices=("none", "weight_clipping", *PENALTIES, "lecam", "orthonormal"),
         resets=(("regularizer_weight", ()), ("gamma_cosine", PENALTIES), ("regularizer_every", PENALTIES)),
     )
@@ -141,8 +141,8 @@ class Config:
     )
     augment_p: float | str = images(
         1.0,
-        "probability of each transform. adaptive: ADA's rule, which starts at 0 and moves it after each update of D so "
-        "that the mean sign of D on real images becomes 0.6",
+        "probability of each transform. adaptive: ADA's rule, which starts at 0 and adjusts it after each update of "
+        "D until the mean sign of D's logits on real images is 0.6",
         low=0,
         high=1,
         words=("adaptive",),
@@ -165,27 +165,27 @@ class Config:
         (0.5, 0.999), "the two betas of Adam", low=0, below=1, replaces=("beta2_cosine",)
     )
     lr_decay: str = training(
-        "none", "linear: both learning rates fall to 0", choices=("none", "linear"), replaces=("lr_cosine",)
+        "none", "linear: both learning rates fall to 0 by the end", choices=("none", "linear"), replaces=("lr_cosine",)
     )
     lr_cosine: tuple[float, float, float] | None = cosine(
         None,
-        "move both learning rates from START to END, along half a cosine over the first IMAGES real images; replaces "
-        "lr_G, lr_D and lr_decay",
+        "move both learning rates from START to END, along half a cosine over the first IMAGES real images, instead "
+        "of lr_G, lr_D and lr_decay",
         replaces=("lr_G", "lr_D", "lr_decay"),
     )
     gamma_cosine: tuple[float, float, float] | None = cosine(
-        None, "the same for the weight of a penalty on D's gradient", replaces=("regularizer_weight",)
+        None, "as lr_cosine, for the weight of a penalty on D's gradient", replaces=("regularizer_weight",)
     )
-    beta2_cosine: tuple[float, float, float] | None = cosine(None, "the same for the second beta of Adam")
+    beta2_cosine: tuple[float, float, float] | None = cosine(None, "as lr_cosine, for the second beta of Adam")
     ema_half_life_cosine: tuple[float, float, float] | None = cosine(
-        None, "the same for the half-life, in images, of G's moving average", replaces=("ema_decay",)
+        None, "as lr_cosine, for the half-life, in images, of the EMA of G", replaces=("ema_decay",)
     )
     ema_decay: float = training(
-        0.999, "decay of G's moving average (EMA); 0: use G itself", low=0, below=1, replaces=("ema_half_life_cosine",)
+        0.999, "decay of the moving average (EMA) of G; 0: no EMA", low=0, below=1, replaces=("ema_half_life_cosine",)
     )
     amp: str = hardware(
         "none",
-        "train in half precision: bf16 on CUDA and on CPUs that are faster in it, fp16 on CUDA only; auto: bf16 where "
+        "train in half precision: bf16 on CUDA and on CPUs that are faster in it, fp16 on CUDA only; auto: bf16 if "
         "it is faster",
         choices=("none", "auto", "bf16", "fp16"),
     )
@@ -201,7 +201,7 @@ class Config:
     seed: int = basic(0, "seed of all random numbers: weights, data order, noise", low=0, high=2**32 - 1)
     device: str = basic("auto", "auto (the first of cuda, mps, xpu and cpu), one of these, or cuda:N", resumable=True)
     threads: int | None = hardware(
-        None, "CPU threads (default: by the size of the networks; a resumed run keeps its number)", low=1, high=2**10
+        None, "CPU threads (default: chosen by network size; a resumed run keeps its number)", low=1, high=2**10
     )
 
     log_every: int = output(100, "write losses and gradient norms to stats.jsonl every N steps", low=1)
@@ -209,7 +209,7 @@ class Config:
     save_every: int = output(5000, "save a checkpoint every N steps", low=1)
     keep: int = output(3, "keep only the newest N checkpoints", low=1)
     open: bool = output(False, "open the run's report.html in the browser", stored=False)
-    tensorboard: bool = output(False, "write the statistics for TensorBoard as well")
+    tensorboard: bool = output(False, "also write the statistics for TensorBoard")
     eval_every: int = scores(0, "score every N steps during training; 0: only at the end", low=0)
     eval_kid: bool = scores(True, "compute KID during training; on by default, --no_eval_kid is faster")
     eval_neighbours: bool = scores(False, "also compute precision, recall, density and coverage")
@@ -229,7 +229,7 @@ class Config:
     )
     features: str = scores(
         "auto",
-        "feature extractor. inception: torch-fidelity's; classifier: one that is trained on the data set; auto: "
+        "feature extractor. inception: torch-fidelity's; classifier: trained on the data set first; auto: "
         "classifier for digits, mnist, fashion_mnist, stacked_digits and stacked_mnist, inception for the others",
         choices=("auto", "inception", "classifier"),
     )
@@ -252,7 +252,7 @@ FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 
 
 def stored(config: Config) -> dict[str, Any]:
-    """The settings that say what a run is, as a plain dict of YAML's and checkpoints' types."""
+    """Return the settings that define a run as a dict of plain types, for YAML files and checkpoints."""
     values = {name: getattr(config, name) for name, f in FIELDS.items() if f.metadata["stored"]}
     if config.num_epochs is not None:
         values.pop("total_steps")
@@ -260,24 +260,24 @@ def stored(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """The stored settings as YAML text that read_yaml() takes back to the same values."""
+    """Return the stored settings as YAML text, which read_yaml() turns back into the same values."""
     return yaml.safe_dump(stored(config), sort_keys=False)
 
 
 def default_run_dir(config: Config) -> Path:
-    """runs/DATASET_MODEL_LOSS_NORM_seedK, with regularizer, augmentation and how it is conditional beside the norm."""
+    """Return runs/DATASET_MODEL_LOSS_NORM_seedK; regularizers, --conditional and augmentations follow the norm."""
     more = [name for name in (*config.regularizer, config.conditional, *config.augment) if name != "none"]
     norm = "-".join([*config.d_norm, *more])
     return Path("runs") / f"{config.dataset}_{config.model}_{config.loss}_{norm}_seed{config.seed}"
 
 
 def differences(*configs: Config) -> dict[str, tuple[Any, ...]]:
-    """What differs between configurations: {setting: the value of each}, where aside."""
+    """Return the stored settings that differ between configurations: {setting: the value in each}."""
     each = [stored(config) for config in configs]
     values = {name: tuple(settings.get(name) for settings in each) for name in FIELDS}
     return {name: those for name, those in values.items() if any(value != those[0] for value in those)}
 
 
 def to_flag(value: Any) -> str:
-    """A setting's value as one would type it: (0.5, 0.999) -> '0.5 0.999'."""
+    """Return a setting's value as one would type it: (0.5, 0.999) -> '0.5 0.999'."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Settings from outside, flags and YAML files, checked in one way and laid over each other to a Config.
+"""Settings from flags and YAML files, checked in the same way and layered to a Config.
 
 Precedence: default < preset (configs/DATASET_MODEL.yaml) < --config < flag. Imports no torch, so that --help is quick.
 """
@@ -27,7 +27,7 @@ YAML_LIMIT = 2**20  # bytes
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 TYPES = typing.get_type_hints(Config)
 ARTICLES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-NOTHING = ("none", "null", "no", "off", "false")  # how none is written, too
+NOTHING = ("none", "null", "no", "off", "false")  # other spellings of none
 SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 BOUNDS = {
     "low": ("at least", operator.ge),
@@ -38,7 +38,7 @@ BOUNDS = {
 
 
 def element_type(name: str) -> tuple[Any, bool, int | None]:
-    """Returns (scalar type, optional, count): how many values the field takes; 0 for any number, None for a scalar."""
+    """Return (scalar type, optional, count): how many values a field takes, 0 for any number, None for a scalar."""
     hint = TYPES[name]
     kind, *others = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     optional, parts = types.NoneType in others, typing.get_args(kind)
@@ -48,9 +48,9 @@ def element_type(name: str) -> tuple[Any, bool, int | None]:
 
 
 def checked(name: str, value: Any) -> Any:
-    """Return a value given for the setting `name` with its exact type, or raise ValueError that names the choices."""
+    """Return a value for the setting `name` in its exact type. Raises ValueError, with the choices, if it is bad."""
     kind, optional, count = element_type(name)
-    words = () if FIELDS[name].metadata["path"] else ("none",)  # that may be the name of a file
+    words = () if FIELDS[name].metadata["path"] else ("none",)  # a file may have this name
     if optional and (value is None or _meant(value, str, words) in words):
         return None
     if count is None:
@@ -82,7 +82,7 @@ def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
 
 
 def _meant(value: Any, kind: Any, words: tuple[Any, ...]) -> Any:
-    """What a value stands for where it has another type or spelling: one of these words, a number, true or false."""
+    """Convert a value of another type or spelling to the one meant: one of these words, a number, true or false."""
     text = folded(value) if isinstance(value, str) else ""
     if text in words:
         return text
@@ -90,7 +90,7 @@ def _meant(value: Any, kind: Any, words: tuple[Any, ...]) -> Any:
         return "none"
     if text and kind is bool:
         return SWITCHES.get(text, value)
-    if text and kind in (int, float):  # YAML takes 1e-4 for text
+    if text and kind in (int, float):  # YAML reads 1e-4 as text
         with contextlib.suppress(ValueError):
             value = int(value) if value.isdecimal() else float(value)
     whole = kind is int and isinstance(value, float) and value.is_integer()
@@ -98,7 +98,7 @@ def _meant(value: Any, kind: Any, words: tuple[Any, ...]) -> Any:
 
 
 def short(value: Any) -> str:
-    """repr() for a message, cut off: a file from elsewhere can hold a value whose repr() has no end."""
+    """Return a short repr() for messages: in a file from elsewhere, the repr() of a value can be endless."""
     try:
         return reprlib.repr(value)
     except ValueError:  # a whole number of thousands of digits
@@ -106,7 +106,7 @@ def short(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain types, no name twice, and no aliases: a few lines of those stand for gigabytes."""
+    """YAML's plain types, without duplicate names and aliases: a few lines of aliases expand to gigabytes."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -117,15 +117,15 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it refers to itself by an alias (*name)")
+            raise yaml.YAMLError("it has an alias (*name), which settings do not allow")
         return super().compose_node(parent, index)
 
 
 def load_yaml(path: str | Path) -> Any:
-    """The content of a YAML file of plain values, which may come from anyone. UserError where it cannot be read."""
+    """Return the content of a YAML file of plain values, from any source. Raises UserError if it cannot be read."""
     try:
         if os.path.getsize(path) > YAML_LIMIT:
-            raise ValueError("it is too long for settings")
+            raise ValueError("it is too long for a file of settings")
         return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
@@ -134,7 +134,7 @@ def load_yaml(path: str | Path) -> Any:
 
 
 def configuration(path: str | Path) -> Path:
-    """The file that --config names, seen from the working folder or the project's. UserError where there is none."""
+    """Find the file that --config names, in the working folder or the project. Raises UserError if there is none."""
     places = [Path(path), CONFIGS_DIR.parent / path]
     own = [file.relative_to(CONFIGS_DIR.parent) for file in CONFIGS_DIR.rglob("*.yaml")]
     for place in filter(Path.exists, places):
@@ -143,9 +143,9 @@ def configuration(path: str | Path) -> Path:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file of settings into a dict of checked values. UserError names the file, the key and the choices.
+    """Read a YAML file of settings into a dict of checked values.
 
-    What a run's config.yaml says under `record` (training/checkpoints/record.py) is left out.
+    The `record` in a run's config.yaml (training/checkpoints/record.py) is left out. Raises UserError if any is bad.
     """
     content = load_yaml(path)
     if isinstance(content, dict):
@@ -157,7 +157,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def check_settings(values: Any) -> dict[str, Any]:
-    """Check a dict of settings from outside, as flags are checked. ValueError for an unknown key or a bad value."""
+    """Check a dict of settings as flags are checked. Raises ValueError if a key is unknown or a value is bad."""
     if not isinstance(values, dict):
         raise ValueError(f"settings are `name: value` lines, not a {type(values).__name__}")
     names = [name for name in FIELDS if name not in ("config", "resume")]
@@ -175,14 +175,14 @@ def check_settings(values: Any) -> dict[str, Any]:
 def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
     """Lay the flags over --config over the preset over the defaults.
 
-    Returns (Config, preset): preset is the path of the file taken, or None. UserError for what cannot be combined.
+    Returns (Config, path of the preset or None). Raises UserError if settings cannot be combined.
     """
     experiment = read_yaml(configuration(flags["config"])) if "config" in flags else {}
     chosen = {"dataset": FIELDS["dataset"].default, **experiment, **flags}
     preset = preset_of(chosen)
     nearest = preset or preset_of({"dataset": chosen["dataset"]})
     first = read_yaml(nearest) if nearest else {}
-    if not preset:  # what is of the data set, and of no model
+    if not preset:  # only what belongs to the data set, not to a model
         first = {name: value for name, value in first.items() if name in ("image_size", "channels")}
     settings: dict[str, Any] = {}
     for layer in (first, experiment, flags):
@@ -194,25 +194,25 @@ def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:
 
 
 def preset_of(chosen: Mapping[str, Any]) -> Path | None:
-    """The preset of the chosen data set, model and size, if there is one. UserError if a size has none."""
+    """Return the preset of the chosen data set, model and size, or None. Raises UserError if a size has no preset."""
     words = [chosen.get(key, FIELDS[key].default) for key in ("dataset", "model", "size")]
     preset = CONFIGS_DIR / f"{'_'.join(filter(None, words))}.yaml"
     if preset.exists():
         return preset
     if size := chosen.get("size"):
         there = ", ".join(sorted(path.name for path in CONFIGS_DIR.glob(f"*_{size}.yaml")))
-        raise UserError(f"size {size}: there is no configs/{preset.name}, but {there}")
+        raise UserError(f"size {size}: there is no configs/{preset.name}; presets of this size: {there}")
     return None
 
 
 def usual_steps(config: Config) -> int | None:
-    """The fewest steps that a preset trains this model on this data set, of whichever size; None without presets."""
+    """Return the fewest steps of the presets, of any size, for this model and data set; None without presets."""
     paths = (CONFIGS_DIR / f"{config.dataset}_{config.model}{size}.yaml" for size in ("", "_small"))
     return min((read_yaml(path)["total_steps"] for path in paths if path.exists()), default=None)
 
 
 def overlay(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay a later layer over settings, less those that the layer's own replace or reset (config.py says which)."""
+    """Lay a later layer over settings, without those that it replaces or resets (see config.setting())."""
     gone: set[str] = set()
     for key, value in layer.items():
         meta = FIELDS[key].metadata
@@ -224,9 +224,9 @@ def overlay(settings: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, 
 
 
 def _check_rates(settings: dict[str, Any], layer: dict[str, Any]) -> None:
-    """Refuse a layer that leaves lr_cosine with one of the two rates that it stands for, or none."""
+    """Raise UserError if a layer replaces lr_cosine without giving both learning rates."""
     given = [name for name in FIELDS["lr_cosine"].metadata["replaces"] if layer.get(name) is not None]
     left = [name for name in ("lr_G", "lr_D") if name not in given]
     if settings.get("lr_cosine") and not layer.get("lr_cosine") and given and left:
         too = " and ".join(left)
-        raise UserError(f"{given[0]} stands in the place of lr_cosine, which moves both rates: give {too} too")
+        raise UserError(f"{given[0]} replaces lr_cosine, which moves both learning rates: give {too} too")

@@ -1,4 +1,4 @@
-"""Which settings make no sense together, and which rarely do."""
+"""Which settings cannot be combined, and which rarely should be."""
 
 from collections.abc import Iterator
 
@@ -6,14 +6,14 @@ from utils.errors import UserError, refuse_if
 
 from .config import DOUBLE, FIELDS, PENALTIES, STACKED, Config, to_flag
 
-# Of which only one can be chosen, since they penalise D's gradient at the same images
+# Only one of each group can be chosen: they penalise D's gradient at the same images
 SAME = {"real images": ("r1", "r1_r2", "approximate_r1"), "samples": ("r2", "r1_r2", "approximate_r2")}
-# What --NAME_cosine moves, each with what its values are below, if there is a bound
+# Each NAME of --NAME_cosine: the bound that its values must be below, if any
 COSINES: dict[str, float | None] = {"lr": None, "gamma": None, "beta2": 1.0, "ema_half_life": None}
 
 
 def check_networks(config: Config) -> None:
-    """Raise UserError where a setting is of other networks than those that were chosen."""
+    """Raise UserError if a setting does not fit the chosen networks."""
     from models import Shape, check  # here, since it imports torch, which --help does not wait for
 
     try:
@@ -23,7 +23,7 @@ def check_networks(config: Config) -> None:
 
 
 def check_combinations(config: Config) -> None:
-    """Raise UserError, with the reason, where two settings make no sense together."""
+    """Raise UserError, with the reason, if two settings make no sense together."""
     check_networks(config)
     weight_norms = [name for name in config.d_norm if name in ("spectral", "weight")]
     penalised = [name for name in config.regularizer if name in PENALTIES]
@@ -52,10 +52,10 @@ def check_combinations(config: Config) -> None:
     refuse_if(
         config.dataset in STACKED and config.channels == 1,
         f"channels 1 makes no sense with dataset {config.dataset}: its three digits are red, green and blue, and in "
-        "grey they lie upon each other. Leave out --channels",
+        "grey they overlap. Leave out --channels",
     )
     weighed = changed(config, "acgan_weight_D", "acgan_weight_G")
-    refuse_if(weighed and config.conditional != "acgan", f"{' and '.join(weighed)}: for --conditional acgan alone")
+    refuse_if(weighed and config.conditional != "acgan", f"{' and '.join(weighed)}: for --conditional acgan only")
     refuse_if(
         config.loss == "relativistic" and config.batch_size_G not in (None, config.batch_size),
         f"batch_size_G {config.batch_size_G} makes no sense with loss relativistic, which pairs G's samples with "
@@ -66,18 +66,18 @@ def check_combinations(config: Config) -> None:
 
 
 def changed(config: Config, *names: str) -> list[str]:
-    """Those of the settings that are not at their default."""
+    """Return those of the settings that are not at their default."""
     return [name for name in names if getattr(config, name) != FIELDS[name].default]
 
 
 def check_names(setting: str, names: tuple[str, ...]) -> None:
-    """Raise UserError where none stands beside others, or one is named twice."""
-    refuse_if("none" in names and len(names) > 1, f"{setting} {to_flag(names)}: none stands alone")
-    refuse_if(len(set(names)) < len(names), f"{setting} {to_flag(names)}: name each once")
+    """Raise UserError if "none" is combined with other names, or a name is repeated."""
+    refuse_if("none" in names and len(names) > 1, f"{setting} {to_flag(names)}: none cannot be combined with others")
+    refuse_if(len(set(names)) < len(names), f"{setting} {to_flag(names)}: give each name once")
 
 
 def check_regularizers(config: Config) -> None:
-    """Raise UserError where the regularizers exclude each other, or what is said of them fits none."""
+    """Raise UserError if regularizers exclude each other, or a setting fits none of them."""
     names, weights = to_flag(config.regularizer), config.regularizer_weight
     check_names("regularizer", config.regularizer)
     for place, group in SAME.items():
@@ -87,51 +87,51 @@ def check_regularizers(config: Config) -> None:
     refuse_if(weights is not None and config.regularizer == ("none",), "regularizer_weight needs a regularizer")
     refuse_if(
         weights is not None and len(weights) != len(config.regularizer),
-        f"regularizer_weight {to_flag(weights)}: one for each of {names}, or none for the literature's",
+        f"regularizer_weight {to_flag(weights)}: give one for each of {names}, or leave it out",
     )
     for name in changed(config, "gamma_cosine", "regularizer_every"):
-        alone = f"{name} changes a penalty on D's gradient, and there is none. Add --regularizer r1, for instance"
+        alone = f"{name} needs a penalty on D's gradient: add --regularizer r1, for example"
         refuse_if(not set(config.regularizer) & set(PENALTIES), alone)
     late = changed(config, "lecam_start") and "lecam" not in config.regularizer
     refuse_if(late, "lecam_start is for --regularizer lecam")
 
 
 def check_augmentation(config: Config) -> None:
-    """Raise UserError where what is said of the augmentation contradicts itself."""
+    """Raise UserError if the settings of the augmentation contradict each other."""
     check_names("augment", config.augment)
     unused = config.augment == ("none",) and changed(config, "augment_p")
     refuse_if(unused, "augment_p needs an augmentation: --augment color translation cutout, or one of them")
 
 
 def check_schedules(config: Config) -> None:
-    """Raise UserError for what cannot move over a run, or moves by two settings at once."""
+    """Raise UserError if a schedule is impossible, or two settings give the same value."""
     for name, below in COSINES.items():
         if (schedule := getattr(config, f"{name}_cosine")) is None:
             continue
         *ends, images = schedule
         told = f"{name}_cosine {to_flag(schedule)}"
         refuse_if(images < 1, f"{told}: it ends before it starts; the third number is its length in real images")
-        refuse_if(below and max(ends) >= below, f"{told}: {name} has to be less than {below}")
+        refuse_if(below and max(ends) >= below, f"{told}: {name} must be less than {below}")
         refuse_if(name in ("lr", "gamma") and min(ends) == 0, f"{told}: {name} must be more than 0 throughout")
         both = changed(config, *FIELDS[f"{name}_cosine"].metadata["replaces"])
-        refuse_if(both, f"{name}_cosine is in the place of {' and '.join(both)}: take one of them")
+        refuse_if(both, f"{name}_cosine replaces {' and '.join(both)}: give only one of them")
     refuse_if(config.beta2_cosine and config.optimizer != "adam", "beta2_cosine is for --optimizer adam")
 
 
 def warnings(config: Config, device: str) -> Iterator[str]:
-    """Sentences about settings that can be combined but rarely should be, and about this kind of device."""
+    """Yield sentences about settings that can be combined but rarely should be, and about this kind of device."""
     ignored = [f"--{name}" for name in ("tf32", "compile") if getattr(config, name)]
     ignored += ["--amp fp16"] * (config.amp == "fp16")
     if ignored and device != "cuda":
-        yield f"without effect on {device.replace('cpu', 'a CPU')}: {' and '.join(ignored)} (for CUDA only)"
+        yield f"no effect on {device.replace('cpu', 'a CPU')}: {' and '.join(ignored)} (for CUDA only)"
     if device not in ("cpu", "cuda"):
-        yield f"this project was never tried on {device}: compare a short run with one under --device cpu first"
+        yield f"this project was never tested on {device}: compare a short run with one under --device cpu first"
     bounded = {"spectral", "weight"} & set(config.d_norm) or set(config.regularizer) - {"none", "lecam"}
     if "lecam" in config.regularizer and config.total_steps <= config.lecam_start:
-        yield f"lecam counts from step {config.lecam_start:,} on, and the run ends before it: give --lecam_start"
+        yield f"lecam starts at step {config.lecam_start:,}, after the end of this run: lower --lecam_start"
     if config.eval_own and not (config.eval_every and config.ema_decay):
-        yield "eval_own has no effect: it scores G beside its moving average, so it needs --eval_every and --ema_decay"
+        yield "eval_own has no effect: it scores G in addition to its EMA, so it needs --eval_every and --ema_decay"
     if config.loss == "wasserstein" and not bounded:
         yield "the wasserstein loss has no minimum without a bound on D's slope: expect the run to diverge"
     if {"spectral", "batch"} <= set(config.d_norm):
-        yield "batch norm in D multiplies by its own gain: D is not Lipschitz bounded by spectral norm then"
+        yield "batch norm in D multiplies by its own gain, so spectral norm does not bound D's Lipschitz constant"

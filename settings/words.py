@@ -1,10 +1,10 @@
-"""Words that people type: how they are compared, and which may be meant where there is no such word."""
+"""Words that people type: how they are compared, and which known word a mistyped one may mean."""
 
 import difflib
 import re
 from collections.abc import Iterable
 
-# What other programs call a setting or a choice : what it is called here. Spelling finds those that look alike.
+# Names in other programs:names here. Names with a similar spelling are found without an entry.
 SYNONYMS = dict(
     re.findall(
         r"(\S+):(\S+)",
@@ -19,12 +19,12 @@ SYNONYMS = dict(
 
 
 def folded(word: object) -> str:
-    """A word as it is compared with others: without case, and with _ for -."""
+    """Return a word as it is compared with others: in lower case, and with _ for -."""
     return str(word)[:200].lower().replace("-", "_").strip(" _")
 
 
 def suggestion(mistyped: object, known: Iterable[object]) -> str:
-    """The end of a message: which of the known words may be meant, or nothing if none resembles the mistyped one."""
+    """Return the end of a message that asks for the known word meant, or "" if none resembles the mistyped one."""
     words, given = {folded(word): str(word) for word in known}, folded(mistyped)
     meant = folded(SYNONYMS.get(given, "")).split(",")
     close = [word for word in meant if word in words] or difflib.get_close_matches(given, words, 1)

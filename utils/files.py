@@ -21,8 +21,7 @@ from .errors import UserError
 def write_atomically(path: str | Path, write: Callable[[Path], object], durable: bool = True) -> None:
     """Call write(temporary path), then rename it to path: the file is complete, or is not there.
 
-    durable: wait for the disk, so that this also holds after a power cut, which may leave the previous file. Raises
-    UserError if the file cannot be written.
+    durable: also after a power cut, which may leave the old file; waits for the disk. Raises UserError if it fails.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -89,7 +88,7 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def load_tensors(path: str | Path) -> Any:
-    """Load a file of tensors, from any source, to the CPU. Nothing is executed, and nothing decompresses.
+    """Load a file of tensors, from any source, to the CPU. Nothing is executed; compressed files are refused.
 
     Raises any error of torch or zipfile if it is not such a file, ValueError if a bit is wrong, which torch ignores.
     """

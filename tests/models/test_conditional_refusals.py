@@ -38,7 +38,7 @@ def test_labels_of_no_class_and_a_z_of_another_length_are_value_errors(model):
             with pytest.raises(ValueError, match=rf"labels must be from 0 to 3, not \[0, {label}, 1\]"):
                 G(torch.randn(3, 5), torch.tensor([0, label, 1]))
     for wrong in ((3, 6), (5,), (3, 5, 1)):
-        with pytest.raises(ValueError, match=r"z is \(N, 5\), such as torch.randn\(16, G.z_dim\), not \("):
+        with pytest.raises(ValueError, match=r"z must be \(N, 5\), such as torch.randn\(16, G.z_dim\), not \("):
             build(model, 8, channels=1)[0](torch.randn(*wrong))
 
 

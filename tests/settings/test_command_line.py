@@ -85,7 +85,7 @@ def test_a_value_is_understood_as_it_would_be_in_a_file(argv, flags):
 @pytest.mark.parametrize(("argv", "seed"), [("--seed 1 --seed 2", 2), ("--seed=2 --loss bce --seed=1", 1)])
 def test_a_setting_that_is_given_twice_is_the_last_one_and_that_is_said(capsys, argv, seed):
     assert parse_args("", argv.split())[0]["seed"] == seed
-    assert capsys.readouterr().err == "--seed is given twice, and the last one counts\n"
+    assert capsys.readouterr().err == "--seed is given twice: the last one counts\n"
 
 
 def test_total_steps_and_num_epochs_are_not_taken_together():

@@ -43,7 +43,7 @@ def test_what_says_the_same_in_another_way_replaces_what_an_earlier_layer_said(p
 def test_one_rate_alone_does_not_leave_the_other_at_a_default_that_nobody_named(presets):
     yaml_file(presets, "lr_cosine: [1.0e-3, 1.0e-4, 90]\n", "digits_dcgan.yaml")
     for given, left in (({"lr_G": 1e-3}, "lr_D"), ({"lr_decay": "linear"}, "lr_G and lr_D")):
-        with pytest.raises(UserError, match=rf"in the place of lr_cosine, .*: give {left} too"):
+        with pytest.raises(UserError, match=rf"replaces lr_cosine, .*: give {left} too"):
             resolve(given)
     found, _ = resolve({"lr_G": 1e-3, "lr_D": 2e-3, "lr_decay": "linear"})
     assert (found.lr_G, found.lr_D, found.lr_decay, found.lr_cosine) == (1e-3, 2e-3, "linear", None)

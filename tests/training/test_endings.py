@@ -95,7 +95,7 @@ def test_a_dry_run_has_the_warnings_and_the_name(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         prepare({"loss": "wasserstein", "d_norm": ("none",), "device": "cpu", "amp": "fp16"}, dry_run=True)
     said = capsys.readouterr().out
-    assert "# warning: without effect on a CPU: --amp fp16" in said and "# warning: the wasserstein loss has" in said
+    assert "# warning: no effect on a CPU: --amp fp16" in said and "# warning: the wasserstein loss has" in said
     assert "# run_dir: runs/digits_dcgan_wasserstein_none_seed0\n" in said and yaml.safe_load(said)["amp"] == "fp16"
 
 

@@ -83,10 +83,10 @@ def test_finite_differences_start_from_logits_of_full_precision(precision):
 
 def test_the_flags_for_cuda_change_nothing_on_a_cpu_and_say_so(tmp_path, no_pictures, capsys):
     plain = checkpoint.read(train.train(start(tmp_path, "plain", total_steps=2)))
-    assert "without effect" not in capsys.readouterr().out
+    assert "no effect" not in capsys.readouterr().out
     flags = {"amp": "fp16", "tf32": True, "compile": True}
     path = train.train(start(tmp_path, "fast", total_steps=2, device="cpu", **flags))
-    assert "without effect on a CPU: --tf32 and --compile and --amp fp16" in capsys.readouterr().out
+    assert "no effect on a CPU: --tf32 and --compile and --amp fp16" in capsys.readouterr().out
     content = checkpoint.read(path)
     assert content["config"]["amp"] == "fp16"
     assert all(torch.equal(value, content["G"][name]) for name, value in plain["G"].items())
