@@ -79,7 +79,7 @@ from utils.errors import UserError
             {"gamma_cosine": (0.5, 0.1, 9.0), "regularizer": ("orthonormal",)},
             "gamma_cosine needs a penalty on D's gradient: add",
         ),
-        ({"gamma_cosine": (0.5, 0.1, 9.0), "regularizer": ("r1",), "regularizer_weight": (1.0,)}, "place of reg"),
+        ({"gamma_cosine": (0.5, 0.1, 9.0), "regularizer": ("r1",), "regularizer_weight": (1.0,)}, "replaces reg"),
         ({"beta2_cosine": (0.9, 0.99, 9.0), "optimizer": "rmsprop"}, "beta2_cosine is for --optimizer adam"),
     ],
 )
