@@ -96,6 +96,6 @@ def test_a_size_has_presets_of_its_own_and_a_file_may_ask_for_it(presets, tmp_pa
     asked = yaml_file(tmp_path, "dataset: mnist\nsize: small\nz_dim: 7\n", "mine.yaml")
     config, preset = resolve({"config": str(asked)})
     assert (config.seed, config.z_dim, preset) == (1, 7, taken)
-    with pytest.raises(UserError, match=r"no configs/digits_dcgan_small.yaml; presets of this size: mnist_dcgan_small.yaml"):
+    with pytest.raises(UserError, match=r"digits_dcgan_small.yaml; presets of this size: mnist_dcgan_small.yaml"):
         resolve({"size": "small"})
     assert "size" not in stored(config)
