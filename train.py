@@ -35,7 +35,7 @@ from utils.precision import FULL, Precision
 def discriminator_step(
     G: nn.Module, D: nn.Module, opt_D: Optimizer, batch: Batch, objective: Objective, precision: Precision = FULL
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Update D once, on batch.real (N, C, H, W) and as many new samples G(batch.z), with their labels if any.
+    """Update D once, on batch.real (N, C, H, W) and as many new samples G(batch.z). Each has its label, if any.
 
     precision: of the networks only; losses and penalties are computed in full precision. Returns detached (loss,
     real_logits (N, 1), fake_logits (N, 1)). The loss, a scalar, includes the penalties and the class loss of acgan.
@@ -60,7 +60,7 @@ def discriminator_step(
 def generator_step(
     G: nn.Module, D: nn.Module, opt_G: Optimizer, batch: Batch, objective: Objective, precision: Precision = FULL
 ) -> Tensor:
-    """Update G once, on samples G(batch.z), z (N, z_dim), and batch.real if the loss compares them with real images.
+    """Update G once, on samples G(batch.z), z (N, z_dim). A loss that compares them with real images has batch.real.
 
     D's parameters are frozen meanwhile. Returns the detached loss, a scalar.
     """
@@ -96,13 +96,13 @@ def in_part(number: int, count: int, updated: nn.Module, called: Sequence[nn.Mod
 
 
 def next_real(state: State, config: Config) -> tuple[Tensor, Tensor | None]:
-    """Return the next real images (N, C, H, W) in [-1, 1] and their labels (N,), or None without classes."""
+    """Return the next real images (N, C, H, W) in [-1, 1], and their labels (N,) or None."""
     images, labels = state.batches.next()
     return to_float(images, state.random, config.mirror), labels
 
 
 def step(state: State, config: Config) -> None:
-    """Update D n_dis times, each on a new real batch and new samples, then G and its moving average once."""
+    """Update D n_dis times, each on new images and samples, then G and its moving average."""
     G, D = state.parallel["G"], state.parallel["D"]
     source: dict[str, Any] = {"generator": state.random, "device": state.device}
     set_moving(state, config)  # learning rates and whatever else has a schedule

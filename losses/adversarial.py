@@ -61,7 +61,7 @@ BOUNDARIES = {"bce": 0.0, "hinge": 0.0, "lsgan": 0.5}
 
 
 def boundary(loss: str, real_logits: Tensor, fake_logits: Tensor) -> Tensor | float:
-    """Return the logit between real and fake: the loss's own, or the midpoint of the means if it has none."""
+    """Return the logit between D's targets for real and fake. Without targets, it is the midpoint of the means."""
     return BOUNDARIES.get(loss, (real_logits.mean() + fake_logits.mean()) / 2)
 
 

@@ -34,12 +34,12 @@ class SelfAttention(nn.Module):
 
 
 def attention_at(side: int, attention: int | None, channels: int) -> list[nn.Module]:
-    """Return the attention layer after a feature map of this side, in a list: [] if attention is at another side."""
+    """Return a list of the attention layer after a feature map of this side, or []."""
     return [SelfAttention(channels)] if side == attention else []
 
 
 def check_attention(attention: int, model: str, sides: Iterable[int]) -> None:
-    """Raise ValueError unless attention is one of sides, the feature map sides that both networks of the model have."""
+    """Raise ValueError unless attention is one of sides. These are the feature map sides that both networks have."""
     there = [side for side in sides if side >= LEAST]
     if not there:
         raise ValueError(f"attention {attention} is for --model dcgan or resnet, not {model}")

@@ -114,7 +114,7 @@ class Unlabelled(nn.Module):
         return plain
 
     def beside(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the network's input: x (N, C) or (N, C, H, W), with the class appended if it belongs there."""
+        """Return the network's input: x (N, C) or (N, C, H, W). The class is appended if it belongs there."""
         self.check(labels)
         return x
 
@@ -151,7 +151,7 @@ class ClassNorms(Unlabelled):
 
 
 class Concatenation(Unlabelled):
-    """G and D of concat: the one-hot class appended to z, and to images as constant maps (in the MLP, as numbers)."""
+    """G and D of concat: the one-hot class is appended to z and to images. For images it is constant maps."""
 
     @classmethod
     def extra(cls, num_classes: int) -> int:

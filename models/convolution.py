@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return x (N, C, H, W) with its channels innermost in memory, which makes convolutions faster on a CPU."""
+    """Return x (N, C, H, W) with its channels innermost in memory. Convolutions are then faster on a CPU."""
     n, channels, height, width = x.shape
     if channels == 1:  # the same memory, but later layers go by the strides
         return x.reshape(n, height, width, 1).permute(0, 3, 1, 2)

@@ -38,7 +38,7 @@ def weight_norm(module: nn.Module) -> nn.Module:
 
 
 class LayerNorm(nn.GroupNorm):
-    """Layer normalization over (C, H, W) with a gain and bias for each channel, for maps of any size."""
+    """Layer normalization over (C, H, W) with a gain and bias for each channel. Maps can have any size."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(1, channels)
@@ -96,7 +96,7 @@ def apply_weight_norm(network: nn.Module, d_norm: Iterable[str]) -> nn.Module:
 
 @contextlib.contextmanager
 def iteration(network: nn.Module, enabled: bool) -> Iterator[None]:
-    """Return a context in which training forwards of the network advance spectral norm's u and v only if enabled."""
+    """Return a context in which training forwards advance spectral norm's u and v only if enabled."""
     before = {norm: norm.iterating for norm in network.modules() if isinstance(norm, SpectralNorm)}
     for norm in before:
         norm.iterating = enabled

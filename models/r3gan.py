@@ -114,7 +114,7 @@ def pointwise(in_channels: int, out_channels: int) -> list[nn.Module]:
 
 
 class ClassBeside(Unlabelled):
-    """G of projection and acgan in a network without norms: an embedding of the class, as long as z, appended to z."""
+    """G of projection and acgan without norms. An embedding of the class, as long as z, is appended to z."""
 
     def __init__(self, num_classes: int, z_dim: int) -> None:
         super().__init__(num_classes)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 def positions() -> Tensor:
-    """Return (9, 16): 1 if a tap of a 3x3 kernel in any of its four positions falls on a tap of a 4x4 one, else 0."""
+    """Return (9, 16): 1 if a tap of a 3x3 kernel, in one of four positions, falls on this tap of a 4x4 one, else 0."""
     eye = torch.eye(4)
     shifted = eye[:3] + eye[1:]  # (3, 4), along one side
     return torch.kron(shifted, shifted)
@@ -66,7 +66,7 @@ class Resampling(nn.Module):
 
 
 class Upsample(Resampling):
-    """(N, C, H, W) -> (N, C, 2H, 2W): 3/4 of the nearer pixel and 1/4 of the farther one, in each direction."""
+    """(N, C, H, W) -> (N, C, 2H, 2W). In each direction, 3/4 of the nearer pixel and 1/4 of the farther one."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv_transpose2d(x, 4 * self.kernels(x), stride=2, padding=1, groups=x.size(1))

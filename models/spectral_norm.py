@@ -93,7 +93,7 @@ class SpectralNorm(MatrixNorm):
         return sigma, u, v
 
     def estimate(self, W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (sigma, u, v) with the current u and v: copies, since autograd keeps them and the buffers change."""
+        """Return (sigma, u, v) for the current u and v. They are copies: autograd keeps them, the buffers change."""
         u, v = self.u.to(W.dtype, copy=True), self.v.to(W.dtype, copy=True)
         return u @ (W @ v), u, v
 

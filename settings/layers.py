@@ -82,7 +82,7 @@ def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
 
 
 def _meant(value: Any, kind: Any, words: tuple[Any, ...]) -> Any:
-    """Convert a value of another type or spelling to the one meant: one of these words, a number, true or false."""
+    """Convert a value of another type or spelling. Returns one of these words, a number, true or false."""
     text = folded(value) if isinstance(value, str) else ""
     if text in words:
         return text
@@ -98,7 +98,7 @@ def _meant(value: Any, kind: Any, words: tuple[Any, ...]) -> Any:
 
 
 def short(value: Any) -> str:
-    """Return a short repr() for messages: in a file from elsewhere, the repr() of a value can be endless."""
+    """Return a short repr() for messages. In a file from elsewhere, the repr() of a value can be endless."""
     try:
         return reprlib.repr(value)
     except ValueError:  # a whole number of thousands of digits
@@ -206,7 +206,7 @@ def preset_of(chosen: Mapping[str, Any]) -> Path | None:
 
 
 def usual_steps(config: Config) -> int | None:
-    """Return the fewest steps of the presets, of any size, for this model and data set; None without presets."""
+    """Return the fewest steps of this model's presets for this data set, of any size, or None without presets."""
     paths = (CONFIGS_DIR / f"{config.dataset}_{config.model}{size}.yaml" for size in ("", "_small"))
     return min((read_yaml(path)["total_steps"] for path in paths if path.exists()), default=None)
 

@@ -24,7 +24,7 @@ def folded(word: object) -> str:
 
 
 def suggestion(mistyped: object, known: Iterable[object]) -> str:
-    """Return the end of a message that asks for the known word meant, or "" if none resembles the mistyped one."""
+    """Return the end of a message that asks for the known word meant. It is "" if none resembles the mistyped one."""
     words, given = {folded(word): str(word) for word in known}, folded(mistyped)
     meant = folded(SYNONYMS.get(given, "")).split(",")
     close = [word for word in meant if word in words] or difflib.get_close_matches(given, words, 1)

@@ -52,7 +52,7 @@ def command(*words: object) -> str:
 def progress(
     iterable: Iterable[Any] | None = None, label: str | None = None, total: float | None = None, **options: Any
 ) -> tqdm:
-    """Return a tqdm bar that moves on a terminal and prints a line now and then in a log file."""
+    """Return a tqdm bar that moves on a terminal. In a log file, it prints a line now and then."""
     interval = 0.1 if sys.stderr.isatty() else LOG_FILE_INTERVAL
     defaults = {"mininterval": interval, "delay": PATIENCE, "dynamic_ncols": True}
     return tqdm(iterable, label, total, **defaults | options)

@@ -116,7 +116,7 @@ def _join() -> dist.Store:
 
 
 def _leave(store: dist.Store, error: BaseException) -> None:
-    """Leave the group after an error, so that a UserError is printed once and ends all processes alike.
+    """Leave the group after an error, so that a UserError is printed once and sets all exit codes.
 
     It is `shared` if rank 0 has the same one. Raises SystemExit if this process only lost a peer to a UserError.
     """
@@ -194,7 +194,7 @@ def average(tensor: Tensor) -> Tensor:
 
 
 def agree(*numbers: int) -> Sequence[int]:
-    """Return the maximum of each whole number over all ranks: a signal may reach only one, or each at another step."""
+    """Return the maximum of each whole number over all ranks. A signal may reach only one, or each at another step."""
     if world_size() == 1:
         return numbers
     largest = torch.tensor(numbers)
@@ -269,5 +269,5 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def gradients_stay_local(network: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which a backward does not average gradients over ranks: for all parts but the last."""
+    """Return a context in which a backward does not average gradients over ranks. It is for all parts but the last."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()

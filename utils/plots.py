@@ -61,7 +61,7 @@ def grid(
 
 
 def _fitting(texts: Sequence[str], cell: int) -> tuple[Any, int]:
-    """Return (font, cells): the largest font in which all texts fit into a few cells of a row, or the smallest."""
+    """Return (font, cells) for texts in front of rows. The font is the largest in which all fit, or the smallest."""
     draw = ImageDraw.Draw(Image.new("L", (1, 1)))
     for size, cells in itertools.product(range(LARGEST_TEXT, SMALLEST_TEXT - 1, -1), range(1, MOST_CELLS + 1)):
         boxes = [draw.multiline_textbbox((0, 0), text, _font(size), spacing=2) for text in texts]
@@ -129,7 +129,7 @@ def pyplot() -> ModuleType:
 
 
 def scaled(axis: Any, scale: str) -> None:
-    """Give a panel's y axis a scale, with plain numbers: linear, log if anything is above 0, or symlog if above 10."""
+    """Set the scale of a panel's y axis. log needs a value above 0, symlog one beyond 10; otherwise it is linear."""
     shows = {"log": math.isfinite(axis.dataLim.minposy), "symlog": abs(axis.dataLim.intervaly).max() > 10}
     if shows.get(scale):
         axis.set_yscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
@@ -137,7 +137,7 @@ def scaled(axis: Any, scale: str) -> None:
 
 
 def plain_ticks(axis: Any) -> None:
-    """Label a logarithmic axis, after drawing, with few plain numbers: 380 and 400; 2, 5 and 10; 30 and 100."""
+    """Put few plain numbers on a logarithmic axis that is drawn: 380 and 400; 2, 5 and 10; 30 and 100."""
     ticker = pyplot()
     low, high = sorted(axis.get_view_interval())
     if low <= 0 or high / low > 1e4:

@@ -53,7 +53,7 @@ def settled(amp: str, device: torch.device) -> str:
 
 
 class Precision:
-    """How one network is called and updated: under autocast, and for fp16, on CUDA only, with a gradient scaler."""
+    """How one network is called and updated: under autocast, for fp16 with a gradient scaler. fp16 needs CUDA."""
 
     def __init__(self, amp: str, device: torch.device) -> None:
         self.device_type = device.type
