@@ -3,7 +3,7 @@
 Finished runs are skipped, and interrupted runs continue. The report is made from the run directories.
 """
 
-import utils  # noqa: F401, first, since it says which package is missing
+import utils  # noqa: F401, first, since it reports missing packages
 
 # isort: split
 import argparse
@@ -28,12 +28,12 @@ OVERRIDES = (
 
 
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """Returns (namespace, the typed settings, which go before the study's own)."""
+    """Parse the command line into a namespace and {name: value} of settings that override the study's own."""
     parser = Parser(__doc__, "[--config configs/studies/digits.yaml] [--quick] [--jobs 2] [--report] ...")
     add = parser.add_argument_group("the study").add_argument
     add("--config", type=a_path, metavar="FILE", default=CONFIG, help=f"YAML file of the study (default: {CONFIG})")
     add("--out", type=a_path, metavar="DIR", help="folder of the study (default: runs/studies/NAME)")
-    add("--jobs", type=int, metavar="N", default=1, help="runs at the same time, which share the cores (default: 1)")
+    add("--jobs", type=int, metavar="N", default=1, help="number of parallel runs, which share the cores (default: 1)")
     add = parser.add_argument_group("a part of the study").add_argument
     add("--quick", action="store_true", help="only a small part of the grid; its runs count towards the whole study")
     for key, choices in GRID.items():
@@ -44,7 +44,7 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
     what = group.add_mutually_exclusive_group()
     alone = "write the report from the existing runs; start no new ones"
     what.add_argument("--report", action="store_true", help=alone)
-    each = "print a command for each unfinished run, such as for a SLURM array, and stop"
+    each = "print one command per unfinished run, for example for a SLURM array, and stop"
     what.add_argument("--print_commands", action="store_true", help=each)
     what.add_argument("--run", metavar="NAME", help="do only this run, without a report: what --print_commands prints")
     tables = "with --report: folder with results.csv and training.csv, for runs that are not in the study's folder"
@@ -57,7 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
 
 
 def print_commands(runs: Iterable[Run]) -> None:
-    """A command for each run that is not finished, as for a SLURM array: it starts the run or goes on with it."""
+    """Print a command for each unfinished run, for example for a SLURM array; it starts or continues the run."""
     from study.runs import DONE, outcome
 
     typed = [word for word in sys.argv[1:] if word != "--print_commands"]
@@ -67,9 +67,9 @@ def print_commands(runs: Iterable[Run]) -> None:
 
 
 def run_missing(study: Study, runs: Sequence[Run], jobs: int, whole: Study | None) -> None:
-    """Run those that are not finished, then make the report of the whole study, if there is one to be made.
+    """Run the unfinished runs, then make the report of the whole study. whole: None for no report.
 
-    UserError names those that are not finished even so.
+    Raises UserError if some runs are still not finished.
     """
     from study.jobs import run_all
     from study.runs import DONE, outcome
@@ -85,14 +85,14 @@ def run_missing(study: Study, runs: Sequence[Run], jobs: int, whole: Study | Non
         if whole:
             report(whole, known)
     rest = [run.name for run in todo if outcome(run).state not in DONE]
-    refuse_if(rest, f"not finished: {', '.join(rest)}. The same command goes on")
+    refuse_if(rest, f"not finished: {', '.join(rest)}. Type the same command again to continue")
 
 
 def report(study: Study, known: Mapping[str, Any], tabled: Sequence[Any] = (), forced: bool = False) -> None:
-    """Write the tables and, if they have changed or it is forced, report.html; say what the runs came to.
+    """Write the tables and, if they have changed or `forced`, report.html; print a summary.
 
-    known: {name: Outcome} of runs that need not be looked at again. tabled: Results read from tables, of runs that the
-    study's own folder may lack.
+    known: {name: Outcome} of runs already looked at. tabled: Results read from tables, for runs that are not in the
+    study's folder. Raises UserError if there are no runs.
     """
     from study.results import collect, tally
     from study.tables import write_tables
@@ -112,7 +112,7 @@ def report(study: Study, known: Mapping[str, Any], tabled: Sequence[Any] = (), f
 
 
 def report_alone(study: Study, whole: Study, tables: str | None) -> None:
-    """Make the report of a study, which may be a part of the whole one, from its runs and from tables elsewhere."""
+    """Report on a study or a part of it, from its runs and from other tables."""
     from study.tables import read_tables
 
     claim(study, write=False)
@@ -126,7 +126,7 @@ def main() -> None:
     chosen = {key: getattr(namespace, key) for key in GRID}
     chosen["seeds"] = namespace.seeds and [*itertools.chain(*namespace.seeds)]
     study = load_study(namespace.config, namespace.out, namespace.quick, settings, **chosen)
-    # All that there is of this study, so that a part of it takes nothing from the report.
+    # The whole study, so that running a part of it removes nothing from the report.
     whole = load_study(namespace.config, namespace.out, overrides=settings).with_all_of(study)
     whole = whole._replace(seeds=tuple(sorted({*whole.seeds, *seeds_of(study.folder)})))
     runs = [run for run in study.runs() if namespace.run in (None, run.name)]

@@ -1,7 +1,7 @@
-"""The picture of docs/few_images.md: each transform of --augment on real images, whose numbers are drawn from seed 0.
+"""The picture of docs/few_images.md: each transform of --augment on real images, drawn with seed 0.
 
-`python benchmarks/augmentation_pictures.py [FOLDER] [--data_dir DIR]` writes it to docs/, or to FOLDER: Fashion-MNIST
-where DIR has it, else the digits that ship with scikit-learn. Seconds on one CPU thread.
+`python benchmarks/augmentation_pictures.py [FOLDER] [--data_dir DIR]` writes it to docs/ or to FOLDER. It shows
+Fashion-MNIST if DIR has it, otherwise scikit-learn's digits. Takes seconds on one CPU thread.
 """
 
 import argparse

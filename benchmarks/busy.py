@@ -1,8 +1,8 @@
-"""A training step on a quiet machine, beside a busy loop on one core, and beside a second training, by how it computes.
+"""The time of a training step on an idle machine, next to a busy loop, and next to a second training.
 
-Each setting of threads and of their waiting is a process of its own, and all take turns under one load, so a ratio to
-the fastest of them is of one run. "auto" is what the project chooses: `--threads` by the networks' work, and threads
-that sleep while they wait. Prints a table; --cases and --turns bound the time.
+It compares numbers of threads and ways of waiting. Each is a process of its own, and all take turns under one load, so
+ratios compare times of the same run. "auto" is the project's choice: `--threads` by the networks' work, and threads
+that sleep while they wait. Prints a table. --cases and --turns limit the time.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""How far the error bars of evaluate.py can be trusted, on Gaussians whose true FID is known. Prints JSON; a minute.
+"""The accuracy of evaluate.py's error bars, on Gaussians with known FID. Prints JSON; takes a minute.
 
-The std that a bootstrap reports beside that between independent sets of samples; FID infinity beside the analytic FID
-with few and many samples for each dimension.
+It compares the bootstrap's std with the std between independent sets of samples, and FID infinity with the analytic
+FID, with few and with many samples per dimension.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Scoring side by side with torch_fidelity.calculate_metrics: the same images and weights, time, memory and scores.
+"""Compare scoring with torch_fidelity.calculate_metrics on the same images and weights: time, memory and scores.
 
-Each side runs in a process of its own, so that its peak memory is its own. Prints JSON; see docs/scoring.md.
+Each side runs in its own process, so that peak memory is measured separately. Prints JSON; see docs/scoring.md.
 """
 
 import argparse

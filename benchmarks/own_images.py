@@ -1,7 +1,8 @@
-"""Own pictures: decoding beside a plain loop, a second start, batches from a mapped file beside memory, and memory.
+"""Own pictures: time to decode, compared with a plain loop, time of a second start, time of a batch, and memory.
 
-Sides that are compared take turns in one run. Pictures are made up (smooth noise, JPEG of 178x218) unless --data names
-a folder of some. Prints JSON. --parts chooses what is measured; `limited` puts a limit on the process's memory.
+Batches from a mapped file are compared with batches from memory; compared sides take turns in one run. Pictures are
+made up (smooth noise, JPEG of 178x218) unless --data names a folder. Prints JSON. --parts chooses the measurements;
+`limited` limits the process's memory.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The tables and the picture of docs/performance.md, from what step_time.py measured."""
+"""The tables and the picture of docs/performance.md, from the measurements of step_time.py."""
 
 import re
 import sys

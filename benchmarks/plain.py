@@ -1,8 +1,8 @@
 """The plain implementation that step_time.py compares with: SN-GAN as most public repositories write it.
 
-torch's own spectral_norm, nn.Upsample before and AvgPool2d after each convolution, two forwards of D, samples without
-gradients in D's step, D not frozen in G's, default Adam, contiguous tensors, a DataLoader with transforms (and its
-default of no worker processes).
+It uses torch's own spectral_norm, nn.Upsample before and AvgPool2d after each convolution, two forwards of D, samples
+without gradients in D's step, a D that is not frozen in G's step, default Adam, contiguous tensors, and a DataLoader
+with transforms and no worker processes (the default).
 """
 
 import copy

@@ -1,7 +1,7 @@
-"""The two sides of benchmarks/step_time.py, each in a process of its own: the project's step, and the plain one.
+"""The two sides of benchmarks/step_time.py, each in its own process: the project's step and the plain step.
 
-`python benchmarks/sides.py fast|plain|fast_bf16|plain_bf16 [auto]` takes orders from stdin; auto: on as many threads as
-a run would take.
+`python benchmarks/sides.py fast|plain|fast_bf16|plain_bf16 [auto]` reads commands from stdin. auto: use as many threads
+as a run would.
 """
 
 import contextlib

@@ -1,11 +1,11 @@
-"""What docs/spectral_normalization.md shows, measured by this project's own functions: no picture is drawn here."""
+"""Measurements for docs/spectral_normalization.md with this project's own functions, without drawing."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import utils  # noqa: F401, before torch is loaded: it says how threads wait
+import utils  # noqa: F401, before torch is loaded: it sets how threads wait
 
 # isort: split
 import numpy as np

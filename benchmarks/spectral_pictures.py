@@ -1,6 +1,7 @@
-"""The pictures of docs/spectral_normalization.md. Prints the page's numbers as JSON; a minute on one CPU thread.
+"""The pictures of docs/spectral_normalization.md. Takes a minute on one CPU thread.
 
-`python benchmarks/spectral_pictures.py [FOLDER]` writes them to docs/, or to FOLDER.
+`python benchmarks/spectral_pictures.py [FOLDER]` writes them to docs/ or to FOLDER, and prints the page's numbers as
+JSON.
 """
 
 import io
@@ -10,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import spectral  # first: it has the project's folder looked in
+import spectral  # first: it adds the project's folder to sys.path
 
 # isort: split
 import numpy as np

@@ -1,8 +1,8 @@
-"""The time of a training step beside the plain implementation's (benchmarks/plain.py), in one run.
+"""The time of a training step, compared with the plain implementation (benchmarks/plain.py) in one run.
 
-Each side is a process of its own, and the two take turns, so that what else the machine does meets both alike. Prints
-JSON. --quick: only the ratios, in a minute. --half: those of --amp bf16 too, to the plain side in both precisions.
---write: also the tables and the picture of docs/performance.md.
+Each side is a process of its own, and the two take turns, so that other load on the machine affects both equally.
+Prints JSON. --quick: only the ratios, in a minute. --half: also the ratios of --amp bf16 to the plain side in both
+precisions. --write: also make the tables and the picture of docs/performance.md.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What Miyato et al. 2018 say of spectral normalization, and whether it holds in a study: a line a claim, computed."""
+"""Claims of Miyato et al. 2018 about spectral normalization, checked against the runs of a study."""
 
 import math
 import statistics
@@ -11,15 +11,15 @@ from .methods import PAPER, SETTINGS
 from .results import LEVEL, Interval, Result, by, interval, mean
 from .stability import ranks, steadied, unstable
 
-FEW_DIRECTIONS = ("weight", "weight_clipping", "none")  # of D, which the paper expects these to use (section 3)
-LEARNT = 2 / 3  # of its first FID, which a run that has learnt comes to
+FEW_DIRECTIONS = ("weight", "weight_clipping", "none")  # their D uses few directions, the paper expects (section 3)
+LEARNT = 2 / 3  # a run has learnt something if its FID falls to this share of the first
 
 
 class Claim(NamedTuple):
-    """A claim, where the paper makes it, whether it holds here (None: no difference), and the figure that says so.
+    """A claim, its place in the paper, whether it holds here (None: no difference), and the numbers behind that.
 
-    sure: whether it rests on several seeds and, where it is of means over them, 95 % intervals that lie apart from all
-    that it is compared with; of counts, whether Fisher's exact test finds chance as unlikely.
+    sure: the verdict rests on several seeds, and on 95 % intervals that do not overlap with those of the methods it is
+    compared with. For counts, Fisher's exact test must find chance as unlikely.
     """
 
     words: str
@@ -30,12 +30,12 @@ class Claim(NamedTuple):
 
 
 def claims(study: Study, results: Sequence[Result]) -> list[Claim]:
-    """Those of the claims that this study's runs can say something of; none without spectral norm."""
+    """Check all claims that this study's runs can test; none without spectral norm."""
     return [claim for check in CHECKS if (claim := check(study, results))]
 
 
 def _of_optimizer(study: Study) -> bool:
-    """Whether the study's settings are of the optimizer, as those that the paper's claims are about."""
+    """Whether the study has several settings, all of the optimizer, as in the paper."""
     return len(study.settings) > 1 and all(set(settings) <= set(SETTINGS["A"]) for settings in study.table.values())
 
 
@@ -44,13 +44,13 @@ def _many(study: Study) -> bool:
 
 
 def learnt(results: Iterable[Result]) -> bool:
-    """Whether in half of the scored runs or more FID has come to LEARNT of what it was at first."""
+    """Whether FID fell to LEARNT of its first value in half of the scored runs."""
     fids = [list(found) for result in results if (found := result.series("fid").values())]
     return 2 * sum(min(found) <= LEARNT * found[0] and len(found) > 1 for found in fids) >= len(fids)
 
 
 def _over_seeds(results: Iterable[Result], value: Callable[[Result], float | None]) -> dict[str, Interval]:
-    """{method: the interval over seeds of the mean that a value of its runs has in each}, of methods that have some."""
+    """{method: interval over seeds of the seed's mean value}, for methods that have values."""
     found: dict[str, list[float]] = {}
     for (method, _), group in by(results, "method", "seed").items():
         if (of_seed := mean(map(value, group))) is not None:
@@ -59,22 +59,22 @@ def _over_seeds(results: Iterable[Result], value: Callable[[Result], float | Non
 
 
 def _less(one: float, other: float) -> bool | None:
-    """Whether one is less; None where they are alike."""
+    """Whether one is less than the other; None if they are equal."""
     return None if math.isclose(one, other) else one < other
 
 
 def _told(spread: Interval, form: Callable[[float], str] = number) -> str:
-    """A mean and, of several seeds, its interval."""
+    """Format a mean and, for several seeds, its interval."""
     mean, low, high = map(form, spread[:3])
     return f"{mean} ({low} to {high})" if spread.count > 1 else mean
 
 
 def _share(value: float) -> str:
-    return f"{min(max(value, 0), 1):.0%}"  # Student's interval knows no ends
+    return f"{min(max(value, 0), 1):.0%}"  # Student's interval may leave [0, 1]
 
 
 def _apart(own: Interval, ranked: Sequence[Interval | None], first: bool | None) -> bool:
-    """Whether an interval lies apart from all of the others where it is first, and else from the first of them."""
+    """Whether an interval lies apart from all others or, if not first, from the first."""
     return all(other is not None and own.apart(other) for other in (ranked if first else ranked[:1]))
 
 
@@ -103,7 +103,7 @@ def _robust(study: Study, results: Sequence[Result]) -> Claim | None:
 
 
 def _untuned(study: Study, results: Sequence[Result]) -> Claim | None:
-    """By which factor the usual setting is worse than a method's best one, seed by seed."""
+    """Compare the FID of the usual setting with that of a method's best, per seed."""
     usual, factors = shown_setting(study), {}
     for method, its in by([r for r in results if r.finished and r.last.get("fid")], "method").items():
         seeds = [{r.run.setting: r.last["fid"] for r in group} for group in by(its, "seed").values()]
@@ -115,7 +115,7 @@ def _untuned(study: Study, results: Sequence[Result]) -> Claim | None:
     own = factors.pop(HERO)
     other, least = min(factors.items(), key=lambda item: item[1].mean)
     less = _less(own.mean, least.mean)
-    figure = f"setting {usual} has {_told(own)} times the FID of the best setting; the least of the "
+    figure = f"setting {usual} has {_told(own)} times the FID of the best setting; lowest ratio of the "
     figure += f"paper's other methods: {name_of(other)}, {_told(least)}"
     sure = _apart(own, [least, *factors.values()], less)
     return Claim("It needs no tuning of the settings", "section 1", less, figure, sure)
@@ -136,7 +136,7 @@ def _spread(study: Study, results: Sequence[Result]) -> Claim | None:
 
 
 def _bounded(study: Study, results: Sequence[Result]) -> Claim | None:
-    """One steeper gradient refutes it; only the layers' true norms, not the reshaped weights', can prove it."""
+    """One steeper gradient refutes the claim; only the layers' true norms, not the reshaped weights', prove it."""
     groups = by(results, "method")
     bounds = [bound for result in groups.get(HERO, []) for bound in result.series("upper_bound").values()]
     if not bounds:
@@ -151,10 +151,10 @@ def _bounded(study: Study, results: Sequence[Result]) -> Claim | None:
 
 
 def _stable(study: Study, results: Sequence[Result]) -> Claim | None:
-    """By the scores that fell back and the runs that were lost: one verdict where they do not contradict each other.
+    """Compare unstable scores and lost runs; without a verdict if the two contradict each other.
 
-    Shares are compared with those of the paper's other methods' median one, counts by Fisher's exact test, which takes
-    all runs for independent. It is sure where each of the two is that shows a difference.
+    The share of unstable scores is compared with the median of the paper's other methods, the number of lost runs by
+    Fisher's exact test, which assumes independent runs. Sure if each of the two that shows a difference is sure.
     """
     from scipy.stats import fisher_exact
 
@@ -182,9 +182,9 @@ def _stable(study: Study, results: Sequence[Result]) -> Claim | None:
 
 
 def _cheap(study: Study, results: Sequence[Result]) -> Claim | None:
-    """The cost of a step as a multiple of no normalization's of the same setting and seed: the geometric mean.
+    """Compare the time of a step, relative to no normalization in the same setting and seed.
 
-    Runs of a seed are near in time, those of two seeds may be days and another speed of the machine apart.
+    Runs of one seed are close in time; those of two seeds may be days apart, on a machine of another speed.
     """
     factors: dict[int, list[tuple[float, float]]] = {}
     for (_, seed), group in by(results, "setting", "seed").items():
@@ -196,7 +196,7 @@ def _cheap(study: Study, results: Sequence[Result]) -> Claim | None:
     if own is None or penalised is None:
         return None
     told = [_told(spread, "{:.2f}".format) for spread in (own, penalised)]
-    figure = f"a step takes {told[0]} times as long as without, with WGAN-GP's penalty {told[1]} times"
+    figure = f"a step takes {told[0]} times as long as without it, and {told[1]} times with WGAN-GP's penalty"
     less, source = _less(own.mean, penalised.mean), "section 4.1.2, figure 10"
     return Claim("It costs less than a gradient penalty", source, less, figure, own.apart(penalised))
 
@@ -205,9 +205,9 @@ CHECKS = (_robust, _untuned, _spread, _bounded, _stable, _cheap)
 
 
 def rows(found: Sequence[Claim], results: Sequence[Result]) -> Iterator[list[str]]:
-    """The table of claims, a row a claim, as the page takes it; without verdicts where the runs have not learnt."""
+    """The rows of the table of claims; no verdicts if the runs learnt too little."""
     verdicts = {True: "holds here", False: "does not hold here", None: "no difference here"}
     for claim in found:
-        verdict = verdicts[claim.holds] + ("" if claim.sure or claim.holds is None else ", not surely")
+        verdict = verdicts[claim.holds] + ("" if claim.sure or claim.holds is None else " (uncertain)")
         verdict = verdict if learnt(results) else "no verdict: the runs have learnt too little"
         yield [f"{claim.words} ({claim.source})", verdict, claim.figure]

@@ -1,4 +1,4 @@
-"""The figures of D: spectra (Miyato et al. 2018, figure 3), outputs, gradients, slope."""
+"""Figures of D: spectra (Miyato et al. 2018, figure 3), outputs, gradients, slope."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,8 +32,8 @@ def _gap(result: Result) -> dict[int, float]:
     return {step: real - fake[step] for step, real in result.series("real_logits").items() if step in fake}
 
 
-Panel = tuple[str, Values, str]  # of lines over training: its title, what it shows, and its scale
-OVER_TRAINING: dict[str, tuple[str, tuple[Panel, ...]]] = {  # {kind of the figure: (its title, its panels)}
+Panel = tuple[str, Values, str]  # of lines over training: title, values and scale
+OVER_TRAINING: dict[str, tuple[str, tuple[Panel, ...]]] = {  # {kind of a figure: (title, panels)}
     "dynamics": (
         "D and G during training",
         (
@@ -56,13 +56,13 @@ AUDITED = ("upper_bound", "lower_bound", "largest_sigma", "rank_used")  # the co
 
 
 def final_audits(results: Sequence[Result]) -> Audits:
-    """The audits of runs at the end of training, of the methods that have some."""
+    """The audits at the end of training, for methods that have any."""
     groups = by([result for result in results if result.final_audit], "method")
     return {method: [audit for result in its if (audit := result.final_audit)] for method, its in groups.items()}
 
 
 def singular_values(study: Study, results: Sequence[Result]) -> Figure:
-    """The singular values of each layer's weight after training, relative to the largest (the paper's figure 3)."""
+    """The singular values of each layer's weight after training, relative to the largest (figure 3)."""
     audit: dict[str, Any] = next((audit for r in results for audit in r.audits.values()), {"layers": []})
     matrices = [(i, layer) for i, layer in enumerate(audit["layers"]) if len(layer["singular_values"]) > 1]
     figure, axes = panels(len(matrices), 2, 2.3)
@@ -75,14 +75,14 @@ def singular_values(study: Study, results: Sequence[Result]) -> Figure:
                 axis.plot(x, found.mean(axis=0), **(line := line_of(method)), zorder=1 + line["linewidth"])
         title = f"{layer['name']}: {layer['kind']}, {' x '.join(map(str, layer['weight']))}"
         axis.set_title(title, fontsize=10)
-        axis.set(ylim=(0, 1.03), xlabel="number of the singular value", ylabel="relative to the largest")
+        axis.set(ylim=(0, 1.03), xlabel="index of the singular value", ylabel="relative to the largest")
     legend_of_methods(figure, study.methods)
     title = f"Singular values of D's weights, setting {shown_setting(study)}"
     return Figure("singular_values", title, figure)
 
 
 def over_training(study: Study, results: Sequence[Result], kind: str) -> Figure:
-    """One of the figures OVER_TRAINING, a line a method, under each a band from the lowest to the highest run."""
+    """One of the figures OVER_TRAINING: one line per method, with a band from the lowest to the highest run."""
     title, shown = OVER_TRAINING[kind]
     figure, axes = panels(len(shown), 2, 2.5, steps=True, sharex=True)
     groups = by(results, "method")
@@ -96,7 +96,7 @@ def over_training(study: Study, results: Sequence[Result], kind: str) -> Figure:
 
 
 def lipschitz(study: Study, results: Sequence[Result]) -> Figure:
-    """For each method what its layers' norms allow of D's slope, and the steepest gradient that was seen."""
+    """The upper bound of D's slope and the steepest gradient seen, for each method."""
     figure, (axis,) = panels(1, 1, 0.3 * len(study.methods) + 1.1)
     rows = {}
     for method, audits in final_audits(results).items():
@@ -117,4 +117,4 @@ def lipschitz(study: Study, results: Sequence[Result]) -> Figure:
     )
     header = ["bound of D's slope", "steepest gradient seen", "largest singular value", "rank used", "bound held"]
     table = table_of_methods(header, rows)
-    return Figure("lipschitz", "What bounds D's slope, and its slope", figure, table)
+    return Figure("lipschitz", "D's slope: upper bound and steepest gradient", figure, table)

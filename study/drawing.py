@@ -1,4 +1,4 @@
-"""What the figures of a study are made of: panels, lines over training, pictures, tables, colours, numbers."""
+"""Parts of a study's figures: panels, lines over training, pictures, tables, colours, numbers."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,20 +13,20 @@ from .grid import Study
 from .methods import METHODS, SETTINGS
 from .results import Interval, Result
 
-WIDTH = 7.4  # inches: so narrow that a telephone, too, shows the text
+WIDTH = 7.4  # inches, so that text stays readable on a phone
 HERO = "spectral"
 PALETTE = ("tab:grey", "tab:blue", "tab:cyan", "tab:green", "tab:brown", "tab:purple", "tab:pink", "tab:olive")
 LATER = ("navy", "royalblue", "deepskyblue", "salmon", "indigo", "darkgreen", "plum", "teal", "olivedrab", "sienna")
 EVERY = itertools.chain(PALETTE, ("goldenrod", "crimson", "darkorange"), LATER, itertools.repeat("black"))
 COLOURS = dict(zip(METHODS, EVERY))  # a user's own methods are black
-MARKERS = "os^DvX"  # at the ends of lines: no two methods have the same one and the same dashes
+MARKERS = "os^DvX"  # at the ends of lines: no two methods share both marker and dashes
 
-Values = str | Callable[[Result], dict[int, float]]  # a series of a result's, or what gives {step: value} of it
-Cell = str | tuple[str, str | None]  # of a table: its text, and a smaller one below
+Values = str | Callable[[Result], dict[int, float]]  # the name of a Result's series, or a function to {step: value}
+Cell = str | tuple[str, str | None]  # of a table: its text, and smaller text below
 
 
 class Table(NamedTuple):
-    """A table of the page: the names of the columns, the rows, and the numbers of the rows in bold."""
+    """A table of the page: column names, rows, and the indices of the rows in bold."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -34,9 +34,9 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A figure: its kind, which templates/captions.html has a caption for, its heading, matplotlib's figure, a table.
+    """A figure with heading and table. kind: key of its caption in templates/captions.html; drawn: matplotlib's figure.
 
-    of: the score that it is of, in front of the kind in its file's name.
+    of: the score that it shows, which comes before the kind in its file name.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Figure(NamedTuple):
 
 
 def shown_setting(study: Study) -> str:
-    """The setting of figures that can show only one: C, which the paper takes for its CNN, or a study's first one."""
+    """The setting for figures of a single one: C, the paper's choice for its CNN, or the study's first."""
     return "C" if study.table is SETTINGS and "C" in study.settings else study.settings[0]
 
 
@@ -63,24 +63,24 @@ def name_of(method: str) -> str:
 
 
 def weight_of(method: str) -> str:
-    """The weight of a method's name: spectral norm's is bold."""
+    """The font weight of a method's name: bold for spectral norm."""
     return "bold" if method == HERO else "normal"
 
 
 def number(value: float) -> str:
-    """Three significant digits, all of those before the point up to a million."""
+    """Format a number with three significant digits, or all integer digits below a million."""
     return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def cell(spread: Interval | None) -> Cell:
-    """A mean and, of several seeds, its interval."""
+    """A table cell with a mean and, for several seeds, its interval."""
     if spread is None:
         return "-"
     return number(spread.mean), f"{number(spread.low)} to {number(spread.high)}" if spread.count > 1 else None
 
 
 def table_of_methods(header: Sequence[str], rows: Mapping[str, Sequence[Cell]]) -> Table:
-    """A table from {method: the cells that follow its name}."""
+    """Make a table from {method: the cells after its name}, with spectral norm in bold."""
     heroes = [place for place, method in enumerate(rows) if method == HERO]
     return Table(["method", *header], [[name_of(method), *cells] for method, cells in rows.items()], heroes)
 
@@ -89,13 +89,13 @@ def table_of_methods(header: Sequence[str], rows: Mapping[str, Sequence[Cell]]) 
 
 
 def panels(count: int, columns: int, height: float, steps: bool = False, **options: Any) -> tuple[Any, list[Any]]:
-    """A figure with so many panels, and these. steps: whether x is the step. options: those of pyplot.subplots()."""
+    """A figure and its `count` panels. steps: whether x is the step. options: of pyplot.subplots()."""
     rows = -(-max(1, count) // columns)
     size = (WIDTH, height * rows + 0.5)
     figure, axes = pyplot().subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
     for axis in axes.flat[count:]:
         axis.remove()
-    for axis in axes.flat[max(0, count - columns) : count]:  # the lowest of each column, where it ends early too
+    for axis in axes.flat[max(0, count - columns) : count]:  # the lowest of each column, even if it ends early
         axis.xaxis.set_tick_params(labelbottom=True)
     for axis in axes[-1] if steps else ():
         axis.set_xlabel("step (updates of G)", fontsize=10)
@@ -105,7 +105,7 @@ def panels(count: int, columns: int, height: float, steps: bool = False, **optio
 
 
 def name_rows(axis: Any, methods: Sequence[str]) -> None:
-    """Methods as the rows of a panel, from the top."""
+    """Label the rows of a panel with methods, from the top."""
     axis.set_yticks(range(len(methods)), list(map(name_of, methods)))
     axis.set_ylim(len(methods) - 0.5, -0.5)
     for label, method in zip(axis.get_yticklabels(), methods):
@@ -113,7 +113,7 @@ def name_rows(axis: Any, methods: Sequence[str]) -> None:
 
 
 def legend(figure: Any, lines: Iterable[dict[str, Any]], labels: Iterable[str], columns: int) -> None:
-    """A legend below the panels."""
+    """Draw a legend below the panels."""
     handles = [pyplot().Line2D([], [], **line) for line in lines]
     spacing = {"frameon": False, "handlelength": 3.2, "columnspacing": 1.2}
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, **spacing)
@@ -124,7 +124,7 @@ def legend_of_methods(figure: Any, methods: Sequence[str]) -> None:
 
 
 def line_of(method: str) -> dict[str, Any]:
-    """How a method's line over training looks."""
+    """The line style of a method in curves over training."""
     row, place = divmod([HERO, *(name for name in METHODS if name != HERO)].index(method), len(DASHES))
     at_end = {"marker": MARKERS[row % len(MARKERS)], "markevery": [-1], "ms": 4}
     width = 2.8 if method == HERO else 1.3
@@ -132,7 +132,7 @@ def line_of(method: str) -> dict[str, Any]:
 
 
 def pictures(rows: Sequence[str], columns: Sequence[str]) -> tuple[Any, np.ndarray]:
-    """A figure for small pictures, with the names of its rows and columns, and its axes (rows, columns)."""
+    """A figure for small pictures with named rows and columns, and its axes (rows, columns)."""
     shape, size = (len(rows), len(columns)), (WIDTH, 0.93 * len(rows) + 0.4)
     figure, axes = pyplot().subplots(*shape, figsize=size, squeeze=False, layout="constrained")
     for axis, words in zip(axes[:, 0], rows):
@@ -145,10 +145,10 @@ def pictures(rows: Sequence[str], columns: Sequence[str]) -> tuple[Any, np.ndarr
 def band(
     axis: Any, results: Sequence[Result], values: Values, line: Mapping[str, Any], geometric: bool = False
 ) -> None:
-    """Draw the mean over the finished runs and a band from the lowest to the highest; the others as dotted lines.
+    """Draw the mean of the finished runs in a band from lowest to highest; unfinished runs as dotted lines.
 
-    The steps are those at which all finished runs have a value. line: how the mean looks; geometric: the geometric
-    mean, of values above 0.
+    The steps are those at which all finished runs have a value. line: style of the mean. geometric: draw the geometric
+    mean instead, of positive values.
     """
     read = methodcaller("series", values) if isinstance(values, str) else values
     series = [found for result in results if result.finished and (found := read(result))]

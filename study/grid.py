@@ -1,4 +1,4 @@
-"""A study: methods x settings x seeds, after figures 1 and 2 of Miyato et al. 2018. Imports no torch by itself."""
+"""A study: methods x settings x seeds, after figures 1 and 2 of Miyato et al. 2018. Does not import torch."""
 
 import math
 import os
@@ -19,18 +19,18 @@ from .methods import METHODS, METRICS, SETTINGS
 GRID: dict[str, Mapping[str, Any]] = {"methods": METHODS, "settings": SETTINGS, "metrics": METRICS}
 SIDES = (*GRID, "seeds")
 KEYS = ("base", *SIDES, "weights", "quick", "question", "target_fid")
-# What base cannot set: it differs between runs, or follows from something else in the study's file.
+# Settings that base cannot have: they differ between runs, or follow from other keys of the study's file.
 RESERVED = ("run_dir", "seed", "d_norm", "regularizer", "lecam_start", "eval_kid", "num_epochs")
 QUESTION = "does spectral normalization help?"
-# What a resume may change, but not within a study: its scores would no longer compare.
+# Settings that a resume may change, but a study may not, since its scores could no longer be compared.
 COMPARED = ("num_samples", "protocol", "features", "eval_every")
 
 
-# ---- What is to run ------------------------------------------------------------------------------------------------
+# ---- The runs ------------------------------------------------------------------------------------------------------
 
 
 class Run(NamedTuple):
-    """One run of a study. flags: the settings that make it, as they would be typed."""
+    """One run of a study. flags: its settings, as they would be typed."""
 
     method: str
     setting: str
@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A grid of runs in a folder. base: what all runs share; table: what each of the settings is, by its name."""
+    """A grid of runs in a folder. base: settings of all runs. table: {name of a setting: settings of a run}."""
 
     name: str
     folder: Path
@@ -59,17 +59,17 @@ class Study(NamedTuple):
     metrics: tuple[str, ...]
     table: Mapping[str, dict[str, Any]] = SETTINGS
     question: str = QUESTION
-    weights: Mapping[str, float] = {}  # of regularizers, where not the literature's
-    target_fid: float | None = None  # to which seconds are counted (default: what half of the runs reach)
+    weights: Mapping[str, float] = {}  # of regularizers, if not the literature's
+    target_fid: float | None = None  # to which seconds are counted (default: the FID that half of the runs reach)
 
     def runs(self) -> list[Run]:
-        """All runs, seed by seed, so that what is cut short has whole comparisons."""
+        """All runs, seed by seed, so that an interrupted study has complete comparisons."""
         grid = [(seed, setting, method) for seed in self.seeds for setting in self.settings for method in self.methods]
         return [self.run(method, setting, seed) for seed, setting, method in grid]
 
     def run(self, method: str, setting: str, seed: int) -> Run:
         flags = {"regularizer": ("none",)} | self.base | self.table[setting] | METHODS[method].settings | {"seed": seed}
-        (regularizer,) = flags["regularizer"]  # no method has more
+        (regularizer,) = flags["regularizer"]  # every method has exactly one
         if regularizer in self.weights:
             flags["regularizer_weight"] = (self.weights[regularizer],)
         flags["eval_kid"] = "kid" in self.metrics
@@ -81,7 +81,7 @@ class Study(NamedTuple):
         return Run(method, setting, seed, flags, config)
 
     def with_all_of(self, other: "Study") -> "Study":
-        """This study with the methods, settings and seeds of another one too, and its metrics."""
+        """This study plus another one's methods, settings and seeds, with the other's metrics."""
         return self._replace(
             metrics=other.metrics,
             methods=tuple(name for name in METHODS if name in self.methods + other.methods),
@@ -90,7 +90,7 @@ class Study(NamedTuple):
         )
 
     def only(self, runs: Sequence[Run]) -> "Study":
-        """This study without the methods, settings and seeds that none of these runs has."""
+        """This study with only those methods, settings and seeds that some of these runs have."""
         methods, settings, seeds = ({getattr(run, side) for run in runs} for side in ("method", "setting", "seed"))
         return self._replace(
             methods=tuple(name for name in self.methods if name in methods),
@@ -109,11 +109,11 @@ def load_study(
     overrides: dict[str, Any] | None = None,
     **chosen: Sequence[Any] | None,
 ) -> Study:
-    """Read a study's YAML. UserError names the file, the key and the choices.
+    """Read a study's YAML file.
 
-    folder: where its runs are kept (default: runs/studies/NAME). quick: the part of the grid under `quick`.
-    overrides: settings of all runs, before the file's. chosen: methods, settings, seeds or metrics in the place of the
-    file's, where not None.
+    folder: of its runs (default: runs/studies/NAME). quick: use the part of the grid under `quick`. overrides: settings
+    of all runs, which override the file's. chosen: methods, settings, seeds or metrics that replace the file's, if not
+    None. Raises UserError if the file cannot be used, with the key and the choices.
     """
     content, name = load_yaml(configuration(path)), Path(path).stem
     try:
@@ -123,7 +123,7 @@ def load_study(
         table = _own_settings(own) if isinstance(own, dict) else SETTINGS
         sides = {key: content.get(key) for key in SIDES} | ({} if table is SETTINGS else {"settings": [*table]})
         if quick:
-            refuse_if(not isinstance(content.get("quick"), dict), "it has no part named quick")
+            refuse_if(not isinstance(content.get("quick"), dict), "it has no key quick: leave out --quick")
             _check_names(content["quick"], SIDES, "key of quick")
             sides |= content["quick"]
         sides |= {key: values for key, values in chosen.items() if values is not None}
@@ -151,42 +151,42 @@ def _check_names(names: Iterable[Any], choices: Iterable[str], what: str) -> Non
 
 
 def _own_settings(own: dict[Any, Any]) -> dict[str, dict[str, Any]]:
-    """Settings of a study's own, in the place of the paper's: {name: settings of a run}."""
+    """A study's own settings, which replace the paper's: {name: settings of a run}."""
     table = {name: check_settings(settings or {}) for name, settings in own.items()}
     for name, settings in table.items():
         named = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9-]+", name)
-        refuse_if(not named, f"a setting is named in letters, digits and hyphens, not {short(name)}")
+        refuse_if(not named, f"the name of a setting may have letters, digits and hyphens, not {short(name)}")
         decided = sorted({*settings} & {*RESERVED})
-        refuse_if(decided, f"setting {name} cannot set {', '.join(decided)}, which the study itself decides")
+        refuse_if(decided, f"setting {name} cannot set {', '.join(decided)}, which the study decides")
     return table
 
 
 def _side(key: str, values: Any, table: Mapping[str, Any]) -> tuple[Any, ...]:
-    """One side of the grid, which must be a list of different values. table: the settings that there are."""
-    refuse_if(not isinstance(values, (list, tuple)) or not values, f"{key} must be a list of one or more")
+    """Check one side of the grid: a list of different values. table: the settings to choose from."""
+    refuse_if(not isinstance(values, (list, tuple)) or not values, f"{key} must be a list with one entry or more")
     if key == "seeds":
         for seed in values:
             check_settings({"seed": seed})
     else:
         _check_names(values, (GRID | {"settings": table})[key], key.removesuffix("s"))
-    refuse_if(len({*values}) < len(values), f"{key} names one twice")
+    refuse_if(len({*values}) < len(values), f"{key} has an entry twice")
     return tuple(values)
 
 
 def _base(base: dict[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    """What all runs share. Settings of a study's own go before it; those of the paper it cannot set itself."""
+    """Check the settings of all runs. They cannot include those of the paper's table 1, if the study uses it."""
     decided = sorted({*base} & {*RESERVED, *(SETTINGS["A"] if table is SETTINGS else ())})
-    refuse_if(decided, f"base cannot set {', '.join(decided)}, which the study itself decides")
+    refuse_if(decided, f"base cannot set {', '.join(decided)}, which the study decides")
     empty = [key for key, value in base.items() if value is None]
     refuse_if(empty, f"base has no value for {', '.join(empty)}; leave it out")
     measured = base.get("eval_every") and base.get("audit_every")
-    refuse_if(not measured, "base needs eval_every and audit_every: the report draws what is measured in training")
+    refuse_if(not measured, "base needs eval_every and audit_every above 0: the report draws both over training")
     return base
 
 
 def _weights(weights: Any) -> dict[str, float]:
-    """The weights of the methods' regularizers, where not the literature's."""
-    refuse_if(not isinstance(weights, dict), "weights are `regularizer: number` lines")
+    """Check the weights of the methods' regularizers that replace the literature's."""
+    refuse_if(not isinstance(weights, dict), "weights must be lines such as `r1: 1.0`")
     used = sorted({name for method in METHODS.values() for name in method.settings.get("regularizer", ())})
     _check_names(weights, used, "regularizer of a method")
     for weight in weights.values():
@@ -198,9 +198,9 @@ def _weights(weights: Any) -> dict[str, float]:
 
 
 def claim(study: Study, write: bool = True) -> None:
-    """Keep what all runs share in the folder's study.yaml. UserError where that is another study's.
+    """Write the settings of all runs to the folder's study.yaml, also if that is damaged. write: False only compares.
 
-    write: False where it is only to be compared. A file that is damaged is written anew.
+    Raises UserError if the folder belongs to another study.
     """
     path = study.folder / "study.yaml"
     own = {key: list(value) if isinstance(value, tuple) else value for key, value in study.base.items()}
@@ -218,14 +218,14 @@ def claim(study: Study, write: bool = True) -> None:
 
 
 def refuse_other(folder: Path, changes: dict[str, tuple[Any, Any]]) -> None:
-    """Raise UserError where {setting: (its value there, its value here)} make a folder another study's."""
+    """Raise UserError if changes {setting: (value there, value here)} show that a folder is another study's."""
     for name, (there, here) in changes.items():
-        told = f"{folder} belongs to another study: its {name} is {there}, and this one's {here}"
+        told = f"{folder} belongs to another study: its {name} is {there}, but this one's is {here}"
         other = name in COMPARED or not FIELDS[name].metadata["resumable"]
         refuse_if(other, f"{told}. Choose another folder with --out")
 
 
 def seeds_of(folder: Path) -> tuple[int, ...]:
-    """The seeds that the runs in a study's folder have."""
+    """The seeds of the runs in a study's folder."""
     names = [path.name.rpartition("_seed")[2] for path in folder.glob("*_seed*") if path.is_dir()]
     return tuple(int(name) for name in names if name.isdecimal())

@@ -1,4 +1,4 @@
-"""The runs of a study as processes of main.py, several side by side: a thread starts each and waits for its end."""
+"""Run a study's runs as parallel processes of main.py; a thread starts each and waits for its end."""
 
 import contextlib
 import os
@@ -23,26 +23,26 @@ from .runs import DONE, begin, failure_path, outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN, FETCH = [str(ROOT / "main.py")], ["-c", "from study.jobs import fetch; fetch()"]
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a run that was told to stop, and saved itself
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a run that was stopped and saved itself
 
 
 class Processes:
-    """Processes of Python that threads wait for, each with its share of the cores. stop() ends them all."""
+    """Python processes that threads wait for, each with its share of the cores. stop() ends them all."""
 
     def __init__(self, count: int) -> None:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         share = str(max(1, cores() // count))
         self.environment = {"OMP_NUM_THREADS": share, **os.environ, "PYTHONPATH": path}
         self.begun: list[subprocess.Popen[bytes]] = []
-        self.lock = threading.Lock()  # so that stop() knows of all that have begun
+        self.lock = threading.Lock()  # so that stop() sees all processes that have begun
         self.stopped = False
 
     def run(self, words: Sequence[str], console: Path) -> int | None:
-        """Run `python WORDS` to its end, printing to the end of a file.
+        """Run `python WORDS` to its end, and append its output to a file.
 
-        Returns its exit code, which is negative after a signal; None after stop().
+        Returns its exit code, which is negative after a signal, or None after stop().
         """
-        # In a group of its own, which a terminal's Ctrl-C does not reach: stop() sends the one signal that it gets.
+        # In its own process group, which Ctrl-C in a terminal does not reach: it gets only the signal from stop().
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": self.environment, "process_group": 0}
         with self.lock, open(console, "ab") as file:
             if self.stopped:
@@ -53,23 +53,23 @@ class Processes:
         return None if self.stopped else code
 
     def stop(self) -> None:
-        """Let nothing more begin, and tell what runs to save itself and end (on Windows it ends at once)."""
+        """Start no more processes; make running ones save and end (on Windows, end at once)."""
         with self.lock:
             self.stopped = True
         for process in self.begun:
-            process.terminate()  # does nothing to one that has ended
+            process.terminate()  # has no effect on one that has ended
 
 
 def run_all(study: Study, runs: Sequence[Run], jobs: int, done: int = 0) -> None:
-    """Run these to their ends, so many side by side, and keep why one failed. done: how many were before.
+    """Run all runs to their ends, `jobs` at a time, and record why any failed. done: runs finished earlier.
 
-    SIGINT and SIGTERM raise Stopped, after all that ran has saved itself. When this process is killed, those that run
-    go on to their ends by themselves.
+    If this process is killed, running ones continue to their ends by themselves. Raises Stopped on SIGINT and SIGTERM,
+    after the running ones have saved.
     """
     console, processes = study.folder / "console", Processes(min(jobs, len(runs)))
     make_folder(console)
     with (
-        handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), interrupt)),  # also where a shell had it ignore SIGINT
+        handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), interrupt)),  # even if a shell made it ignore SIGINT
         progress(total=done + len(runs), initial=done, label=study.name, unit="run", delay=0) as bar,
         ThreadPoolExecutor(jobs) as pool,
     ):
@@ -85,14 +85,14 @@ def run_all(study: Study, runs: Sequence[Run], jobs: int, done: int = 0) -> None
 
 
 def run_one(run: Run, processes: Processes, console: Path, say: Callable[[str], object]) -> None:
-    """Start a run, or go on with it, to its end; say, and keep in a file, why it failed."""
+    """Start or continue a run, to its end. If it fails, print the reason and write it to a file."""
     try:
         words = begin(run)
     except UserError as error:
-        say(f"{run.name} is left alone: {error}")
+        say(f"{run.name} is skipped: {error}")
         return
     path = console / f"{run.name}.txt"
-    printed = path.stat().st_size if path.exists() else 0  # at earlier starts
+    printed = path.stat().st_size if path.exists() else 0  # by earlier starts
     code = processes.run([*MAIN, *words], path)
     found = outcome(run)
     if found.state == "diverged":
@@ -100,12 +100,12 @@ def run_one(run: Run, processes: Processes, console: Path, say: Callable[[str], 
     elif code and code not in STOPPED and found.state not in DONE:
         message = _reason(path, printed, code)
         say(f"{run.name} failed: {message}")
-        with contextlib.suppress(OSError):  # a full disk is no reason to stop the others
+        with contextlib.suppress(OSError):  # a full disk must not stop the other runs
             failure_path(run).write_text(message + "\n", encoding="utf-8")
 
 
 def fetch() -> None:
-    """Be `python -c FETCH FLAGS`: download and compute what runs that begin together would each."""
+    """Run as `python -c FETCH FLAGS`: download and compute what parallel runs would otherwise each do."""
     from datasets import load_split
     from evaluation.evaluator import Evaluator
     from evaluation.protocol import PROTOCOLS
@@ -120,7 +120,7 @@ def fetch() -> None:
 
 
 def _reason(console: Path, start: int, code: int) -> str:
-    """Why a run ended with this exit code: a signal's number, or the last line that it printed, from `start` on."""
+    """Why a run ended with this exit code: its signal, or the last line that it printed after byte `start`."""
     if code < 0:
         return f"killed by signal {-code}" + (" (is there enough memory?)" if code == -9 else "")
     lines = console.read_bytes()[start:].decode("utf-8", errors="replace").splitlines()
@@ -128,5 +128,5 @@ def _reason(console: Path, start: int, code: int) -> str:
 
 
 def interrupt(number: int, frame: Any) -> None:
-    """Answer a signal: end this process, and before that, as they unwind, its runs."""
-    raise Stopped("stopped; what was running has saved itself. The same command goes on", number)
+    """Handle a signal: end this process, and with it its runs. Raises Stopped, on which run_all() stops them."""
+    raise Stopped("stopped; the running runs have been saved. Type the same command again to continue", number)

@@ -1,4 +1,4 @@
-"""What a study compares: methods that constrain D, the optimizer settings of Miyato et al. 2018, and scores."""
+"""The sides of a study: methods that constrain D, optimizer settings of Miyato et al. 2018, and scores."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ from evaluation.scores.registry import scores_of
 
 
 class Method(NamedTuple):
-    """What constrains D: its name in words, and the settings that it consists of, which go before a study's own."""
+    """A method that constrains D: its label, and its settings, which override a study's own."""
 
     label: str
     settings: dict[str, Any]
@@ -15,9 +15,9 @@ class Method(NamedTuple):
 NONE, SPECTRAL = {"d_norm": ("none",)}, {"d_norm": ("spectral",)}
 WASSERSTEIN, RELATIVISTIC = {"loss": "wasserstein"}, {"loss": "relativistic"}
 AUGMENTED = SPECTRAL | {"augment": ("color", "translation", "cutout")}
-# What the paper compares spectral norm with (section 4.1), and the standard GAN.
+# The methods that the paper compares (section 4.1), and the standard GAN.
 PAPER = ("none", "batch", "layer", "weight", "weight_clipping", "wgan_gp", "gan_gp", "orthonormal", "spectral")
-# The paper's comparison, and beside it R1 and spectral norm under batch norm; then what came after it.
+# The paper's methods, with R1 and spectral norm under batch norm among them; then later methods.
 METHODS = {
     "none": Method("nothing", NONE),
     "batch": Method("batch norm", {"d_norm": ("batch",)}),
@@ -39,7 +39,7 @@ METHODS = {
     "r1_lazy_4": Method("R1, lazy 4", NONE | {"regularizer": ("r1",), "regularizer_every": 4}),
     "r1_lazy_16": Method("R1, lazy 16", NONE | {"regularizer": ("r1",), "regularizer_every": 16}),
     "approximate_r1": Method("approximate R1", NONE | {"regularizer": ("approximate_r1",)}),
-    # Runs are short, so LeCam starts soon.
+    # A study's runs are short, so LeCam starts early.
     "lecam": Method("spectral + LeCam", SPECTRAL | {"regularizer": ("lecam",), "lecam_start": 100}),
 }
 
@@ -58,4 +58,4 @@ SETTINGS = {  # table 1 of the paper
 }
 
 
-METRICS = scores_of("images", "diagnosis", "modes")  # what a study may show, in the order of its columns
+METRICS = scores_of("images", "diagnosis", "modes")  # scores that a study may show, in the order of its columns

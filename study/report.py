@@ -1,4 +1,4 @@
-"""The report of a study: report.html, one file that needs no other, with every table and every figure."""
+"""The report of a study: report.html, one self-contained file with all tables and figures."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from .stability import ranking, seconds
 
 
 def make_report(study: Study, results: Sequence[Result]) -> Path:
-    """Draw the figures of a study's Results, of which there are some, and write report.html. Returns its path."""
+    """Draw the figures of a study's Results (at least one) and write report.html. Returns its path."""
     folder = study.folder / "figures"
     folder.mkdir(exist_ok=True)
     values = {
@@ -43,7 +43,7 @@ def make_report(study: Study, results: Sequence[Result]) -> Path:
 
 
 def _embedded(figure: Figure, folder: Path) -> str:
-    """Save a figure as PNG, and close it. Returns the address that holds it."""
+    """Save a figure as PNG, and close it. Returns its data URL."""
     path = folder / f"{figure.name}.png"
     figure.drawn.savefig(path, dpi=130)
     pyplot().close(figure.drawn)
@@ -51,11 +51,11 @@ def _embedded(figure: Figure, folder: Path) -> str:
 
 
 def figures(study: Study, results: Sequence[Result]) -> Iterator[Figure]:
-    """Draw all figures; yields them in the order of the report."""
+    """Draw all figures, in the order of the report."""
     for metric in study.metrics:
         yield scores(study, results, metric)
     for metric in study.metrics:
-        if any(len(result.series(metric)) > 1 for result in results):  # the others are scored at the end alone
+        if any(len(result.series(metric)) > 1 for result in results):  # other metrics are scored only at the end
             yield curves(study, results, metric)
     if any(result.series("fid" + OWN) for result in results):
         yield curves(study, results, "fid", own=True)
@@ -74,7 +74,7 @@ def figures(study: Study, results: Sequence[Result]) -> Iterator[Figure]:
 
 
 def _facts(study: Study, results: Sequence[Result]) -> Iterator[tuple[str, str]]:
-    """What was compared, on what and how: (name, value)."""
+    """Facts about the comparison, as (name, value)."""
     configs = [result.run.config for result in results]
     entries = [entry for result in results for entry in result.outcome.record]
     yield "methods in D", str(len(study.methods))
@@ -91,12 +91,12 @@ def _facts(study: Study, results: Sequence[Result]) -> Iterator[tuple[str, str]]
 
 
 def _each(words: Iterable[str]) -> str:
-    """What the runs have, where they do not have the same too."""
+    """The different words among those given, in their order: "mlp" or "mlp or dcgan"."""
     return " or ".join(dict.fromkeys(words)) or "-"
 
 
 def summary(study: Study, results: Sequence[Result]) -> Table:
-    """A row a method: the mean in every setting, that of each seed's worst one, and what is not finished."""
+    """The table of scores, one row per method: mean in each setting, worst setting, unfinished runs."""
     metric, badness = study.metrics[0], METRICS[study.metrics[0]].badness
     found, ranked = means(results, metric), []
     for method in study.methods:
@@ -111,7 +111,7 @@ def summary(study: Study, results: Sequence[Result]) -> Table:
 
 
 def _audits(study: Study, results: Sequence[Result]) -> Iterator[dict[str, Any]]:
-    """The layers of a D under spectral norm and of one without, as evaluate.py --audit shows them."""
+    """The audited layers of one D with spectral norm and of one without it."""
     setting, seed = shown_setting(study), study.seeds[0]
     for method in (HERO, "none"):
         chosen = [r for r in results if (r.run.method, r.run.setting, r.run.seed) == (method, setting, seed)]
@@ -122,6 +122,6 @@ def _audits(study: Study, results: Sequence[Result]) -> Iterator[dict[str, Any]]
 
 
 def _unfinished(results: Sequence[Result]) -> list[list[str]]:
-    """The runs that are not finished, with the reason."""
+    """Rows for the unfinished runs, with the reason."""
     rest = [(r.run.name, r.outcome) for r in results if not r.finished]
     return [[name, found.state, f"{found.step:,}", found.message or "-"] for name, found in rest]

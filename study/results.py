@@ -1,4 +1,4 @@
-"""What the runs of a study came to, read from their directories: what its tables and figures are made of."""
+"""The results of a study's runs, read from their directories, for its tables and figures."""
 
 import json
 import math
@@ -16,16 +16,16 @@ from .grid import Run, Study
 from .methods import METRICS
 from .runs import Outcome, outcome
 
-COLLAPSED = "the generator has collapsed"  # as diagnostics.warnings() says it
-LEVEL = 0.95  # of an interval
-BROKEN = 1e6  # a loss, of either sign, that no working pair of networks has
-SUMMED = ("upper_bound", "lower_bound", "largest_sigma", "rank_used")  # an audit in numbers, for tables
+COLLAPSED = "the generator has collapsed"  # the words of diagnostics.warnings()
+LEVEL = 0.95  # confidence of an interval
+BROKEN = 1e6  # a loss beyond it, with either sign, counts as diverged
+SUMMED = ("upper_bound", "lower_bound", "largest_sigma", "rank_used")  # summary of an audit, for tables
 
 
 class Result(NamedTuple):
-    """A run, what it came to, its lines of statistics and its audits {step: audit}.
+    """The outcome, statistics (lines of stats.jsonl) and audits {step: audit} of a run.
 
-    tabled: it was read from a study's tables, which hold neither spectra nor samples.
+    tabled: read from a study's tables, which hold neither spectra nor samples.
     """
 
     run: Run
@@ -40,12 +40,12 @@ class Result(NamedTuple):
 
     @property
     def scored(self) -> list[dict[str, Any]]:
-        """The lines with scores, in the order of their steps."""
+        """The lines with scores, ordered by step."""
         return [line for line in self.stats if line.get("fid") is not None]
 
     @property
     def last(self) -> dict[str, Any]:
-        """The scores at the last step that was scored, and where it is an evaluation its warnings; {} without any."""
+        """The last scores, with warnings if they are of the final evaluation; {} without any."""
         if found := self.outcome.evaluation:
             also = {"departures": "; ".join(found["protocol"].get("departures", []))}
             also |= {"warnings": " ".join(found.get("warnings", []))}
@@ -55,24 +55,21 @@ class Result(NamedTuple):
 
     @property
     def best(self) -> dict[str, Any]:
-        """The scores at the step with the lowest FID; {} where none was scored."""
+        """The scores at the step with the lowest FID; {} without any."""
         return min([*filter(None, [self.last]), *self.scored], key=lambda line: line["fid"], default={})
 
     @property
     def collapsed(self) -> bool:
-        """Whether its last scores warn that the generator draws nearly one image."""
+        """Whether the last scores have the warning of mode collapse."""
         return COLLAPSED in self.last.get("warnings", "")
 
     @property
     def final_audit(self) -> dict[str, Any] | None:
-        """The audit at the end of training; None before that."""
+        """The audit at the end of training, or None."""
         return self.audits.get(self.run.config.total_steps)
 
     def series(self, name: str) -> dict[int, float]:
-        """{step: value} of a statistic, a score or a number of the audits, where it has one, in the steps' order.
-
-        Of a score, the last one too, whenever that was.
-        """
+        """{step: value} of a statistic, a score (with the final evaluation) or a SUMMED number, ordered by step."""
         lines = self.audits.items() if name in SUMMED else [(line["step"], line) for line in self.stats]
         found = {step: line[name] for step, line in lines if line.get(name) is not None}
         if name in METRICS and self.last.get(name) is not None:
@@ -81,13 +78,13 @@ class Result(NamedTuple):
 
     @property
     def seconds_per_step(self) -> float | None:
-        """The median over the log's intervals, which leave out scoring and audits."""
+        """The median over the log's intervals, without scoring and audits; None without any."""
         found = self.series("seconds_per_step").values()
         return statistics.median(found) if found else None
 
 
 def read(run: Run, found: Outcome) -> Result:
-    """The Result of a run with this Outcome. One whose files are damaged has failed, with what could be read of it."""
+    """Read the Result of a run with this Outcome. A run with damaged files counts as failed."""
     stats, audits, damage = [], {}, []
     try:
         stats = read_stats(run.run_dir)
@@ -103,21 +100,18 @@ def read(run: Run, found: Outcome) -> Result:
     beyond = [f"{name} ended at {value:.3g}" for name, value in lost.items() if abs(value) > BROKEN]
     if damage:
         found = found._replace(state="failed", message="; ".join(damage))
-    elif beyond and found.state == "finished":  # without NaN, which would have ended it
+    elif beyond and found.state == "finished":  # a NaN would have ended the run already
         found = found._replace(state="diverged", message=f"{' and '.join(beyond)}, beyond {BROKEN:,.0f}")
     return Result(run, found, stats, dict(sorted(audits.items())))
 
 
 def stable_rank(values: Sequence[float]) -> float:
-    """|W|_F^2 / sigma^2, from 1 to the rank: how many directions a weight uses (Rudelson and Vershynin 2007)."""
+    """|W|_F^2 / sigma^2, from 1 to the rank: the number of directions used (Rudelson and Vershynin 2007)."""
     return sum(value**2 for value in values) / values[0] ** 2 if values[0] > 0 else 0.0
 
 
 def summed(audit: dict[str, Any]) -> dict[str, Any]:
-    """An audit with its largest singular value, and how much of its rank D uses.
-
-    That is stable rank over full rank, the mean over the weights of more than one singular value.
-    """
+    """Add largest_sigma and rank_used to an audit: the latter is the mean of stable rank / full rank over weights."""
     spectra = [values for layer in audit["layers"] if len(values := layer["singular_values"]) > 1]
     used = [stable_rank(values) / len(values) for values in spectra if values[0] > 0]
     largest = max((layer["sigma_svd"] for layer in audit["layers"]), default=None)
@@ -125,13 +119,13 @@ def summed(audit: dict[str, Any]) -> dict[str, Any]:
 
 
 def collect(runs: Iterable[Run], known: Mapping[str, Outcome]) -> list[Result]:
-    """The Results of those of the runs that were started. known: {name: Outcome} where it is known already."""
+    """The Results of all runs that were started. known: {name: Outcome} of runs already looked at."""
     found = [(run, known.get(run.name) or outcome(run)) for run in runs]
     return [read(run, came_to) for run, came_to in found if came_to.state != "missing"]
 
 
 def tally(words: Iterable[str]) -> str:
-    """How often each is among them: "3 finished, 1 diverged"."""
+    """Count equal words: "3 finished, 1 diverged"."""
     return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
 
 
@@ -139,7 +133,7 @@ def tally(words: Iterable[str]) -> str:
 
 
 class Interval(NamedTuple):
-    """A mean over so many seeds, and where it lies with 95 % confidence; the mean itself, twice, for one seed."""
+    """A mean over `count` seeds with its 95 % interval; low = high = mean for one seed."""
 
     mean: float
     low: float
@@ -147,7 +141,7 @@ class Interval(NamedTuple):
     count: int  # type: ignore[assignment]  # hides tuple.count()
 
     def apart(self, other: "Interval") -> bool:
-        """Whether this interval and another one, both of several seeds, have nothing in common."""
+        """Whether this interval and another one, both of several seeds, do not overlap."""
         return min(self.count, other.count) > 1 and (self.high < other.low or other.high < self.low)
 
 
@@ -155,7 +149,7 @@ Means = dict[tuple[str, str], Interval]  # by setting and method
 
 
 def interval(values: Iterable[float], logarithmic: bool = False) -> Interval | None:
-    """Student's t interval of the mean of values, or of their geometric mean; None without values."""
+    """Student's t interval of the mean, or of the geometric mean if logarithmic; None without values."""
     from scipy import stats
 
     values = [math.log(max(value, 1e-12)) for value in values] if logarithmic else list(values)
@@ -169,13 +163,13 @@ def interval(values: Iterable[float], logarithmic: bool = False) -> Interval | N
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of those values that there are; None without any."""
+    """The mean of the values that are not None, or None without any."""
     found = [value for value in values if value is not None]
     return statistics.fmean(found) if found else None
 
 
 def by(results: Iterable[Result], *names: str) -> dict[Any, list[Result]]:
-    """Results in groups of runs that agree in these fields of a Run: {value, or values of several: [results]}."""
+    """Group results by fields of their Run: {value, or tuple of values for several names: [results]}."""
     groups: dict[Any, list[Result]] = {}
     for result in results:
         groups.setdefault(operator.attrgetter(*names)(result.run), []).append(result)
@@ -183,7 +177,7 @@ def by(results: Iterable[Result], *names: str) -> dict[Any, list[Result]]:
 
 
 def means(results: Iterable[Result], metric: str) -> Means:
-    """{(setting, method): Interval} of the last scores of the finished runs; geometric where METRICS says so."""
+    """{(setting, method): Interval} of the last scores of finished runs, geometric if the metric's log is set."""
     groups = by([r for r in results if r.finished and r.last.get(metric) is not None], "setting", "method")
     found = {key: interval([r.last[metric] for r in its], METRICS[metric].log) for key, its in groups.items()}
     return {key: spread for key, spread in found.items() if spread}
@@ -192,9 +186,9 @@ def means(results: Iterable[Result], metric: str) -> Means:
 def over_settings(
     study: Study, results: Iterable[Result], metric: str, pick: Callable[[Iterable[float]], float]
 ) -> Interval | None:
-    """What pick() takes of a seed's last scores in all settings: the interval over seeds. results: of one method.
+    """The interval over seeds of pick(last scores of a seed in all settings). results: of one method.
 
-    Runs that are not finished do not count, nor do seeds that lack a setting: they have no worst one.
+    Seeds without a finished run in every setting are left out, since their worst setting is unknown.
     """
     there = by([result for result in results if result.finished and result.last.get(metric) is not None], "seed")
     whole = [group for group in there.values() if len(group) == len(study.settings)]

@@ -1,6 +1,6 @@
-"""The runs of a study: what each came to, and what starts it or goes on with it.
+"""The runs of a study: their outcomes, and the commands that start or continue them.
 
-What a run came to is read from its directory alone, so it does not matter which machine trained it.
+An outcome is read only from the run's directory, so it does not matter which machine trained it.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from .grid import Run, refuse_other
 
 
 class Outcome(NamedTuple):
-    """What a run came to. state: finished, diverged, failed, unfinished or missing; step: how far it got."""
+    """The outcome of a run. state: finished, diverged, failed, unfinished or missing. step: the last one reached."""
 
     state: str
     step: int = 0
@@ -29,36 +29,36 @@ class Outcome(NamedTuple):
 
 
 DONE = ("finished", "diverged")
-# All that a run that ended before its first checkpoint can have left.
+# Everything that may remain of a run that ended before its first checkpoint.
 LEFT = ("config.yaml", "log.txt", "stats.jsonl", "samples", "checkpoints", "plots", "audits", ".lock", ".lock.holder")
 
 
 def outcome(run: Run) -> Outcome:
-    """What a run came to, by its directory. UserError where that holds another run than the study asks for."""
+    """Read a run's outcome from its directory. Raises UserError if that holds a run with other settings."""
     failure = failure_path(run)
     failed = failure.read_text(encoding="utf-8").strip() if failure.is_file() else ""
     if not (run.run_dir / record.NAME).is_file():
         return Outcome("failed", 0, failed) if failed else Outcome("missing")
     try:
         before, starts = record.read(run.run_dir)
-    except UserError as error:  # the next start writes it anew
+    except UserError as error:  # the next start writes it again
         return Outcome("failed", 0, str(error))
     step = max([start["to_step"] for start in starts if type(start.get("to_step")) is int], default=0)
-    # A run on a folder whose features are to be chosen writes down which it chose.
+    # A run with features auto records the features that it chose.
     config = run.config if run.config.features != "auto" else dataclasses.replace(run.config, features=before.features)
     refuse_other(run.run_dir, differences(before, config))
     if step > run.config.total_steps:
         raise UserError(f"{run.run_dir} is at step {step:,}, beyond total_steps {run.config.total_steps:,}")
     if starts and "diverged" in starts[-1]:
         return Outcome("diverged", step, str(starts[-1]["diverged"]), record=tuple(starts))
-    first = dataclasses.replace(config, protocol=config.protocol[:1])  # which a study compares by
+    first = dataclasses.replace(config, protocol=config.protocol[:1])  # a study compares by the first protocol
     if scores := kept.standing(run.run_dir / "evaluation", first, first.total_steps, bool(first.ema_decay)):
         return Outcome("finished", run.config.total_steps, evaluation=scores[0], record=tuple(starts))
     return Outcome("failed" if failed else "unfinished", step, failed, record=tuple(starts))
 
 
 def failure_path(run: Run) -> Path:
-    """Where it is written why a run failed, till it is started again."""
+    """The file with the reason why a run failed, until it is started again."""
     return run.run_dir.parent / "console" / f"{run.name}.failed"
 
 
@@ -66,13 +66,13 @@ def failure_path(run: Run) -> Path:
 
 
 def begin(run: Run) -> list[str]:
-    """Make a run ready to be started, or to go on. Returns the arguments of main.py for it.
+    """Prepare a run to be started or continued. Returns the arguments of main.py for it.
 
-    UserError where it is done meanwhile, or another process trains it.
+    Raises UserError if it is already done, or another process trains it.
     """
-    refuse_if((state := outcome(run).state) in DONE, f"it is {state} meanwhile")
+    refuse_if((state := outcome(run).state) in DONE, f"it is {state} already")
     if run.run_dir.is_dir():
-        with locked(run.run_dir):  # refuses where another holds it
+        with locked(run.run_dir):  # raises if another process holds the lock
             pass
     failure_path(run).unlink(missing_ok=True)
     clear(run)
@@ -80,7 +80,7 @@ def begin(run: Run) -> list[str]:
 
 
 def arguments(run: Run) -> list[str]:
-    """The arguments of main.py that start a run or, where it was cut off, go on with it."""
+    """The arguments of main.py that start a run or continue an interrupted one."""
     flags = run.flags
     if checkpoints(run.run_dir):
         resumable = {name: value for name, value in flags.items() if FIELDS[name].metadata["resumable"]}
@@ -89,7 +89,7 @@ def arguments(run: Run) -> list[str]:
 
 
 def clear(run: Run) -> None:
-    """Delete what is left of a run that ended before its first checkpoint: there is nothing in it to go on with."""
+    """Delete the files of a run that ended before its first checkpoint."""
     kept = [path for path in run.run_dir.glob("checkpoints/*") if path.suffix in (".pt", ".damaged")]
     begun = kept or outcome(run).step > 0
     if run.run_dir.is_dir() and not begun and all(path.name in LEFT for path in run.run_dir.iterdir()):

@@ -1,4 +1,4 @@
-"""The figures of a study's samples, all drawn from the same z: by method, by setting, over training."""
+"""Figures of a study's samples, all from the same z: by method, by setting, over training."""
 
 import contextlib
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ FRAMES, SEEN = 7, 4  # steps of the film, and samples of each
 
 
 def grids_of(result: Result) -> dict[int, Path]:
-    """{step: the path of a run's grid of samples}, in the order of the steps."""
+    """{step: path of a run's sample grid}, ordered by step."""
     paths = (result.run.run_dir / "samples").glob("step_*.png")
     return dict(sorted((int(path.stem.split("_")[1]), path) for path in paths))
 
 
 def images_of(result: Result, count: int, path: Path | None = None) -> np.ndarray | None:
-    """The first samples of a run's grid, (n, H, W[, C]) uint8, its last one by default; None where none can be read."""
+    """The first samples (n, H, W[, C]) uint8 of a grid, by default the last; None if it cannot be read."""
     path = path or next(reversed(grids_of(result).values()), None)
-    with contextlib.suppress(OSError):  # it was cut off
+    with contextlib.suppress(OSError):  # the file is incomplete
         return read_grid(path, named=result.run.config.conditional != "none")[:count] if path else None
     return None
 
 
 def _tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images (n, H, W[, C]) in rows, white between them."""
+    """Arrange images (n, H, W[, C]) in rows, with white gaps."""
     gap = max(1, images.shape[1] // 8)
     room = [(0, -len(images) % columns), (0, gap), (0, gap), *[(0, 0)] * (images.ndim - 3)]
     padded = np.pad(images, room, constant_values=255)
@@ -41,7 +41,7 @@ def _tile(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def _show(axis: Any, result: Result | None, count: int, columns: int, path: Path | None = None) -> None:
-    """Draw the first samples of a run's grid, its last one by default, in so many columns."""
+    """Draw the first samples of a run's grid in `columns` columns. path: by default the last grid."""
     images = images_of(result, count, path) if result else None
     axis.set_xticks([])
     axis.set_yticks([])
@@ -54,7 +54,7 @@ def _show(axis: Any, result: Result | None, count: int, columns: int, path: Path
 
 
 def samples(study: Study, results: Sequence[Result]) -> Figure:
-    """A grid of samples a method, of the first seed."""
+    """A grid of samples for each method, with the first seed."""
     chosen = {r.run.method: r for r in results if r.run.seed == study.seeds[0]}
     figure, axes = panels(len(study.methods), 3, 2.45)
     for axis, method in zip(axes, study.methods):
@@ -67,7 +67,7 @@ def samples(study: Study, results: Sequence[Result]) -> Figure:
 
 
 def overview(study: Study, results: Sequence[Result]) -> Figure:
-    """Nine samples of each method in each setting, of the first seed."""
+    """Nine samples of each method in each setting, with the first seed."""
     chosen = {(r.run.method, r.run.setting): r for r in results if r.run.seed == study.seeds[0]}
     names = [name_of(method).replace(" (", "\n(").replace(" + ", " +\n") for method in study.methods]
     figure, axes = pictures(names, study.settings)
@@ -79,7 +79,7 @@ def overview(study: Study, results: Sequence[Result]) -> Figure:
 
 
 def film(study: Study, results: Sequence[Result]) -> Figure:
-    """Samples over training: a row a method, a column a step, of the first seed."""
+    """Samples over training with the first seed: one row per method, one column per step."""
     setting, seed = shown_setting(study), study.seeds[0]
     chosen = {r.run.method: r for r in results if (r.run.setting, r.run.seed) == (setting, seed)}
     grids = {method: grids_of(result) for method, result in chosen.items()}

@@ -1,4 +1,4 @@
-"""The figures of a study's scores: by setting and method, and over training (Miyato et al. 2018, figures 1 and 2)."""
+"""Figures of a study's scores by setting and method, and over training (Miyato et al. 2018, figures 1 and 2)."""
 
 import itertools
 import textwrap
@@ -16,14 +16,14 @@ from .grid import Study
 from .methods import METRICS, SETTINGS
 from .results import Means, Result, by, means
 
-TITLE = {2: 40, 3: 25}  # characters of a panel's title in a line, by the number of columns
-ROOM = 0.175  # beyond the outermost dots, as a share of what they span
+TITLE = {2: 40, 3: 25}  # characters per line of a panel's title, by the number of columns
+ROOM = 0.175  # beyond the outermost dots, as a share of their range
 HOLLOW: dict[str, Any] = {"marker": "o", "ms": 4, "alpha": 0.6, "mfc": "none"}  # a run that is not finished
 DOTS: dict[str, dict[str, Any]] = {"finished": HOLLOW | {"mfc": None, "mew": 0}, "diverged": {"marker": "x", "ms": 6}}
 
 
 def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
-    """The last step's score of every run: a panel a setting, a row a method; dots are seeds, bars 95 % intervals."""
+    """Every run's score at the last step: one panel per setting, one row per method, with 95 % intervals."""
     words, logarithmic = METRICS[metric].heading, METRICS[metric].log
     columns = 3 if len(study.settings) == 3 else 2
     height = 0.24 * len(study.methods) + 0.75
@@ -49,7 +49,7 @@ def scores(study: Study, results: Sequence[Result], metric: str) -> Figure:
 
 
 def _limits(values: Sequence[float], logarithmic: bool) -> np.ndarray:
-    """The ends of an axis a little beyond these values; an interval that is longer is cut off."""
+    """The limits of an axis, a little beyond these values; longer intervals are cut off."""
     points = np.log(np.maximum(values or [1.0], 1e-3)) if logarithmic else np.array(values or [0.0])
     room = ROOM * max(np.ptp(points), 0.1)
     ends = np.array([points.min() - room, points.max() + room])
@@ -65,7 +65,7 @@ def _setting_title(study: Study, setting: str) -> str:
 
 
 def _best(study: Study, found: Means, metric: str) -> Table:
-    """A row a setting: its best method, or all that are as good, and whether its interval is apart from all others."""
+    """The table of the best method in each setting, and whether its interval is apart."""
     badness, rows = METRICS[metric].badness, []
     for setting in study.settings:
         own = {method: spread for (where, method), spread in found.items() if where == setting}
@@ -79,9 +79,9 @@ def _best(study: Study, found: Means, metric: str) -> Table:
 
 
 def curves(study: Study, results: Sequence[Result], metric: str, own: bool = False) -> Figure:
-    """A score over training: a panel a method, a line a setting, a band from the lowest to the highest seed.
+    """A score over training: one panel per method, one line per setting, bands from lowest to highest seed.
 
-    own: of G itself, where the moving average of its weights is scored too.
+    own: the score of G itself, next to that of its moving average.
     """
     words, logarithmic = METRICS[metric].heading, METRICS[metric].log
     name, words = (metric + OWN, f"{words} of G itself") if own else (metric, words)

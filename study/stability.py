@@ -1,4 +1,4 @@
-"""How robust, how steady and how quick each method is: its rank over all settings, as a table and a figure."""
+"""Robustness, stability and speed of each method: ranks over all settings, and the time of a step."""
 
 import math
 import statistics
@@ -11,11 +11,11 @@ from .drawing import COLOURS, Cell, Figure, Table, cell, name_rows, number, pane
 from .grid import Study
 from .results import Interval, Result, by, interval, mean, over_settings
 
-UNSTABLE = 2.0  # a FID of so many times the best one so far
+UNSTABLE = 2.0  # a score is unstable if FID exceeds the best one so far by this factor
 
 
 def seconds_at(result: Result) -> dict[int, float]:
-    """{step: the seconds of training up to it}, at the steps of the log, without scoring and audits."""
+    """{step of the log: seconds of training up to it}, without scoring and audits."""
     total, before, found = 0.0, 0, {}
     for step, seconds in result.series("seconds_per_step").items():
         total, before = total + (step - before) * seconds, step
@@ -24,24 +24,24 @@ def seconds_at(result: Result) -> dict[int, float]:
 
 
 def seconds_to(result: Result, fid: float) -> float:
-    """The seconds of training after which a score is first at or below this FID; infinity where none is."""
+    """The seconds of training until a score first reaches this FID or less; infinity if none does."""
     reached = next((step for step, value in result.series("fid").items() if value <= fid), math.inf)
     return next((seconds for step, seconds in seconds_at(result).items() if step >= reached), math.inf)
 
 
 def unstable(result: Result, name: str = "fid") -> float | None:
-    """The share of the scored steps, after the first, at which FID is more than UNSTABLE times the best so far."""
+    """The share of later scores with FID above UNSTABLE times the best so far."""
     values = list(result.series(name).values())
     return mean(value > UNSTABLE * min(values[:i]) for i, value in enumerate(values) if i)
 
 
 def steadied(results: Sequence[Result]) -> str:
-    """The FID that says how steady training is: of G itself where that is scored, as its moving average hides it."""
+    """The name of the FID for stability: of G itself if that is scored; its moving average hides instability."""
     return "fid" + OWN if any(result.series("fid" + OWN) for result in results) else "fid"
 
 
 def median_best(results: Sequence[Result]) -> float | None:
-    """The FID that half of the runs reach: the median of the best ones of each."""
+    """The FID that half of the runs reach: the median over runs of each run's best FID."""
     return _median(result.best.get("fid") for result in results)
 
 
@@ -49,11 +49,12 @@ def median_best(results: Sequence[Result]) -> float | None:
 
 
 class Rank(NamedTuple):
-    """What a method came to over all settings: Intervals over seeds of its worst and its median setting's last FID.
+    """A method's results over all settings.
 
-    The others are over runs: last_over_best and own_over_average are medians of FIDs, the latter of G's own last FID
-    over that of its moving average. seconds: the median to a FID; None where half of them or more do not come there, as
-    `reached` do. unstable: the mean share of the scores of steadied(). Counts are of runs.
+    worst, median: Intervals over seeds of the last FID in each seed's worst and median setting. last_over_best: last
+    FID / best FID, median over runs. own_over_average: G's own last FID / that of its moving average, median over runs.
+    seconds: median time to a FID, None if half of the runs or more do not reach it. unstable: mean over runs of
+    unstable(), for the FID of steadied(). reached, collapsed, diverged, runs: numbers of runs.
     """
 
     method: str
@@ -70,9 +71,9 @@ class Rank(NamedTuple):
 
 
 def ranks(study: Study, results: Sequence[Result], target: float | None) -> list[Rank]:
-    """A Rank for each method: first those of which no run diverged, by their worst setting.
+    """A Rank for each method, ordered by diverged runs and then by the worst setting.
 
-    target: the FID to which seconds are counted.
+    target: the FID to which seconds are counted, or None. Methods without a worst setting come last.
     """
     name = steadied(results)
     groups = by(results, "method")
@@ -100,14 +101,14 @@ def _rank(study: Study, method: str, results: Sequence[Result], target: float | 
 
 
 def _own_factor(result: Result) -> float | None:
-    """The FID of G itself over that of its moving average, at the last step at which both were scored."""
+    """G's own FID divided by its moving average's, at the last step with both."""
     averaged, own = result.series("fid"), result.series("fid" + OWN)
     step = max(averaged.keys() & own.keys(), default=None)
     return own[step] / averaged[step] if step is not None and averaged[step] > 0 else None
 
 
 def _median(values: Iterable[float | None]) -> float | None:
-    """The median of those values that there are; None without any."""
+    """The median of the values that are not None, or None without any."""
     found = [value for value in values if value is not None]
     return statistics.median(found) if found else None
 
@@ -117,7 +118,7 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def ranking(study: Study, results: Sequence[Result]) -> Table:
-    """The table of ranks, a row a method. Seconds are to target_fid or else to the FID that half of the runs reach."""
+    """The table of ranks, one row per method. Seconds are to target_fid or, by default, to the FID of median_best()."""
     target = study.target_fid or median_best(results)
     found = ranks(study, results, target)
     columns: dict[str, list[Cell]] = {
@@ -142,7 +143,7 @@ def ranking(study: Study, results: Sequence[Result]) -> Table:
 
 
 def seconds(study: Study, results: Sequence[Result]) -> Figure:
-    """The measured time of a step of G, with its n_dis updates of D, by method."""
+    """The measured time of a step (G's update and n_dis of D's) by method and n_dis."""
     groups = by(results, "config.n_dis", "method")
     counts = sorted({n_dis for (n_dis, _), its in groups.items() if _milliseconds(its)})
     figure, axes = panels(len(counts), 2, 0.24 * len(study.methods) + 1, sharey=True)
@@ -157,7 +158,7 @@ def seconds(study: Study, results: Sequence[Result]) -> Figure:
                 axis.barh(row, spread.mean, color=COLOURS[method], alpha=0.8)
                 axis.plot([spread.low, spread.high], [row, row], color="black", linewidth=1.2)
         axis.set_title(f"n_dis {n_dis}", fontsize=10)
-    for axis in axes[:1]:  # the others share its rows
+    for axis in axes[:1]:  # the other panels share its rows
         name_rows(axis, study.methods)
     figure.supxlabel("milliseconds per step of G", fontsize=10)
     table = table_of_methods([f"n_dis {n_dis}" for n_dis in counts], cells)

@@ -1,6 +1,6 @@
-"""The two tables that a study leaves: results.csv, a line a run, and training.csv, a line a step of a run.
+"""The two tables of a study: results.csv with one line per run, training.csv with one per step of a run.
 
-They are small enough to be kept with a text, and the report can be made of them again where the runs are gone.
+They are small enough to keep with a paper, and the report can be made again from them without the runs.
 """
 
 import csv
@@ -19,7 +19,7 @@ from .methods import METRICS
 from .results import SUMMED, Result
 from .runs import Outcome
 
-Columns = dict[str, type]  # of a table, in their order, each with the type of its values
+Columns = dict[str, type]  # {name of a column: type of its values}, in the order of the table
 Row = dict[str, Any]
 
 
@@ -49,11 +49,11 @@ OF_STEP = _columns((float, "seconds_per_step", *MEASURED)) | SCORES | _columns((
 TRAINING = _columns((str, "run"), (int, "step")) | OF_STEP | _columns((float, *SUMMED))
 OF_LAST = ("inception_score_std", *SCORES, "protocol", "departures", "warnings")  # of the last score
 RECORDED = ("device", "threads", "commit")  # of the last start
-DIGITS = 6  # of a number in training.csv, but for the seconds, of which results.csv has the median
+DIGITS = 6  # of numbers in training.csv, except seconds, since results.csv has their median
 
 
 def write_tables(folder: Path, results: Sequence[Result]) -> list[Path]:
-    """Write both tables where they say something else than is there. Returns their paths."""
+    """Write both tables, each only if its content has changed. Returns their paths."""
     texts = {
         folder / "results.csv": csv_text([*RESULTS], map(_row, results)),
         folder / "training.csv": csv_text([*TRAINING], (line for result in results for line in _lines(result))),
@@ -65,7 +65,7 @@ def write_tables(folder: Path, results: Sequence[Result]) -> list[Path]:
 
 
 def _row(result: Result) -> Row:
-    """What was not measured stays empty. The last step is the last that was scored; the best is that of the FID."""
+    """The line of a run in results.csv; last_step is the last scored step, best_step that with the lowest FID."""
     run, found, last, best = result.run, result.outcome, result.last, result.best
     row: Row = {"run": run.name, "method": run.method, "setting": run.setting, "seed": run.seed}
     row |= {"outcome": found.state, "message": found.message, "reached": found.step, "last_step": last.get("step")}
@@ -79,7 +79,7 @@ def _row(result: Result) -> Row:
 
 
 def _lines(result: Result) -> Iterator[Row]:
-    """The statistics, scores and audits of each step."""
+    """The lines of a run in training.csv: statistics, scores and audits of each step."""
     found: dict[int, Row] = {}
     for line in (*result.stats, *filter(None, [result.last])):
         found.setdefault(line["step"], {}).update({name: line[name] for name in OF_STEP if name in line})
@@ -90,13 +90,13 @@ def _lines(result: Result) -> Iterator[Row]:
         yield {"run": result.run.name, "step": step, **line, **rounded}
 
 
-# ---- Read again ----------------------------------------------------------------------------------------------------
+# ---- Reading -------------------------------------------------------------------------------------------------------
 
 
 def read_tables(study: Study, folder: Path) -> list[Result]:
-    """The Results of a study's runs that the two tables in a folder tell of.
+    """Read the Results of a study's runs from the two tables in a folder.
 
-    UserError where one is absent or damaged, or of a run that the study does not have.
+    Raises UserError if a table is absent or damaged, or has a run that the study does not have.
     """
     path, runs = folder / "results.csv", {run.name: run for run in study.runs()}
     rows = _read(path, RESULTS, "run", "outcome", "reached")
@@ -105,30 +105,30 @@ def read_tables(study: Study, folder: Path) -> list[Result]:
         lines.setdefault(line["run"], []).append(line)
     for row in rows:
         name = row["run"]
-        refuse_if(name not in runs, f"{path} has {name}, which is no run of {study.name}")
+        refuse_if(name not in runs, f"{path} has {name}, which is not a run of {study.name}")
         if row["outcome"] == "finished":
             refuse_if(not row.keys() >= {"last_step", "fid", "protocol"}, f"{path} is damaged: {name} has no score")
             config = runs[name].config
             alike = row["reached"] == config.total_steps and f"images of {config.dataset}," in row["protocol"]
-            refuse_if(not alike, f"{path} is of other steps or images than {study.name}: {name} differs")
+            refuse_if(not alike, f"{path} has other total_steps or images than {study.name}: {name} differs")
     return [_result(runs[row["run"]], row, lines.get(row["run"], [])) for row in rows]
 
 
 def _read(path: Path, columns: Columns, *needed: str) -> list[Row]:
-    """The lines of a table, each with what is needed and each value of its column's type; what is empty is left out."""
+    """Read the lines of a table, without empty values. Raises UserError if a needed value is missing or damaged."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
         for i, row in enumerate(rows, 2):
             whole = None not in row and all(map(row.get, needed))
-            refuse_if(not whole, f"{path} is damaged: line {i} lacks something, or has too much")
+            refuse_if(not whole, f"{path} is damaged: line {i} has too few or too many values")
         return [{name: kind(row[name]) for name, kind in columns.items() if row.get(name)} for row in rows]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def _result(run: Run, row: Row, lines: Sequence[Row]) -> Result:
-    """A run as its lines of the tables tell of it; what its row says goes before what training.csv says."""
+    """The Result of a run from its lines in both tables; results.csv overrides training.csv."""
     stats = {line["step"]: {name: line[name] for name in ("step", *OF_STEP) if name in line} for line in lines}
     audits = {line["step"]: line for line in lines if "lower_bound" in line}
     for step, suffix in (("best_step", "_at_best"), ("last_step", "")):

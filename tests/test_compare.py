@@ -265,7 +265,7 @@ def test_when_compare_is_stopped_its_runs_save_themselves_and_end(call, tmp_path
         done = call("compare.py", "--config", config, "--out", folder, "--methods", "none")
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert done.returncode == 128 + signal.SIGTERM and "The same command goes on" in done.stderr
+    assert done.returncode == 128 + signal.SIGTERM and "Type the same command again to continue" in done.stderr
     console = (folder / "console" / "none_C_seed0.txt").read_text(encoding="utf-8")
     assert "SIGTERM: stopped after step" in console and "Traceback" not in console
     assert not list((folder / "console").glob("*.failed"))
@@ -278,7 +278,7 @@ def test_a_run_that_another_process_trains_is_left_alone_and_has_not_failed(call
     with locked(folder / "none_C_seed0"):
         done = call("compare.py", "--config", config, "--out", folder, "--run", "none_C_seed0")
     assert done.returncode == 2 and "not finished: none_C_seed0" in done.stderr
-    assert f"none_C_seed0 is left alone: {folder / 'none_C_seed0'} is being trained by process" in done.stdout
+    assert f"none_C_seed0 is skipped: {folder / 'none_C_seed0'} is being trained by process" in done.stdout
     assert not list((folder / "console").iterdir())
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 

@@ -61,7 +61,7 @@ def test_commands_that_are_printed_can_be_pasted(call, tmp_path, no_pictures):
     score = done.stdout.split("Score it: ")[1].split("   (")[0]
     assert shlex.split(score) == ["python", "evaluate.py", str(where)]
     refused = call("train.py", *TINY, "--run_dir", where).stderr
-    assert shlex.split(refused.split("Go on with ")[1].split(", or choose")[0]) == ["--resume", str(where)]
+    assert shlex.split(refused.split("Continue it with ")[1].split(", or choose")[0]) == ["--resume", str(where)]
     assert command("a b", 1) == "'a b' 1"
 
 
@@ -101,6 +101,6 @@ def test_a_second_run_takes_the_next_free_name_and_says_so(tmp_path, monkeypatch
         assert config.run_dir == f"runs/digits_mlp_hinge_spectral_{name}"
     said = capsys.readouterr().out
     taken = "runs/digits_mlp_hinge_spectral_seed0"
-    assert f"run_dir     {taken}-3, since {taken} has a run already, which --resume {taken} goes on with" in said
+    assert f"run_dir     {taken}-3, since {taken} already holds a run, which --resume {taken} continues" in said
     with pytest.raises(Exception, match="never overwrites another"):
         start(tmp_path / "runs", "digits_mlp_hinge_spectral_seed0")  # where a name is given, it is that or none

@@ -1,6 +1,6 @@
-"""A run that can be stopped: its state and checkpoints, its directory, signals, resumes, logs and what it watches.
+"""Training runs that can be stopped and resumed: state, checkpoints, run directories, logs and monitoring.
 
-The updates and the loop themselves are in train.py.
+The updates and the training loop are in train.py.
 """
 
 from .checkpoints.checkpoint import load_generator

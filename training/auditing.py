@@ -1,4 +1,4 @@
-"""The audit of a checkpoint's discriminator, on real images and samples: what evaluate.py --audit does."""
+"""The audit of a checkpoint's discriminator on real images and samples (evaluate.py --audit)."""
 
 import json
 from pathlib import Path
@@ -18,13 +18,13 @@ from .checkpoints.checkpoint import KEYS, load
 from .checkpoints.run_dir import latest, own_stem, stem_of
 from .reporting import page
 
-AUDIT_IMAGES = 512  # real ones, and as many samples
+AUDIT_IMAGES = 512  # real images, and the same number of samples
 
 
 def audit(
     path: str | Path, ema: bool = True, settings: dict[str, Any] | None = None, device: torch.device | str = "cpu"
 ) -> Path:
-    """Audit D of a checkpoint, or of a run's newest, on real images and samples of its G. Returns the written path."""
+    """Audit D of a checkpoint, or of a run's newest, and write JSON. Raises UserError if it has no D or is broken."""
     saved = load(path, tuple(KEYS))
     D = saved.discriminator().to(device)
     path, G, config, step, ema, classes, _ = saved.generator(ema, settings, device)

@@ -1,4 +1,4 @@
-"""With which probability D's images are augmented: that of the settings, or as ADA moves it (Karras et al. 2020)."""
+"""The probability p of augmenting D's images: fixed, or adapted by ADA (Karras et al. 2020)."""
 
 import torch
 from torch import Tensor
@@ -10,28 +10,28 @@ from utils.distributed import average
 
 from .state import State
 
-TARGET = 0.6  # of the mean sign of D at real images
-IMAGES = 500_000  # real ones, in which p can go from 0 to 1
+TARGET = 0.6  # for the mean sign of D's logits on real images
+IMAGES = 500_000  # real images that p needs to go from 0 to 1
 
 
 def draw(state: State, count: int) -> Tensor | None:
-    """What the augmentation of so many images takes, from the run's stream; None, and nothing drawn, without one."""
+    """Draw random numbers to augment `count` images from the run's stream; None without augmentation."""
     return augmentation.draw(count, state.augment_p, state.random) if state.objective.augment else None
 
 
 def adapt(state: State, config: Config, real_logits: Tensor, fake_logits: Tensor) -> None:
-    """Move p after an update of D, under --augment_p adaptive, by D's logits in it: (N, 1), this rank's share."""
+    """Under --augment_p adaptive, move p by this rank's logits (N, 1) of an update."""
     if config.augment_p == "adaptive":
         state.augment_p = adapted(state.augment_p, config.loss, real_logits, fake_logits, config.batch_size)
 
 
 def adapted(p: Tensor, loss: str, real_logits: Tensor, fake_logits: Tensor, images: int) -> Tensor:
-    """p, a scalar, after so many more real images: Karras et al. 2020, section 3.1, r_t, after each update of D.
+    """The scalar p after `images` more real images, by r_t of Karras et al. 2020, section 3.1.
 
-    The paper moves p every fourth update, by the mean over the four. The sign is that of the logit less the loss's
-    boundary; where only differences count, as under wasserstein, less the middle of the means of all real and
-    generated images. All means are over all ranks. p is a whole number of images over IMAGES, and rounded to one: not
-    every device has float64, and float32 would drift.
+    It moves after each update of D; in the paper after every fourth, by the mean over the four. The sign is that of the
+    logit minus the loss's boundary. If only differences count, as under wasserstein, the boundary is the midpoint of
+    the mean logits of real and generated images. All means are over all ranks. p * IMAGES is rounded to a whole number:
+    not every device has float64, and float32 would drift.
     """
     means = average(torch.stack([real_logits.mean(), fake_logits.mean()]))
     sign = average((real_logits - boundary(loss, *means)).sign().sum()) / len(real_logits)

@@ -1,4 +1,4 @@
-"""Exponential moving averages: of G's weights, the copy that is sampled and scored, and of D's logits."""
+"""Exponential moving averages of G's weights, for sampling and scoring, and of D's logits."""
 
 import copy
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class LogitAverages:
-    """The moving averages of D's mean logits on real images and on samples: what LeCam's penalty compares with.
+    """Moving averages of D's mean logits on real images and on samples, for LeCam's penalty.
 
-    As in the authors' code, up to step `start` they are the last update's means, and the penalty does not count. Unlike
-    there, it sees them as they were before its update, the same for all parts of a batch and on all ranks.
+    As in the authors' code, before step `start` they are the last update's means, and the penalty is off. Unlike there,
+    the penalty uses the averages from before its update, the same for all parts of a batch and on all ranks.
     """
 
     DECAY = 0.9  # of Tseng et al. 2021 on CIFAR-10
@@ -21,18 +21,18 @@ class LogitAverages:
         self.active = False
 
     def begin(self, step: int) -> None:
-        """What follows are updates after so many steps."""
+        """Prepare for the updates that follow `step` steps."""
         self.active = step >= self.start
 
     def update(self, means: Tensor) -> None:
-        """Follow the means (2,) over the whole batch of an update of D."""
+        """Include the means (2,) over the whole batch of one update of D."""
         self.values = torch.lerp(means, self.values, self.DECAY) if self.active else means
 
 
 class EMA:
-    """A copy of G whose parameters follow G's; its buffers are G's, copied.
+    """A copy of G with the exponential moving average of its parameters; buffers are copied.
 
-    Averaged u and v of spectral norm would no longer be unit vectors, and averaged counters no counts.
+    Averaged u and v of spectral norm would not be unit vectors, and averaged counters would not be whole numbers.
     """
 
     def __init__(self, G: nn.Module) -> None:
@@ -40,7 +40,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, G: nn.Module, decay: float) -> None:
-        """Follow G after one of its updates: decay of the average, and 1 - decay of G."""
+        """Average in G's parameters after one of its updates: decay * average + (1 - decay) * G."""
         torch._foreach_lerp_(list(self.G.parameters()), list(G.parameters()), 1 - decay)
         if buffers := list(G.buffers()):
             torch._foreach_copy_(list(self.G.buffers()), buffers)

@@ -1,4 +1,4 @@
-"""What a run says, draws and scores while it trains. Under torchrun rank 0 alone writes."""
+"""Logging, sampling, scoring and audits during training. Under torchrun only rank 0 writes."""
 
 import contextlib
 import json
@@ -37,13 +37,13 @@ PROBED = 64  # real images, and samples, at which each line of the log measures 
 
 
 def total_norm(network: nn.Module) -> Tensor:
-    """The norm of all gradients that the last backward left in a network's parameters."""
+    """The norm over all parameters of the gradients from the last backward pass."""
     return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
 
 
 def check_finite(state: State) -> Tensor:
-    """The STATISTICS of the steps since the last line of the log; Diverged, with the step, where not finite."""
-    history = state.history().cpu().double()  # (0, 5) where nothing came since
+    """Return the STATISTICS (steps, 5) since the last line of the log. Raises Diverged if one is not finite."""
+    history = state.history().cpu().double()  # (0, 5) if there were no steps since
     first = state.step - len(history) + 1
     if (broken := ~history.isfinite().all(dim=1)).any():
         at = int(broken.nonzero()[0])
@@ -53,14 +53,14 @@ def check_finite(state: State) -> Tensor:
 
 
 def log(run: Run) -> dict[str, float]:
-    """Write the statistics since the last line into stats.jsonl. Returns them."""
+    """Write the statistics since the last line to stats.jsonl and return them."""
     state, config, seconds = run.state, run.config, run.seconds_per_step()
     means = dict(zip(STATISTICS, check_finite(state).mean(dim=0).tolist()))
     state.averaged = []
     line = means | {
         "grad_norm_D": total_norm(state.D).item(),
         "grad_norm_G": total_norm(state.G).item(),
-        # No more images at once than in a step.
+        # at most as many images at once as in a step, so that memory suffices
         "grad_norm_input": steepness(state, run.z[: min(PROBED, config.batch_size // config.accumulate)]),
         "lr_G": state.opt_G.param_groups[0]["lr"],
         "lr_D": state.opt_D.param_groups[0]["lr"],
@@ -75,7 +75,7 @@ def log(run: Run) -> dict[str, float]:
 
 @contextlib.contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Within it the networks are in eval mode: no u, v or statistics of theirs move."""
+    """Put networks into eval mode within it, so that u, v and statistics stay fixed."""
     before = [network.training for network in networks]
     for network in networks:
         network.eval()
@@ -87,9 +87,9 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 
 def probe(state: State, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Fixed real images, in [-1, 1], and samples of G in eval mode from z, one for each z: twice (n, C, H, W).
+    """Fixed real images, and samples that G in eval mode draws from z: both (n, C, H, W) in [-1, 1].
 
-    And of a conditional run the labels (n,) of the images, of which the samples are too.
+    Also returns the labels (n,) that images and samples share, or None for an unconditional run.
     """
     images, labels = state.batches.images, state.batches.labels
     chosen = spaced(len(images), len(z))
@@ -100,7 +100,7 @@ def probe(state: State, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 def steepness(state: State, z: Tensor) -> float:
-    """The mean norm of D's gradient with respect to its input, over real images and samples, in eval mode."""
+    """The mean norm of D's input gradient over real images and samples, in eval mode."""
     real, fake, labels = probe(state, z)
     both = None if labels is None else torch.cat([labels, labels])
     with evaluating(state.D):
@@ -108,7 +108,7 @@ def steepness(state: State, z: Tensor) -> float:
 
 
 def audit(run: Run) -> None:
-    """Write the audit of D as it is now to audits/step_NNNNNN.json."""
+    """Audit the current D and write the result to audits/step_NNNNNN.json."""
     check_weights(run.state)
     if rank() == 0:
         real, fake, labels = probe(run.state, run.z)
@@ -120,9 +120,9 @@ def audit(run: Run) -> None:
 
 
 def preview(z: Tensor, classes: Classes | None) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
-    """What a run's grids are drawn from, with the fixed z (PREVIEW, z_dim): z, labels (n,) and the rows' names if any.
+    """The inputs of a run's sample grids: z (n, z_dim), labels (n,) or None, and the names of the rows.
 
-    Of a conditional run it is a row a class, with one z a column.
+    z: the fixed latents (PREVIEW, z_dim). A conditional run has one class per row and one z per column.
     """
     if classes is None:
         return z, None, ()
@@ -132,7 +132,7 @@ def preview(z: Tensor, classes: Classes | None) -> tuple[Tensor, Tensor | None, 
 
 
 def sample(run: Run) -> None:
-    """Draw the grid of the fixed z in eval mode and save it under the step's name."""
+    """Draw samples from the fixed z in eval mode, and save samples/step_NNNNNN.png."""
     if rank() == 0:
         G, (z, labels, names) = run.state.scored, preview(run.z, run.state.classes)
         with torch.inference_mode(), evaluating(G):
@@ -145,9 +145,9 @@ def sample(run: Run) -> None:
 
 
 def score(run: Run) -> None:
-    """Score the generator as it is now under the first protocol, into the log and stats.jsonl."""
+    """Score the current generator under the first protocol, and log the scores."""
     state, config, evaluator = run.state, run.config, run.evaluator
-    assert evaluator is not None  # or it is not due
+    assert evaluator is not None  # otherwise no score is due
     check_weights(state)
     networks = {"": state.scored} | ({OWN: state.G} if config.eval_own and state.ema else {})
     wanted = Wanted(diagnostics=False, kid=config.eval_kid, neighbours=config.eval_neighbours)
@@ -158,7 +158,7 @@ def score(run: Run) -> None:
         facts |= of_run(config, state.classes)
         try:
             results, _ = evaluator.evaluate(source, facts, config.protocol[:1], config.num_samples, wanted)
-        except Stopped as stopped:  # while the classifier was trained; the run is saved after its next step
+        except Stopped as stopped:  # during the training of the classifier; the run is saved after its next step
             run.signals.stop = stopped.exit_code - 128
             run.logger.say(str(stopped))
             return
@@ -172,13 +172,13 @@ def score(run: Run) -> None:
 
 
 def announce(run: Run, images: Images, changes: Iterable[str], taken: Iterable[str] = ()) -> None:
-    """Say what is about to be trained.
+    """Print what is about to be trained.
 
-    changes: sentences about what is other than before, in a run that goes on; taken: about the weights that a new one
-    starts from.
+    changes: sentences about what differs from before, in a resumed run. taken: sentences about the weights that a new
+    run starts from.
     """
     config, state = run.config, run.state
-    for note in images.origin.notes if images.origin else ():  # which were said when the images were loaded
+    for note in images.origin.notes if images.origin else ():  # already printed when the images were loaded
         run.logger.note(f"data        {note}")
     size = f"up to {disk_use(state, config.keep) / 2**20:,.0f} MiB"
     told = [
@@ -187,7 +187,7 @@ def announce(run: Run, images: Images, changes: Iterable[str], taken: Iterable[s
         *_about_data(config, images),
         *(("start", sentence) for sentence in taken),
         *_about_training(config, state),
-        ("run", f"{run.run_dir}: {size} of checkpoints (--keep {config.keep}), beside pictures"),
+        ("run", f"{run.run_dir}: {size} of checkpoints (--keep {config.keep}), plus pictures"),
         *(("warning", sentence) for sentence in warnings(config, state.device.type)),
     ]
     for name, sentence in told:
@@ -201,7 +201,7 @@ def _about_data(config: Config, images: Images) -> Iterator[tuple[str, str]]:
         sizes = images.origin.sizes
         least, most, usual = ("x".join(map(str, sizes[name])) for name in ("smallest", "largest", "commonest"))
         seen = f"from {least} to {most}, {sizes['different']:,} different, most often {usual}"
-        yield "sizes", f"{seen}; {sizes['enlarged']:,} were enlarged"
+        yield "sizes", f"{seen}; {sizes['enlarged']:,} enlarged"
     if is_labelled(images):
         yield "classes", counted(images)
 
@@ -225,16 +225,16 @@ def _about_training(config: Config, state: State) -> Iterator[tuple[str, str]]:
     yield "training", f"{config.loss}{extra}, {config.total_steps:,} steps of n_dis {config.n_dis} on {where}"
     wide = state.device.type == "cpu" and torch.get_num_threads() > 1  # as threads_of() has it
     if wide and config.amp == "none" and (gain := bf16_gain()) > WORTH_SAYING:
-        yield "faster", f"--amp bf16: this processor convolves {gain:.1f} times as fast in it (docs/performance.md)"
+        yield "faster", f"--amp bf16: convolutions run {gain:.1f} times as fast on this processor (docs/performance.md)"
     if (usual := usual_steps(config)) and 2 * config.total_steps < usual:
         few = f"{config.total_steps:,} steps are few"
         yield "warning", f"{few}: the preset of {config.dataset} and {config.model} has {usual:,}"
     if state.objective.augment:
-        yield "augmented", f"what D sees: {', '.join(config.augment)}, with probability {config.augment_p}"
+        yield "augmented", f"images that D sees: {', '.join(config.augment)}, with probability {config.augment_p}"
 
 
 def counted(images: Images) -> str:
-    """How many images the first SHOWN classes have, and the rarest."""
+    """The image counts of the first SHOWN classes and of the rarest, in words."""
     counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
     told = [f"{name} {count:,}" for name, count in zip(images.classes, counts)]
     told[SHOWN:] = ["..."] * (len(told) > SHOWN)
@@ -243,14 +243,14 @@ def counted(images: Images) -> str:
 
 
 def show_data(run: Run, images: Images) -> None:
-    """Save a grid of training images as samples/real.png, a row a class where there are classes."""
+    """Save training images as the grid samples/real.png, one class per row if labelled."""
     target = run.run_dir / "samples" / "real.png"
     if rank() > 0 or target.exists():
         return
     names: tuple[str, ...] = ()
     chosen = spaced(len(images.images), PREVIEW)
-    if is_labelled(images) and len(images.classes) <= PREVIEW:  # of more, evenly spaced images show more
-        there = images.labels.unique()  # a class can have lost all its images, or never had any
+    if is_labelled(images) and len(images.classes) <= PREVIEW:  # with more classes, evenly spaced images show more
+        there = images.labels.unique()  # a class may have no images
         shown = there[spaced(len(there), ROWS)]
         names = tuple(images.classes[label] for label in shown)
         rows = [(images.labels == label).nonzero().flatten() for label in shown]

@@ -1,4 +1,4 @@
-"""What the two updates optimise: the losses and regularizers of a configuration, and the batches that they take."""
+"""The objectives of the two updates: losses and regularizers of a configuration, and batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from .ema import LogitAverages
 
 
 class View(NamedTuple):
-    """Images that D is to judge: (N, C, H, W), the labels (N,) of conditional networks, and how they are augmented."""
+    """Images (N, C, H, W) for D, labels (N,) of conditional networks, and draws of the augmentation."""
 
     images: Tensor
     labels: Any = None
@@ -28,12 +28,12 @@ class View(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What an update takes, all random numbers in it drawn; None where it needs none of that.
+    """The inputs of one update, with all random numbers drawn; None for inputs that it does not need.
 
-    z: latents (N, z_dim). real: images (N, C, H, W) in [-1, 1]. alpha (N, 1, 1, 1) in [0, 1]: where the gradient
-    penalty looks, between real and fake. fake: samples of these z, which D's update draws itself. labels: the classes
-    of z, and so of fake, and real_labels those of real: (N,) int64, of conditional networks. drawn and real_drawn: how
-    fake and real are augmented, of models.augmentation.draw(). noise (N, C, H, W): where finite differences look.
+    z: latents (N, z_dim). real: images (N, C, H, W) in [-1, 1]. alpha: (N, 1, 1, 1) in [0, 1], the points between real
+    and fake at which the gradient penalty is taken. fake: samples from z; D's update draws them itself. labels and
+    real_labels: classes of z (and so of fake) and of real, (N,) int64, for conditional networks. drawn and real_drawn:
+    augmentations of fake and real by models.augmentation.draw(). noise: (N, C, H, W), directions of finite differences.
     """
 
     z: Tensor
@@ -51,19 +51,19 @@ class Batch(NamedTuple):
         return Batch._make(None if field is None else local(field) for field in self)
 
     def chunk(self, count: int) -> list["Batch"]:
-        """The batch in so many parts."""
+        """The batch in `count` parts."""
         fields = ([None] * count if field is None else field.chunk(count) for field in self)
         return [Batch._make(part) for part in zip(*fields, strict=True)]
 
     def views(self, *names: str) -> list[View]:
-        """Those of its "real" and its "fake" images, in this order, as far as it has them."""
+        """The Views of the named images ("real", "fake"), in this order; images that are None are left out."""
         fields = {"real": (self.real_labels, self.real_drawn), "fake": (self.labels, self.drawn)}
         found = {name: getattr(self, name) for name in names}
         return [View(images, *fields[name]) for name, images in found.items() if images is not None]
 
 
 class Verdict(NamedTuple):
-    """What D says of images: logits (N, 1), and the cross-entropy of their classes, 0 where it does not classify."""
+    """D's output for images: logits (N, 1), and the cross-entropy of their classes (0 without a classifier)."""
 
     logits: Tensor
     class_loss: Tensor | float = 0.0
@@ -71,16 +71,15 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """The losses of D and of G, and how D judges images.
+    """The losses of D and G, and how D's outputs are computed from a batch.
 
-    d_loss(real_logits, fake_logits) and g_loss(fake_logits), or g_loss(fake_logits, real_logits) where G's batch has
-    real images. regularizers: of D, each with its weight. joint: one forward of D for real and fake images, so one
-    power iteration an update as in the paper's algorithm 1; batch norm in D needs one for each. accumulate: parts, of
-    one size, in which a batch is computed; u and v move in the first alone, and batch norm takes each part's own
-    statistics. classifies: D tells the classes apart, as acgan's does; acgan_weight_D and acgan_weight_G are what the
-    cross-entropy of real images counts in D's loss, and that of samples in G's. augment: names of AUGMENTATIONS,
-    through which D sees all images. paired: g_loss needs real images. averages: of D's logits, for LeCam's penalty.
-    every: of so many updates of D, one has the penalties on its gradient.
+    d_loss(real_logits, fake_logits); g_loss(fake_logits), or g_loss(fake_logits, real_logits) if paired. regularizers:
+    those of D with their weights. joint: one forward of D for real and fake images together, so one power iteration
+    per update as in the paper's algorithm 1; batch norm in D needs separate forwards. accumulate: the number of equal
+    parts in which a batch is computed; u and v move in the first part only, and batch norm uses each part's statistics.
+    classifies: D also predicts the class (acgan); acgan_weight_D weighs the cross-entropy of real images in D's loss,
+    acgan_weight_G that of samples in G's. augment: the AUGMENTATIONS applied to all images that D sees. averages: of
+    D's logits, for LeCam's penalty. every: penalties on D's gradient are added in one of `every` updates of D.
     """
 
     d_loss: Callable[..., Tensor]
@@ -98,7 +97,7 @@ class Objective:
 
     @classmethod
     def of(cls, config: Config) -> "Objective":
-        """That of a run."""
+        """The objective of a run's configuration."""
         chosen = [REGULARIZERS[name] for name in config.regularizer if name != "none"]
         weights = config.regularizer_weight or [regularizer.default_weight for regularizer in chosen]
         return cls(
@@ -116,23 +115,24 @@ class Objective:
         )
 
     def at(self, update: int) -> "Objective":
-        """That of D's update number `update`, from 0: each `every`-th has the penalties on D's gradient, as many times.
+        """The objective of D's update number `update`, counted from 0, under lazy regularization.
 
-        Lazy regularization, as in StyleGAN2 (Karras et al. 2020, arXiv 1912.04958). There the penalties have a step of
-        Adam to themselves, for which its rate and betas are lowered. Here they are in the loss's own, and these stay.
+        Every `every`-th update has the penalties on D's gradient, weighted `every` times, as in StyleGAN2 (Karras et
+        al. 2020, arXiv 1912.04958). StyleGAN2 gives them an Adam step of their own and lowers its learning rate and
+        betas to make up for that. Here they are part of the loss's own step, and neither changes.
         """
         factor = 0 if update % self.every else self.every
         lazy = ((found, weight * factor if found.on_gradient else weight) for found, weight in self.regularizers)
         return replace(self, regularizers=tuple((found, weight) for found, weight in lazy if weight))
 
     def judge(self, D: nn.Module, views: Sequence[View], precision: Precision = FULL) -> list[Verdict]:
-        """D's verdict on each of these views: by one forward of all where that is joint, and else by one of each."""
+        """D's verdict on each view: by one forward of all views if joint, otherwise by one forward each."""
         seen = [v if v.drawn is None else v._replace(images=augment(v.images, self.augment, v.drawn)) for v in views]
         forwards = [seen] if self.joint else [[view] for view in seen]
         return [verdict for together in forwards for verdict in self._verdicts(D, together, precision)]
 
     def _verdicts(self, D: nn.Module, views: Sequence[View], precision: Precision) -> Iterator[Verdict]:
-        """Those of one forward."""
+        """The verdicts of one forward."""
         images = torch.cat([view.images for view in views])
         labels = None if views[0].labels is None else torch.cat([view.labels for view in views])
         outputs = precision.call(D, images, labels, **({"classify": True} if self.classifies else {}))
@@ -143,16 +143,16 @@ class Objective:
             yield Verdict(logits, *(F.cross_entropy(found, view.labels) for found in class_logits))
 
     def _logits(self, D: nn.Module, view: View, images: Tensor) -> Tensor:
-        """D's logits on other images in a view."""
+        """D's logits for other images with the labels and augmentation of a view."""
         return self.judge(D, [view._replace(images=images)])[0].logits
 
     def penalty(self, D: nn.Module, batch: Batch, *logits: Tensor, exact: bool = True) -> Tensor | float:
-        """What the regularizers add to D's loss, in full precision; logits: those of the real images, of the samples.
+        """The term that the regularizers add to D's loss, in full precision. logits: of real images and of samples.
 
-        Augmentation is part of D then: the gradient is that with respect to the image before it, as StyleGAN2-ADA's R1
-        (Karras et al. 2020) and R3GAN's are, and so of all that the loss goes through. Penalties on images other than
-        the real ones augment each as the real one in its place, finite differences as the loss does. exact: the logits
-        are of full precision, and so finite differences may start from them.
+        Augmentation counts as part of D: the gradient is taken with respect to the image before it, as in R1 of
+        StyleGAN2-ADA (Karras et al. 2020) and R3GAN. Gradient penalties on other than real images use the augmentation
+        of the real image at the same position; finite differences use the same one as the loss. exact: the logits have
+        full precision, so finite differences may start from them.
         """
         penalties = [(found.penalty, weight) for found, weight in self.regularizers if found.penalty]
         near = [(found.near, weight) for found, weight in self.regularizers if found.near]
@@ -165,7 +165,7 @@ class Objective:
             return total
         seen = (batch.real, batch.fake, batch.alpha, batch.real_labels, batch.labels)
         augmented = D if batch.real_drawn is None else Augmented(D, self.augment, batch.real_drawn)
-        with iteration(D, False):  # their forwards are of the same update
+        with iteration(D, False):  # these forwards belong to the same update
             for side, weight in near:
                 (view,) = batch.views(side)
                 at = partial(self._logits, D, view)
@@ -173,7 +173,7 @@ class Objective:
             return total + sum(weight * penalty(augmented, *seen) for penalty, weight in penalties)
 
     def project(self, D: nn.Module) -> None:
-        """What the regularizers do to D's weights after an update."""
+        """Apply the regularizers' projections to D's weights after an update, such as weight clipping."""
         for regularizer, weight in self.regularizers:
             if regularizer.project:
                 regularizer.project(D, weight)

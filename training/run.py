@@ -1,4 +1,4 @@
-"""The run that the training loop sees: what is due after each step, how long a step takes, and what it is saved as."""
+"""The run that the training loop uses: tasks due after each step, seconds per step, and checkpoints."""
 
 import contextlib
 import signal
@@ -22,11 +22,11 @@ from .reporting.showing import Show
 from .state import State, save_checkpoint
 
 PREVIEW = 100  # samples in a grid
-PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs compare
+PREVIEW_SEED = 20180216  # of the fixed z: the same for every run, so that runs can be compared
 
 
 class Run:
-    """A run's state, and what the loop asks for besides the mathematics. Under torchrun rank 0 alone writes."""
+    """A run's state, and everything the loop needs besides the mathematics. Under torchrun only rank 0 writes."""
 
     def __init__(
         self, config: Config, run_dir: Path, state: State, evaluator: Evaluator | None, logger: Logger | Quiet
@@ -42,31 +42,31 @@ class Run:
         self.start_clock()
 
     def start_clock(self) -> None:
-        """Take the time of steps from here on: what came before is no part of it."""
+        """Start timing steps from here; earlier time does not count."""
         self.clock = time.perf_counter(), self.state.step
 
     def seconds_per_step(self) -> float:
-        """Since the clock was started."""
+        """The mean seconds per step since the clock was started."""
         began, first = self.clock
         return (time.perf_counter() - began) / (self.state.step - first)
 
     def progress(self) -> tqdm:
-        """The bar over all steps."""
+        """A progress bar over all steps."""
         total, initial, hidden = self.config.total_steps, self.state.step, rank() > 0
         return progress(total=total, initial=initial, unit="step", smoothing=0.05, delay=0, disable=hidden)
 
     def explaining_memory(self) -> contextlib.AbstractContextManager[None]:
-        """Within it, what to do is said where a step needs more memory than there is."""
+        """Turn out-of-memory errors within it into a UserError with advice."""
         config = self.config
         sizes = f"batch_size {config.batch_size}" + (f" and {config.batch_size_G} for G" if config.batch_size_G else "")
         advice = (
-            f"compute each batch in parts with --accumulate {2 * config.accumulate}, which leaves the update as it is "
-            "but for batch norm, or start a run with a smaller --batch_size"
+            f"compute each batch in parts with --accumulate {2 * config.accumulate}, which only changes the update "
+            "under batch norm, or start a run with a smaller --batch_size"
         )
         return explaining_memory(sizes, advice)
 
     def due(self) -> set[str]:
-        """What follows this step, of log, sample, audit, score, save and stop; the same on every rank."""
+        """The tasks due after this step (log, sample, audit, score, save, stop); the same on every rank."""
         config, step = self.config, self.state.step
         every = {name: getattr(config, f"{name}_every") for name in ("log", "sample", "audit", "save")}
         due = {name for name, steps in every.items() if steps and (step % steps == 0 or step == config.total_steps)}
@@ -76,7 +76,7 @@ class Run:
         return due | ({"save", "stop"} if stopped else {"save"} if self.asked else set())
 
     def save(self) -> None:
-        """Save a checkpoint, and answer the signal that asked for it, to whichever rank, if one did."""
+        """Save a checkpoint, and report it if a signal to any rank asked for it."""
         self.logger.sync()
         self.path = save_checkpoint(self.run_dir, self.state, self.config)
         on_rank_zero(self.record.save, self.state.step)
@@ -85,10 +85,10 @@ class Run:
             self.logger.say(f"SIGUSR1     saved {self.path}")
 
     def end(self) -> Path:
-        """The last checkpoint's path; Stopped where a signal ended the run before its last step, or in it."""
+        """Return the last checkpoint's path. Raises Stopped if a signal ended the run."""
         (stopped,) = agree(self.signals.stop)
         if stopped:
             again = command("--resume", self.run_dir)
-            where = f"stopped after step {self.state.step:,} and saved {self.path}. Go on with: {again}"
+            where = f"stopped after step {self.state.step:,} and saved {self.path}. Continue with: {again}"
             raise Stopped(f"{signal.Signals(stopped).name}: {where}", stopped)
         return self.path

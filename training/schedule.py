@@ -1,6 +1,6 @@
-"""What moves over a run, as functions of the real images that D has seen, so that batch sizes do not matter.
+"""Schedules over a run, by the number of real images seen instead of steps.
 
-The cosines are those of R3GAN (Huang et al. 2024): the rate, the penalty's weight, beta2 and the EMA's half-life.
+The cosine schedules follow R3GAN (Huang et al. 2024): learning rate, penalty weight, beta2 and the EMA's half-life.
 """
 
 import dataclasses
@@ -12,22 +12,22 @@ from settings.rules import COSINES
 
 from .state import State
 
-DECAYS = {"none": lambda done: 1.0, "linear": lambda done: 1 - done}  # of the share of the run that is done
+DECAYS = {"none": lambda done: 1.0, "linear": lambda done: 1 - done}  # done: the share of the run that is over
 
 
 def images_seen(config: Config, step: int) -> int:
-    """Real images that D was shown in so many steps."""
+    """The number of real images that D sees in `step` steps."""
     return step * config.n_dis * config.batch_size
 
 
 def cosine(start_end_images: Sequence[float], images: int) -> float:
-    """From start to end over the first images, slowly at both ends; the end from there on."""
+    """A half cosine from start to end over `last` images, constant after that."""
     start, end, last = start_end_images
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, images / last)))
 
 
 def learning_rates(config: Config, images: int) -> tuple[float, float]:
-    """Those of G and D for the step after so many images: constant, falling linearly to 0 at the end, or lr_cosine."""
+    """The learning rates of G and D after `images` images: constant, linear decay to 0, or lr_cosine."""
     if config.lr_cosine:
         return (cosine(config.lr_cosine, images),) * 2
     factor = DECAYS[config.lr_decay](images / images_seen(config, config.total_steps))
@@ -35,16 +35,16 @@ def learning_rates(config: Config, images: int) -> tuple[float, float]:
 
 
 def moving(config: Config, images: int) -> dict[str, float]:
-    """What else moves, of gamma, beta2 and ema_half_life, for the step after so many images; nothing of what does not.
+    """Scheduled values of gamma, beta2 and ema_half_life after `images` images.
 
-    Names as in stats.jsonl.
+    The names are those of stats.jsonl.
     """
     schedules = {name: getattr(config, f"{name}_cosine") for name in COSINES if name != "lr"}
     return {name: cosine(schedule, images) for name, schedule in schedules.items() if schedule}
 
 
 def ema_decay(config: Config, step: int) -> float:
-    """The moving average's decay at update number `step` of G, counted from 1.
+    """The decay of G's moving average at update number `step`, counted from 1.
 
     Without a half-life it warms up as (1 + step) / (10 + step), so that the random initial weights are soon forgotten.
     """
@@ -56,7 +56,7 @@ def ema_decay(config: Config, step: int) -> float:
 
 
 def set_moving(state: State, config: Config) -> None:
-    """Set all of it for the coming step."""
+    """Set all scheduled values for the next step."""
     images = images_seen(config, state.step)
     now = moving(config, images)
     for optimizer, lr in zip((state.opt_G, state.opt_D), learning_rates(config, images)):
@@ -71,7 +71,7 @@ def set_moving(state: State, config: Config) -> None:
 
 
 def described(config: Config) -> Iterator[str]:
-    """A sentence for each schedule, with the steps that it takes."""
+    """A sentence for each cosine schedule, with the step at which it ends."""
     for name in COSINES:
         if schedule := getattr(config, f"{name}_cosine"):
             start, end, images = schedule

@@ -1,4 +1,4 @@
-"""A session of training: a run is opened with all that it needs, begun, rolled back where it diverges, and closed."""
+"""A training session: open a run, begin it, roll it back if it diverges, and close it."""
 
 import contextlib
 import dataclasses
@@ -31,10 +31,10 @@ MAX_ROLLBACKS = 3
 
 @contextlib.contextmanager
 def opened(config: Config, evaluator: Evaluator | None = None, images: Images | None = None) -> Iterator[Run]:
-    """A run from step 0, or from config.resume's last checkpoint, with all that it needs checked before its first step.
+    """Open a run at step 0 or at config.resume's last checkpoint, after all checks.
 
-    evaluator and images: where the caller has made them already. Raises UserError for what is missing; from its start
-    on, errors within are recorded, and its pictures made however it ends.
+    evaluator and images: made by the caller, or None. However the run ends, the reason is recorded and its pictures
+    are drawn. Raises UserError if anything is missing.
     """
     run_dir = Path(config.resume or config.run_dir or default_run_dir(config))
     if not config.resume:
@@ -65,7 +65,7 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         stack.enter_context(threads(threads_of(config, state)))
         on_rank_zero(stack.enter_context, locked(run_dir))
         if not config.resume:
-            meanwhile = f"{run_dir} was started by another process meanwhile. Go on with "
+            meanwhile = f"{run_dir} was started by another process meanwhile. Continue it with "
             on_rank_zero(refuse_if, checkpoints(run_dir), meanwhile + command("--resume", run_dir))
         changes = take_over(run_dir, state, config) if config.resume else []
         logger = on_rank_zero(Logger, run_dir, config.tensorboard, state.step) or Quiet()
@@ -75,7 +75,7 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
         if images.origin and images.origin.skipped:
             run.record.now["skipped_images"] = dict(images.origin.skipped)
         if state.classes:
-            run.record.now["classes"] = [*state.classes.names[:2]]  # two to ask for
+            run.record.now["classes"] = [*state.classes.names[:2]]  # two examples for generate.py --labels
         monitor.announce(run, images, [*changes, *run.record.changes()], taken)
         with recorded(run):
             monitor.show_data(run, images)
@@ -83,7 +83,7 @@ def opened(config: Config, evaluator: Evaluator | None = None, images: Images | 
 
 
 def set_up(config: Config) -> torch.device:
-    """The device that a run computes on, made ready as it asks."""
+    """Select a run's device and apply its settings for determinism and precision."""
     device = select_device(config.device)
     if config.deterministic:
         set_deterministic()
@@ -95,7 +95,7 @@ def set_up(config: Config) -> torch.device:
 
 
 def threads_of(config: Config, state: State) -> int:
-    """The CPU threads of a run's steps: those asked for, those it had before, or those that its networks are worth."""
+    """The CPU threads of a run: config.threads, or as before a resume, or chosen by the networks' work."""
     if config.threads:
         return config.threads
     before = recorded_threads(config.resume) if config.resume else None
@@ -105,7 +105,7 @@ def threads_of(config: Config, state: State) -> int:
 
 
 def check_shares(config: Config) -> None:
-    """Raise UserError where the ranks' shares of a batch, or their parts, would not be of one size."""
+    """Raise UserError if a batch cannot be split evenly over the ranks and --accumulate's parts."""
     parts = world_size() * config.accumulate
     for name in ("batch_size", "batch_size_G"):
         size = getattr(config, name)
@@ -117,7 +117,7 @@ def check_shares(config: Config) -> None:
 
 
 def begin(run: Run) -> None:
-    """What comes before the first step and after a rollback; of a new run also its first samples and checkpoint."""
+    """Prepare for the next step at the start and after a rollback; a new run also samples and saves."""
     run.state.G.train()
     run.state.D.train()
     if run.state.step == 0 and not run.state.rollbacks:
@@ -131,22 +131,22 @@ def begin(run: Run) -> None:
 
 
 def roll_back(run: Run, error: Diverged) -> None:
-    """Under --on_nan rollback, go back to the last good checkpoint with another seed; else raise Diverged, advised."""
+    """Go back to the last good checkpoint with another seed. Raises Diverged, with advice, if that is not allowed."""
     state, found = run.state, checkpoints(run.run_dir)
     if run.config.on_nan == "stop" or state.rollbacks == MAX_ROLLBACKS or not found:
         last = f"the last good checkpoint is {found[-1][1] if found else 'none'}, after {state.rollbacks} rollbacks"
         raise Diverged(f"{error}; {last}. A smaller learning rate or another normalization may help") from error
     state.load(load(found[-1][1]))
-    agree(0)  # all have read the file that is written next
+    agree(0)  # wait until all ranks have read the file that is overwritten next
     state.change_seed()
-    save_checkpoint(run.run_dir, state, run.config)  # so that a resume, too, goes on with that seed and count
+    save_checkpoint(run.run_dir, state, run.config)  # so that a resume continues with the new seed and count
     run.logger.rewind(state.step)
     run.logger.say(f"rollback    {error}; back to step {state.step:,} with another seed ({state.rollbacks}.)")
 
 
 @contextlib.contextmanager
 def recorded(run: Run) -> Iterator[None]:
-    """Within it, how a run ends is kept in its log, and its record where it diverges. Then its pictures are made."""
+    """Record how a run ends: always in its log, also in config.yaml if it diverges. Then draw its pictures."""
     try:
         yield
     except Diverged as error:
@@ -155,12 +155,12 @@ def recorded(run: Run) -> Iterator[None]:
         raise
     except OSError as error:
         run.ended = f"cannot write: {error}"
-        again = f"{command('--resume', run.run_dir)} goes on when it can"
+        again = f"{command('--resume', run.run_dir)} continues once that is fixed"
         raise UserError(f"cannot write into {run.run_dir}: {error}; {again}") from error
     except BaseException as error:
         run.ended = str(error) or type(error).__name__
         raise
     finally:
-        with contextlib.suppress(OSError):  # a full disk has been told of
+        with contextlib.suppress(OSError):  # a full disk has already been reported
             run.logger.note(f"ended       at step {run.state.step:,}: {run.ended}")
         run.show.end(run.state.step, run.ended)

@@ -1,4 +1,4 @@
-"""All that changes while a run trains."""
+"""The state of a run: everything that changes during training."""
 
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from .ema import EMA
 from .objective import Objective
 
 STATISTICS = ("loss_D", "loss_G", "real_logits", "fake_logits", "accuracy_D")  # of a step: means over its images
-# What the optimizers keep for each parameter, beside the number of steps.
+# The tensors that an optimizer keeps for each parameter, in addition to the number of steps.
 MOMENTS = {torch.optim.Adam: ("exp_avg", "exp_avg_sq"), torch.optim.RMSprop: ("square_avg",)}
 
 
 class State:
-    """All that changes while a run trains, and so all that a checkpoint holds beside the configuration."""
+    """Everything that changes during training; a checkpoint holds this and the configuration."""
 
     def __init__(self, config: Config, images: Images, device: torch.device) -> None:
         self.classes = classes_of(config, images)
@@ -42,40 +42,40 @@ class State:
         labels = images.labels if self.classes else None
         self.batches = Batches(images.images, config.batch_size, config.seed, device, labels)
         self.images, self.data_sha256 = images, images.sha256()
-        # One stream for z, dequantization and interpolation, apart from torch's global one, which libraries may use.
+        # One stream for z, dequantization and interpolation; not torch's global one, which libraries may use.
         self.random = torch.Generator(device).manual_seed(config.seed)
         self.parallel = {name: parallel(network, device) for name, network in (("G", self.G), ("D", self.D))}
         if config.compile and device.type == "cuda":
             self.G.compile()
             self.D.compile()
-        # How likely each augmentation is: of the settings, or ADA's, which moves and is never waited for
+        # The probability of each augmentation: fixed, or moved by ADA; on the device, so that nothing waits for it
         self.adaptive = config.augment_p == "adaptive"
         p = 0.0 if self.adaptive else float(config.augment_p)
         self.augment_p = torch.full((), p, device=device)
         self.step = self.rollbacks = 0
-        # The STATISTICS of the steps since the last line of the log: of this rank, and of all
+        # The STATISTICS of the steps since the last line of the log: this rank's, and those averaged over all ranks
         self.pending: list[Tensor] = []
         self.averaged: list[Tensor] = []
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Those that a checkpoint holds: G, D and, where there is one, the EMA."""
+        """The networks that a checkpoint holds: G, D and the EMA, if there is one."""
         return {"G": self.G, "D": self.D} | ({"EMA": self.ema.G} if self.ema else {})
 
     @property
     def scored(self) -> nn.Module:
-        """The generator that is sampled and scored: the EMA where there is one."""
+        """The generator that is sampled and scored: the EMA if there is one, otherwise G."""
         return self.ema.G if self.ema else self.G
 
     def history(self) -> Tensor:
-        """The STATISTICS over all ranks of each step since the last line of the log. Every rank has to ask."""
+        """The STATISTICS of each step since the last line of the log, over all ranks. Call it on every rank."""
         if self.pending:
             self.averaged += average(torch.stack(self.pending))
             self.pending = []
         return torch.stack(self.averaged) if self.averaged else torch.empty(0, len(STATISTICS))
 
     def change_seed(self) -> None:
-        """Other noise and another data order from here on, as after a rollback."""
+        """Switch to other noise and another data order, after a rollback."""
         self.rollbacks += 1
         seed = derived_seed(self.seed, self.rollbacks)
         self.random.manual_seed(seed)
@@ -100,7 +100,7 @@ class State:
         }
 
     def load(self, saved: Checkpoint) -> list[str]:
-        """Take over a checkpoint. Returns sentences about what could not be; UserError where it does not fit."""
+        """Restore a checkpoint; return sentences on what could not be restored. Raises UserError if it does not fit."""
         content, path = saved.content, saved.path
         self._check_same_data(saved)
         for name, network in self.networks.items():
@@ -114,7 +114,7 @@ class State:
             self.batches.load_state_dict(content["data"])
         with fitting(path, "scaler or augmentation"):
             for name, precision in self.precision.items():
-                if state := content.get("scalers", {}).get(name):  # there is none without fp16
+                if state := content.get("scalers", {}).get(name):  # empty without fp16
                     precision.scaler.load_state_dict(state)
             if self.adaptive:
                 p = content["augment_p"].item()
@@ -133,14 +133,14 @@ class State:
         return notes
 
     def _check_same_data(self, saved: Checkpoint) -> None:
-        """Raise UserError where the images or their classes are not those that a checkpoint was trained on."""
+        """Raise UserError if the checkpoint was trained on other images or classes."""
         if saved.classes != self.classes:
             told = other_classes(saved.classes, self.classes)
             raise UserError(
                 f"{saved.path} was trained on other classes than there are now ({told}): bring them back, or start a "
                 "new run with --init_from"
             )
-        other = f"{saved.path} was trained on other data than there are now: the same --data_dir, unchanged?"
+        other = f"{saved.path} was trained on other data than there are now: is --data_dir the same, and unchanged?"
         refuse_if(not self.images.is_of(saved.content["data"].get("sha256")), other)
 
     def _load_random(self, content: dict[str, Any]) -> list[str]:
@@ -151,30 +151,30 @@ class State:
             self.random.set_state(content["random"])
             return []
         self.random.manual_seed(derived_seed(self.seed, content["step"]))
-        return ["the checkpoint is of another kind of device, so that other random numbers follow"]
+        return ["the checkpoint is from another kind of device, so different random numbers follow"]
 
     def _load_statistics(self, rows: Tensor | None, path: Path) -> list[str]:
-        """Take over the STATISTICS since the last line of the log: (steps, 5), or None without any."""
+        """Restore the STATISTICS since the last line of the log. rows: (steps, 5), or None."""
         self.pending, self.averaged = [], []
         if rows is not None and rows.size(-1) != len(STATISTICS):
-            return [f"{path} has other statistics of its last steps, which are left out of the next line"]
+            return [f"{path} has other statistics of its last steps; they are left out of the next line of the log"]
         if rows is not None:
             self.averaged = list(rows.to(self.device, torch.float32).view(-1, len(STATISTICS)))
         return []
 
 
 def _load_optimizer(optimizer: Optimizer, content: dict[str, Any]) -> None:
-    """optimizer.load_state_dict(content), with every part checked: what does not fit would fail in the next step."""
+    """Load an optimizer's state. Raises ValueError if a part has the wrong shape, which would fail in the next step."""
     settings = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(content)
     for group, own in zip(optimizer.param_groups, settings):
-        group.update(own)  # the settings are the configuration's, and torch's versions have different ones
+        group.update(own)  # the configuration decides the settings, and versions of torch have different ones
         for parameter in group["params"] if optimizer.state else []:
             state = optimizer.state[parameter]
             expected = dict.fromkeys(MOMENTS[type(optimizer)], parameter.shape) | {"step": ()}
             if {name: tuple(value.shape) for name, value in state.items()} != expected:
                 raise ValueError(f"not {', '.join(expected)} of its parameters")
-            for name in MOMENTS[type(optimizer)]:  # fused updates go through memory: in the parameter's layout
+            for name in MOMENTS[type(optimizer)]:  # fused updates need them in the parameter's memory layout
                 state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
@@ -185,21 +185,21 @@ def _make_optimizer(config: Config, network: nn.Module, lr: float) -> Optimizer:
 
 
 def disk_use(state: State, keep: int) -> int:
-    """Bytes that the checkpoints that are kept take, the one that is being written included."""
+    """The bytes of `keep` checkpoints and of the one being written."""
     networks = [net.state_dict().values() for net in state.networks.values()]
     adam = [list(net.parameters()) * 2 for net in (state.G, state.D)]
     return sum(tensor.nbytes for tensors in (*networks, *adam) for tensor in tensors) * (keep + 1)
 
 
 def check_weights(state: State) -> None:
-    """Raise Diverged where a weight, or what a normalization keeps beside it, is not finite."""
+    """Raise Diverged if a weight or a buffer of G or D is not finite."""
     for name, network in (("G", state.G), ("D", state.D)):
         if not all(value.isfinite().all() for value in network.state_dict().values()):
             raise Diverged(f"a weight of {name} is not finite at step {state.step}")
 
 
 def save_checkpoint(run_dir: str | Path, state: State, config: Config) -> Path:
-    """Save the run's whole state and thin the older checkpoints; Diverged instead where a weight is not finite."""
+    """Save the whole state of a run and delete older checkpoints. Raises Diverged if a weight is not finite."""
     check_weights(state)
     path = checkpoint_path(run_dir, state.step)
 

@@ -211,7 +211,7 @@ def test_evaluate_audits_a_runs_newest_checkpoint_or_the_one_that_is_named(run, 
 def test_an_exported_generator_has_no_discriminator_to_audit(run, call, tmp_path):
     exported = tmp_path / "G.pt"
     assert call("generate.py", run, "--export", exported).returncode == 0
-    fails(call("evaluate.py", exported, "--audit"), "G.pt holds a generator alone, and no discriminator")
+    fails(call("evaluate.py", exported, "--audit"), "G.pt is an exported generator without a discriminator")
 
 
 def test_a_checkpoint_with_broken_or_foreign_weights_of_d_is_refused(run, call, data_dir):

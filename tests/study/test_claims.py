@@ -19,7 +19,7 @@ def test_spectral_norm_is_not_first_where_its_run_diverged_nor_surely_first_of_o
     assert [(c.holds, c.sure) for c in claims(study, results) if c.words == words] == [(True, True)]
     one = [result for result in results if result.run.seed == 0]
     assert [(c.holds, c.sure) for c in claims(study, one) if c.words == words] == [(True, False)]
-    assert "holds here, not surely" in [row[1] for row in rows(claims(study, one), one)]
+    assert "holds here (uncertain)" in [row[1] for row in rows(claims(study, one), one)]
     gone = next(i for i, result in enumerate(results) if result.run.method == "spectral")
     results[gone] = results[gone]._replace(outcome=Outcome("diverged", 2, "NaN"))
     (claim,) = [claim for claim in claims(study, results) if claim.words == words]
@@ -60,7 +60,7 @@ def test_the_claims_hold_where_the_figures_say_so(tmp_path):
     )
     assert found["It needs no tuning of the settings"] == (
         True,
-        "setting C has 1.1 (1.1 to 1.1) times the FID of the best setting; the least of the paper's other methods: "
+        "setting C has 1.1 (1.1 to 1.1) times the FID of the best setting; lowest ratio of the paper's other methods: "
         "WGAN-GP, 2 (2 to 2)",
     )
     # Of (1, 1/2) the stable rank is 1.25, of 2: the same for all methods here
@@ -74,7 +74,8 @@ def test_the_claims_hold_where_the_figures_say_so(tmp_path):
     )
     assert found["It costs less than a gradient penalty"] == (
         True,
-        "a step takes 1.20 (1.20 to 1.20) times as long as without, with WGAN-GP's penalty 3.00 (3.00 to 3.00) times",
+        "a step takes 1.20 (1.20 to 1.20) times as long as without it, and 3.00 (3.00 to 3.00) times "
+        "with WGAN-GP's penalty",
     )
     assert found["It stabilizes training"] == (
         None,

@@ -127,7 +127,7 @@ def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
         assert path.read_text(encoding="utf-8") == damage
         grid.claim(first)
         assert yaml.safe_load(path.read_text(encoding="utf-8")) == first.base
-    with pytest.raises(UserError, match=r"belongs to another study: its z_dim is 8, and this one's 4.*--out"):
+    with pytest.raises(UserError, match=r"belongs to another study: its z_dim is 8, but this one's is 4.*--out"):
         grid.claim(load_study(write(also={"z_dim": 4}), tmp_path / "runs"))
 
 
@@ -141,27 +141,27 @@ def test_a_folder_belongs_to_the_study_that_took_it_first(write, tmp_path):
         ({"settings": ["G"]}, "unknown setting 'G'; choices: A, B, C, D, E, F"),
         ({"metrics": ["fidd"]}, "unknown metric 'fidd'; did you mean fid?"),
         ({"seeds": [-1]}, "seed must be at least 0, not -1"),
-        ({"seeds": [0, 0]}, "seeds names one twice"),
+        ({"seeds": [0, 0]}, "seeds has an entry twice"),
         ({"seeds": [True]}, "seed must be a whole number, not True"),
         ({"methods": "spectral"}, "methods must be a list"),
-        ({"methods": []}, "methods must be a list of one or more"),
+        ({"methods": []}, "methods must be a list with one entry or more"),
         ({"methods": [1]}, "unknown method 1; did you mean r1?"),
         ({"methods": None}, "methods must be a list"),
         ({"method": ["none"]}, "unknown key 'method'; did you mean methods?"),
         ({"quick": {"base": {}}}, "unknown key of quick 'base'"),
         ({"target_fid": 0}, "target_fid must be a number above 0, not 0"),
         ({"target_fid": True}, "target_fid must be a number above 0, not True"),
-        ({"weights": [1]}, "weights are `regularizer: number` lines"),
+        ({"weights": [1]}, "weights must be lines such as `r1: 1.0`"),
         ({"weights": {"r3": 1.0}}, "unknown regularizer of a method 'r3'; choices: approximate_r1, gradient_penalty"),
         ({"weights": {"none": 1.0}}, "unknown regularizer of a method 'none'"),
         ({"weights": {"r1": [1, 2]}}, "regularizer_weight must be a number, not [1, 2]"),
         ({"weights": {"r1": -1}}, "regularizer_weight must be more than 0"),
-        ({"settings": {"a": {"d_norm": "none"}}}, "setting a cannot set d_norm, which the study itself decides"),
+        ({"settings": {"a": {"d_norm": "none"}}}, "setting a cannot set d_norm, which the study decides"),
         ({"settings": {"a": {"lr_g": 0.1}}}, "unknown setting 'lr_g'; did you mean lr_G?"),
-        ({"settings": {"a/b": {}}}, "a setting is named in letters, digits and hyphens, not 'a/b'"),
+        ({"settings": {"a/b": {}}}, "the name of a setting may have letters, digits and hyphens, not 'a/b'"),
         ({"settings": {"a": [3]}}, "settings are `name: value` lines, not a list"),
-        ({"settings": {}}, "settings must be a list of one or more"),
-        ({"also": {"n_dis": 3}}, "base cannot set n_dis, which the study itself decides"),
+        ({"settings": {}}, "settings must be a list with one entry or more"),
+        ({"also": {"n_dis": 3}}, "base cannot set n_dis, which the study decides"),
         ({"also": {"num_samples": None}}, "base has no value for num_samples; leave it out"),
         ({"also": {"modle": "mlp"}}, "unknown setting 'modle'; did you mean model?"),
         ({"also": {"batch_size": -1}}, "batch_size must be at least 2"),
@@ -184,7 +184,7 @@ def test_a_study_that_is_no_list_of_keys_or_has_no_quick_part_is_refused(tmp_pat
     path.write_text("spectral", encoding="utf-8")
     with pytest.raises(UserError, match="a study has the keys base, methods"):
         load_study(path)
-    with pytest.raises(UserError, match="no part named quick"):
+    with pytest.raises(UserError, match="it has no key quick: leave out --quick"):
         load_study(write(quick=None), quick=True)
 
 

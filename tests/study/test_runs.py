@@ -55,7 +55,7 @@ def test_the_features_that_a_run_chose_for_itself_are_the_study_s(run):
     assert "features: auto\n" in text
     path.write_text(text.replace("features: auto\n", "features: classifier\n"), encoding="utf-8")
     assert outcome(run)[:2] == ("finished", 4)
-    with pytest.raises(UserError, match="its features is classifier, and this one's inception"):
+    with pytest.raises(UserError, match="its features is classifier, but this one's is inception"):
         outcome(run._replace(config=dataclasses.replace(run.config, features="inception")))
 
 
@@ -117,7 +117,7 @@ def test_fewer_steps_than_a_run_has_are_refused(write, tmp_path, run):
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
-    [("batch_size", 16, "its batch_size is 8, and this one's 16"), ("num_samples", 200, "its num_samples is 100")],
+    [("batch_size", 16, "its batch_size is 8, but this one's is 16"), ("num_samples", 200, "its num_samples is 100")],
 )
 def test_a_folder_with_the_runs_of_another_study_is_refused(write, tmp_path, run, name, value, words):
     leave(run)

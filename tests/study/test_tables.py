@@ -68,29 +68,29 @@ def test_tables_that_are_none_are_refused_in_words(study, tmp_path):
     with pytest.raises(UserError, match=r"results\.csv cannot be read: .*No such file"):
         read_tables(study, tmp_path)
     path, training = write_tables(tmp_path, made(study))
-    with pytest.raises(UserError, match=r"results\.csv has spectral_A_seed0, which is no run of made_up"):
+    with pytest.raises(UserError, match=r"results\.csv has spectral_A_seed0, which is not a run of made_up"):
         read_tables(study._replace(methods=("none",)), tmp_path)
     whole = path.read_bytes()
     for text, words in (
-        (b"run,method\nnone_A_seed0,none\n", "line 2 lacks something"),
+        (b"run,method\nnone_A_seed0,none\n", "line 2 has too few or too many values"),
         (b"\xff", "cannot be read"),
         (b"run,outcome,reached\nspectral_A_seed0,finished,3\n", "spectral_A_seed0 has no score"),
-        (whole + b"spectral_A_seed0,spectral\n", "line 10 lacks something"),
-        (whole.replace(b",none,A,", b",none,A,more,"), "line 2 lacks something, or has too much"),
+        (whole + b"spectral_A_seed0,spectral\n", "line 10 has too few or too many values"),
+        (whole.replace(b",none,A,", b",none,A,more,"), "line 2 has too few or too many values"),
     ):
         path.write_bytes(text)
         with pytest.raises(UserError, match=rf"results\.csv .*({words})"):
             read_tables(study, tmp_path)
     path.write_bytes(whole)
     for base in ({"total_steps": 4}, {"dataset": "mnist"}):
-        with pytest.raises(UserError, match=r"is of other steps or images than made_up: [a-zA-Z_0-9]+ differs"):
+        with pytest.raises(UserError, match=r"has other total_steps or images than made_up: [a-zA-Z_0-9]+ differs"):
             read_tables(study._replace(base=study.base | base), tmp_path)
     path.write_bytes(whole)
     training.unlink()
     with pytest.raises(UserError, match=r"training\.csv cannot be read: .*No such file"):
         read_tables(study, tmp_path)
     training.write_text("run,step,fid\nnone_A_seed0,,1\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"training\.csv is damaged: line 2 lacks"):
+    with pytest.raises(UserError, match=r"training\.csv is damaged: line 2 has too few"):
         read_tables(study, tmp_path)
     training.write_text("run,step,fid\nnone_A_seed0,1,many\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"training\.csv cannot be read: could not convert"):

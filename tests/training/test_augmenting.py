@@ -162,7 +162,7 @@ def test_an_adaptive_run_is_killed_and_resumed_bit_for_bit_and_shows_p(tmp_path,
     lines = read_stats(tmp_path / "whole")
     assert all(0 <= line["augment_p"] <= 24 * 8 / IMAGES for line in lines)
     assert checkpoint.read(latest(tmp_path / "whole"))["augment_p"] == number(lines[-1]["augment_p"])
-    assert "augmented   what D sees: color, translation, cutout" in (tmp_path / "whole" / "log.txt").read_text()
+    assert "augmented   images that D sees: color, translation" in (tmp_path / "whole" / "log.txt").read_text()
     assert any("probability of augmentation" in chart.title for chart in content(tmp_path / "whole")["charts"])
 
 

@@ -84,7 +84,7 @@ def test_checkpoints_that_are_there_already_need_no_room_again(tmp_path, monkeyp
 def test_a_longer_resume_after_a_linear_decay_says_what_the_learning_rates_become(tmp_path, capsys):
     train.train(start(tmp_path, total_steps=4, lr_decay="linear", lr_G=4e-4, lr_D=1e-3))
     go_on(tmp_path, total_steps=8)
-    said = "the learning rates of G and D at this step 0 and 0 -> 0.0002 and 0.0005, as they fall to 0 by the last one"
+    said = "learning rates of G and D at this step: 0 and 0 -> 0.0002 and 0.0005, as they fall to 0 at the last step"
     assert f"changed     {said}\n" in capsys.readouterr().out
     go_on(tmp_path, total_steps=8)
     assert "learning rates" not in capsys.readouterr().out

@@ -14,7 +14,7 @@ def test_a_checkpoint_of_another_kind_of_device_goes_on_with_other_random_number
     path = train.train(start(tmp_path, total_steps=2))
     rewrite(path, lambda content: content.update(random=torch.zeros(16, dtype=torch.uint8)))  # as CUDA's are
     assert checkpoint.read(go_on(tmp_path, total_steps=4))["step"] == 4
-    assert "changed     the checkpoint is of another kind of device" in capsys.readouterr().out
+    assert "changed     the checkpoint is from another kind of device" in capsys.readouterr().out
 
 
 def test_a_checkpoint_with_other_statistics_of_its_last_steps_goes_on_without_them(tmp_path, capsys):

@@ -1,1 +1,1 @@
-"""The files of a run: its directory, checkpoints, exports, how it came about, and how it goes on."""
+"""The files of a run: directory, checkpoints, exports, record and resume."""

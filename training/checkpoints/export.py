@@ -1,4 +1,4 @@
-"""Generators for other programs: spectral normalization folded in, as a .pt, tensors alone, or ONNX."""
+"""Exported generators with spectral normalization folded in, as .pt, .safetensors or ONNX files."""
 
 import copy
 import dataclasses
@@ -21,14 +21,14 @@ from utils.files import check_target, save, write_atomically
 
 from .checkpoint import EXPORT_FORMAT, METADATA, Loaded, stored_classes
 
-TRACED_IMAGES = 3  # at which a graph is made; neither 0 nor 1, which torch.export takes for fixed numbers
+TRACED_IMAGES = 3  # batch size of the traced graph; torch.export would take 0 and 1 for fixed sizes
 
 
 class Drawing(nn.Module):
-    """What a graph holds: z (N, z_dim) and, of a conditional generator, labels (N,) int64 -> images (N, C, H, W).
+    """The exported graph: z (N, z_dim), and labels (N,) int64 if conditional -> images (N, C, H, W).
 
-    They are floats in [-1, 1]; as_uint8 of 256 levels, quantised as for scores, and RGB even where they are grey: what
-    torch-fidelity's command takes.
+    Images are floats in [-1, 1]. as_uint8: integers from 0 to 255 instead, quantised as for scores and always RGB,
+    which torch-fidelity's command line needs.
     """
 
     def __init__(self, G: nn.Module, as_uint8: bool = False) -> None:
@@ -41,7 +41,7 @@ class Drawing(nn.Module):
 
 
 def check(path: str | None, as_uint8: bool) -> None:
-    """Raise UserError where --export names no file that can be written, of a kind that there is."""
+    """Raise UserError if --export's file cannot be written or has an unknown suffix."""
     suffix = Path(path or "").suffix
     refuse_if(path and suffix not in WRITERS, f"--export {path}: the name must end in {', '.join(WRITERS)}")
     refuse_if(as_uint8 and suffix != ".onnx", "--uint8 goes with --export FILE.onnx")
@@ -49,22 +49,22 @@ def check(path: str | None, as_uint8: bool) -> None:
 
 
 def export(path: str | Path, loaded: Loaded, as_uint8: bool = False) -> None:
-    """Save a generator for inference, in the format of the file's suffix. It does not change.
+    """Save a generator for inference, in the format of the file's suffix, without changing it.
 
-    .pt and .safetensors are what load_generator() reads; as_uint8: of ONNX alone (see Drawing). UserError where a
-    package is missing.
+    load_generator() reads .pt and .safetensors. as_uint8: only for ONNX (see Drawing). Raises UserError if a package is
+    missing.
     """
     WRITERS[Path(path).suffix](path, loaded, as_uint8)
 
 
 def facts_of(loaded: Loaded, config: Config) -> dict[str, Any]:
-    """What an exported file holds beside weights of this configuration."""
+    """The content of an exported file besides its weights. config: that of the weights."""
     facts = {"format": EXPORT_FORMAT, "config": stored(config), "step": loaded.step, "ema": loaded.ema}
     return facts | stored_classes(loaded.classes)
 
 
 def without_sn(loaded: Loaded) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights, spectral normalization folded in, and what else an exported file holds."""
+    """The weights with spectral normalization folded in, and the rest of an exported file."""
     G, config = loaded.G, loaded.config
     if config.g_sn:
         G, config = remove_spectral_norm(copy.deepcopy(G)), dataclasses.replace(config, g_sn=False)
@@ -72,13 +72,13 @@ def without_sn(loaded: Loaded) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def as_pt(path: str | Path, loaded: Loaded, _: bool = False) -> None:
-    """A file of torch.save(): what load_generator() reads."""
+    """Write a file of torch.save() for load_generator()."""
     weights, facts = without_sn(loaded)
     save(path, facts | {"G": weights})
 
 
 def as_safetensors(path: str | Path, loaded: Loaded, _: bool = False) -> None:
-    """Tensors alone, and the configuration as JSON in the metadata."""
+    """Write a .safetensors file: only tensors, with the configuration as JSON in its metadata."""
     weights, facts = without_sn(loaded)
     contiguous = {name: value.contiguous() for name, value in weights.items()}
     content = safetensors.torch.save(contiguous, {"format": "pt", METADATA: json.dumps(facts)})
@@ -86,12 +86,12 @@ def as_safetensors(path: str | Path, loaded: Loaded, _: bool = False) -> None:
 
 
 def as_onnx(path: str | Path, loaded: Loaded, as_uint8: bool = False) -> None:
-    """A graph for onnxruntime and others, of any batch size. UserError where the packages for it are missing."""
+    """Write an ONNX graph for any batch size. Raises UserError if the packages for it are missing."""
     G: Any = loaded.G
     inputs, batch = {"z": torch.zeros(TRACED_IMAGES, G.z_dim)}, torch.export.Dim("batch")
     if getattr(G, "num_classes", 0):
         inputs["labels"] = torch.zeros(TRACED_IMAGES, dtype=torch.int64)
-    with warnings.catch_warnings(action="ignore"):  # torch tells of its own future, to whom it is no use
+    with warnings.catch_warnings(action="ignore"):  # torch's deprecation warnings are of no use to the user
         try:
             program = torch.onnx.export(
                 Drawing(G, as_uint8),

@@ -1,4 +1,4 @@
-"""How a run came about, kept under `record` in its config.yaml: an entry a start, with what a result depends on."""
+"""The record of a run in its config.yaml: for each start, everything that a result depends on."""
 
 import datetime
 import importlib.metadata
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Record:
-    """The entries of a run directory's earlier starts, and the one of this start."""
+    """The entries of a run's earlier starts, and the entry of this start."""
 
     def __init__(self, run_dir: str | Path, config: Config, device: torch.device, step: int) -> None:
         self.path, self.config, self.earlier = Path(run_dir) / NAME, config, earlier(run_dir)
@@ -48,13 +48,13 @@ class Record:
         self._begin = time.monotonic()
 
     def save(self, step: int) -> None:
-        """Write config.yaml, with the step that has been reached and the seconds that it took."""
+        """Write config.yaml with the step reached and the seconds since this start."""
         entry = self.now | {"to_step": step, "wall_seconds": round(time.monotonic() - self._begin, 3)}
         text = to_yaml(self.config) + yaml.safe_dump({"record": [*self.earlier, entry]}, sort_keys=False, width=1000)
         write_text(self.path, text)
 
     def changes(self) -> Iterator[str]:
-        """Sentences about what is other than at the last start and could change last bits or more."""
+        """Yield sentences about differences from the last start that could change results."""
         before = self.earlier[-1] if self.earlier else {}
         for name in ("commit", "host", "device", "processes", "threads", "versions"):
             if name in before and before[name] != self.now[name]:
@@ -62,7 +62,7 @@ class Record:
 
 
 def read(run_dir: str | Path) -> tuple[Config, list[dict[str, Any]]]:
-    """The settings in a run's config.yaml, and the entries of its starts. UserError where it cannot be read."""
+    """The settings in a run's config.yaml, and the entries of its starts. Raises UserError if it cannot be read."""
     path = Path(run_dir) / NAME
     try:
         content = load_yaml(path)
@@ -73,7 +73,7 @@ def read(run_dir: str | Path) -> tuple[Config, list[dict[str, Any]]]:
 
 
 def earlier(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The entries alone; none where config.yaml is absent or somebody broke it."""
+    """The entries of a run's starts; empty if config.yaml is absent or damaged."""
     try:
         return read(run_dir)[1]
     except UserError:
@@ -81,7 +81,7 @@ def earlier(run_dir: str | Path) -> list[dict[str, Any]]:
 
 
 def recorded_threads(run_dir: str | Path) -> int | None:
-    """The threads of a run's last start, where its record has them."""
+    """The number of threads of a run's last start, or None if not recorded."""
     found = [entry["threads"] for entry in earlier(run_dir) if "threads" in entry]
     return found[-1] if found and isinstance(found[-1], int) and found[-1] > 0 else None
 
@@ -91,7 +91,7 @@ def _flat(value: Any) -> str:
 
 
 def git_commit() -> dict[str, str | None]:
-    """{commit}: that of this project's code, with -dirty where files were changed since; or None, and why not."""
+    """{"commit": this project's commit, with -dirty if files have changed}, or None and the reason."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

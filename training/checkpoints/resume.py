@@ -1,4 +1,4 @@
-"""How a run starts, or goes on from its newest checkpoint."""
+"""Starting a run, or resuming it from its newest checkpoint."""
 
 import dataclasses
 from pathlib import Path
@@ -20,15 +20,15 @@ from .run_dir import checkpoints, free_run_dir, latest, refuse_existing, set_asi
 
 
 def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
-    """From the typed flags to the Config of a new run, or of the one that --resume names, its run_dir filled in.
+    """Make the Config of a new or resumed run from flags, with its run_dir.
 
-    Says which preset was taken. dry_run: print the settings and exit instead. UserError for what cannot be.
+    Prints the preset. dry_run: print the settings instead, and exit. Raises UserError if the flags cannot be used.
     """
     config, preset = (broadcast(on_rank_zero(_resumed, flags)), None) if "resume" in flags else resolve(flags)
     run_dir = config.resume or config.run_dir or str(broadcast(on_rank_zero(free_run_dir, config)))
     named, config = bool(config.run_dir), dataclasses.replace(config, run_dir=run_dir)
     if dry_run:
-        likely = select_device("cpu" if config.device == "cpu" else "auto")  # that of the flag may be another machine's
+        likely = select_device("cpu" if config.device == "cpu" else "auto")  # --device may be meant for another machine
         notes = [
             f"preset: {'none' if config.resume else named_preset(config, preset)}",
             f"config: {config.config or 'none'}",
@@ -46,7 +46,7 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
             on_rank_zero(fine_tune.source, config)
         if not named and (taken := str(default_run_dir(config))) != run_dir:
             again = command("--resume", taken)
-            say_once(f"run_dir     {run_dir}, since {taken} has a run already, which {again} goes on with")
+            say_once(f"run_dir     {run_dir}, since {taken} already holds a run, which {again} continues")
         say_once(f"preset      {named_preset(config, preset)}")
     if config.config:
         say_once(f"config      {config.config}")
@@ -54,14 +54,14 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
 
 
 def named_preset(config: Config, preset: Path | None) -> str:
-    """The name of a preset; where there is none, what is taken in its place."""
+    """The name of a preset or, without one, the settings used instead."""
     colour, here = "grey" if config.channels == 1 else "colour", f"{config.model} for {config.dataset}"
     none = f"none of {here}: {config.image_size} pixels in {colour}, and the defaults of what is not given"
     return f"{preset.parent.name}/{preset.name}" if preset else none
 
 
 def _resumed(flags: dict[str, Any]) -> Config:
-    """The configuration in a run's last checkpoint, with the flags that may change; UserError for the others."""
+    """The configuration in a run's last checkpoint, with the flags. Raises UserError if a flag cannot change."""
     run_dir = flags["resume"]
     if (file := Path(run_dir)).is_file():
         meant = command("--resume", file.parent.parent) if file.parent.name == "checkpoints" else "--init_from"
@@ -69,7 +69,7 @@ def _resumed(flags: dict[str, Any]) -> Config:
     config = load_newest(run_dir)[0].config
     for name, value in flags.items():
         if name in ("run_dir", "config"):
-            raise UserError(f"--{name} has no place beside --resume: {run_dir} has its own")
+            raise UserError(f"--{name} cannot go with --resume: {run_dir} has its own. Leave out --{name}")
         if name != "resume" and value != getattr(config, name) and not FIELDS[name].metadata["resumable"]:
             raise UserError(
                 f"--{name} {value} cannot change in a run that is resumed: {run_dir} has {getattr(config, name)}. "
@@ -79,9 +79,9 @@ def _resumed(flags: dict[str, Any]) -> Config:
 
 
 def load_newest(run_dir: str | Path) -> tuple[Checkpoint, list[Damaged]]:
-    """Load a run directory's newest checkpoint that is whole. Returns it, and why newer ones are not."""
+    """Load a run's newest undamaged checkpoint. Returns it, and the errors of newer, damaged ones."""
     damaged: list[Damaged] = []
-    latest(run_dir)  # refuses a directory without any
+    latest(run_dir)  # raises if there are no checkpoints
     for _, path in reversed(checkpoints(run_dir)):
         try:
             return load(path), damaged
@@ -91,19 +91,19 @@ def load_newest(run_dir: str | Path) -> tuple[Checkpoint, list[Damaged]]:
 
 
 def take_over(run_dir: Path, state: State, config: Config) -> list[str]:
-    """Take over the newest checkpoint that is whole. Returns sentences about what is other than it was there."""
+    """Restore the newest undamaged checkpoint. Returns sentences about what has changed since."""
     newest = on_rank_zero(load_newest, run_dir)
     path, damaged = broadcast(newest and (newest[0].path, newest[1]))
     saved = newest[0] if newest else load(path)
     notes = state.load(saved)
     if state.step > config.total_steps:
-        raise UserError(f"{run_dir} is at step {state.step:,} already, beyond --total_steps {config.total_steps:,}")
+        raise UserError(f"{run_dir} is already at step {state.step:,}, beyond --total_steps {config.total_steps:,}")
     on_rank_zero(set_aside, run_dir, state.step)
-    changes = [f"{error}; it is set aside, and {path} taken" for error in damaged] + notes
+    changes = [f"{error}; it is set aside, and {path} is used instead" for error in damaged] + notes
     if missing := stored(Config()).keys() - saved.content["config"].keys() - {"total_steps"}:
-        changes.append(f"{path} is of a version without {', '.join(sorted(missing))}: their defaults are taken")
+        changes.append(f"{path} is from a version without {', '.join(sorted(missing))}: the defaults are used")
     rates = [learning_rates(each, images_seen(each, state.step)) for each in (saved.config, config)]
     if rates[0] != rates[1]:
         shown = " -> ".join(" and ".join(f"{lr:.3g}" for lr in pair) for pair in rates)
-        changes.append(f"the learning rates of G and D at this step {shown}, as they fall to 0 by the last one")
+        changes.append(f"learning rates of G and D at this step: {shown}, as they fall to 0 at the last step")
     return changes + [f"{name} {old} -> {new}" for name, (old, new) in differences(saved.config, config).items()]

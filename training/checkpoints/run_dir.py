@@ -1,4 +1,4 @@
-"""A run's directory: where things lie in it, when it is refused, what it needs of the disk, and who trains in it."""
+"""The directory of a run: its files, whether a run can start in it, disk space, and its lock."""
 
 import contextlib
 import re
@@ -12,15 +12,15 @@ from utils.console import command
 from utils.errors import UserError
 from utils.files import check_writable, make_folder, numbered, writing_into
 
-# Files that a run which ended before its first checkpoint can have left.
+# Files that may remain of a run that ended before its first checkpoint.
 LEFT = r"((config\.yaml|log\.txt|stats\.jsonl|report\.html)(\.tmp)?|\.lock(\.holder)?|"
 LEFT += r"(samples|audits)/(step_0+|real)\.(png|json)|plots/.*|checkpoints/.*\.tmp)"
-LOCK = ".lock"  # of who trains in it
+LOCK = ".lock"  # held by the process that trains in the directory
 NEARBY = 3  # runs that a message names
-DISK_RESERVE = 100 * 2**20  # bytes beside the checkpoints: pictures and logs
+DISK_RESERVE = 100 * 2**20  # bytes in addition to the checkpoints, for pictures and logs
 
 
-# ---- What lies where ------------------------------------------------------------------------------------------------
+# ---- Files ---------------------------------------------------------------------------------------------------------
 
 
 def checkpoint_path(run_dir: str | Path, step: int) -> Path:
@@ -34,7 +34,7 @@ def checkpoints(run_dir: str | Path) -> list[tuple[int, Path]]:
 
 
 def latest(run_dir: str | Path) -> Path:
-    """The path of a run directory's newest checkpoint. UserError, which names the runs nearby, where there is none."""
+    """The path of a run's newest checkpoint. Raises UserError, which names runs nearby, if there is no checkpoint."""
     found = checkpoints(run_dir)
     what = f"{run_dir} holds no checkpoint" if Path(run_dir).is_dir() else f"there is no run {run_dir}"
     if not found:
@@ -43,7 +43,7 @@ def latest(run_dir: str | Path) -> Path:
 
 
 def nearby(path: str | Path) -> str:
-    """A sentence for whoever named a path without a run: the file meant, or the newest runs around it."""
+    """A hint for a path that holds no run: the file probably meant, or the newest runs nearby."""
     path = Path(path)
     for file in (Path(f"{path}{ending}") for ending in (".pt", ".safetensors")):
         if file.is_file():
@@ -53,30 +53,30 @@ def nearby(path: str | Path) -> str:
     saved.sort(key=lambda file: (path.is_relative_to(file.parent.parent), file.stat().st_mtime), reverse=True)
     runs = list({file.parent.parent.resolve(): str(file.parent.parent) for file in saved}.values())
     shown = ", ".join(runs[:NEARBY]) + f" and {len(runs) - NEARBY} more" * (len(runs) > NEARBY)
-    return f"Runs, newest first: {shown}" if runs else "No run is there yet: python main.py makes one"
+    return f"Runs, newest first: {shown}" if runs else "There are no runs yet: python main.py makes one"
 
 
 def by_run(names: Iterable[str | Path]) -> dict[Path, list[Path]]:
-    """Group run directories and files: {what is scored together: its checkpoints, oldest first}."""
+    """Group run directories and files into {run or file: its checkpoints, oldest first}, to be scored together."""
     groups: dict[Path, set[Path]] = {}
     for name in map(Path, names):
         if name.is_dir():
-            latest(name)  # a directory without checkpoints is no run
+            latest(name)  # raises if the directory has no checkpoints
         for path in [path for _, path in checkpoints(name)] if name.is_dir() else [name]:
             groups.setdefault(path.parent if path.parent.name == "checkpoints" else path, set()).add(path)
-    # Names of one length sort by their steps; from step 1,000,000 on they grow longer.
+    # Names sort by step only if they have the same length; from step 1,000,000 on they are longer.
     return {key: sorted(paths, key=lambda path: (len(path.name), path.name)) for key, paths in groups.items()}
 
 
 def set_aside(run_dir: str | Path, step: int) -> None:
-    """Rename the checkpoints of later steps, which are damaged, so that they are not taken for newer ones."""
+    """Rename damaged checkpoints of later steps, so that they no longer count."""
     for later, path in checkpoints(run_dir):
         if later > step:
             path.rename(path.with_name(path.name + ".damaged"))
 
 
 def thin(run_dir: str | Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints of a run, and what a killed process left half written."""
+    """Delete all but a run's newest `keep` checkpoints, and temporary files of killed processes."""
     for _, path in checkpoints(run_dir)[:-keep]:
         path.unlink(missing_ok=True)
     for path in (Path(run_dir) / "checkpoints").glob("*.tmp"):
@@ -84,16 +84,16 @@ def thin(run_dir: str | Path, keep: int) -> None:
 
 
 def stem_of(path: Path, what: str = "evaluation") -> Path:
-    """Where the scores of a checkpoint go, or `what` else is of its run, without a suffix: a run's own folder.
+    """The path, without a suffix, for scores (or `what` else) of a checkpoint's run: in the run's folder.
 
-    What is of an exported file lies beside it, under its name.
+    For an exported file, it is next to the file and starts with its name.
     """
     folder = path.parent
     return folder.parent / what if folder.name == "checkpoints" else folder / f"{path.stem}_{what}"
 
 
 def own_stem(path: Path, ema: bool = True, reference: str | None = None, what: str = "evaluation") -> Path:
-    """Where lies what is of this checkpoint alone, of the EMA or not, against a reference or not; without a suffix."""
+    """The path, without a suffix, for results of this one checkpoint, by EMA and reference."""
     step = f"_{path.stem}" if path.parent.name == "checkpoints" else ""
     stem = stem_of(path, what)
     return stem.with_name(stem.name + step + ("" if ema else "_no_ema") + ("_reference" if reference else ""))
@@ -103,10 +103,10 @@ def own_stem(path: Path, ema: bool = True, reference: str | None = None, what: s
 
 
 def refuse_existing(run_dir: str | Path) -> None:
-    """Raise UserError where a new run would meet another's files."""
+    """Raise UserError if a new run would overwrite another run's files."""
     path = Path(run_dir)
     if not is_free(path):
-        resume = f"Go on with {command('--resume', run_dir)}, or choose" if checkpoints(run_dir) else "Choose"
+        resume = f"Continue it with {command('--resume', run_dir)}, or choose" if checkpoints(run_dir) else "Choose"
         raise UserError(
             f"{run_dir} exists, and a run never overwrites another. {resume} another --run_dir or --seed, or delete it"
         )
@@ -114,7 +114,7 @@ def refuse_existing(run_dir: str | Path) -> None:
 
 
 def is_free(path: Path) -> bool:
-    """Whether there is nothing at a path, or only what a run leaves that ended before its first checkpoint."""
+    """Whether a path is free, or holds only a run that ended before its first checkpoint."""
     if not path.is_dir():
         return not path.exists()
     files = [file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()]
@@ -124,32 +124,32 @@ def is_free(path: Path) -> bool:
 
 
 def free_run_dir(config: Config) -> Path:
-    """The default directory of a run or, where that has one already, the next name that is free: ..._seed0-2."""
+    """A run's default directory or, if taken, the next free name, such as ..._seed0-2."""
     return next(path for path in numbered(default_run_dir(config)) if is_free(path))
 
 
 def existing_parent(path: Path) -> Path:
-    """The nearest folder on a path that exists."""
+    """The path itself if it exists, otherwise its nearest parent that does."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
 def check_disk(run_dir: Path, checkpoint_bytes: int) -> None:
-    """Raise UserError where the checkpoints that will be kept, of so many bytes together, would not fit on the disk.
+    """Raise UserError if a run's checkpoints and pictures do not fit on the disk.
 
-    Those of them that are there already take no more room, nor do pictures beside them.
+    checkpoint_bytes: the size of all checkpoints that will be kept, including those that exist already.
     """
     there = sum(path.stat().st_size for _, path in checkpoints(run_dir))
     needed = max(0, checkpoint_bytes - there) + (DISK_RESERVE // 10 if there else DISK_RESERVE)
     free = shutil.disk_usage(existing_parent(run_dir)).free
     if needed > free:
         raise UserError(
-            f"{run_dir} may need {needed / 2**20:,.0f} MiB more for its checkpoints and pictures, and "
+            f"{run_dir} may need {needed / 2**20:,.0f} MiB more for its checkpoints and pictures, but only "
             f"{free / 2**20:,.0f} MiB are free there; choose another --run_dir or a smaller --keep"
         )
 
 
 def make_folders(run_dir: Path) -> None:
-    """Make a run's directory, where it does not exist. UserError where it cannot be, or cannot be written to."""
+    """Make a run's directory, if it does not exist. Raises UserError if it cannot be made or written to."""
     for name in ("samples", "checkpoints", "plots"):
         make_folder(run_dir / name)
     check_writable(run_dir, run_dir)
@@ -157,7 +157,7 @@ def make_folders(run_dir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(run_dir: str | Path) -> Iterator[None]:
-    """Keep other processes from training in a run directory, which has to exist. UserError names who is there."""
+    """Lock an existing run directory against other processes. Raises UserError if another one holds the lock."""
 
     def refuse(holder: str) -> None:
         raise UserError(f"{run_dir} is being trained by {holder or 'another process'}")
@@ -169,5 +169,5 @@ def locked(run_dir: str | Path) -> Iterator[None]:
 
 
 def is_trained(run_dir: str | Path) -> bool:
-    """Whether a process trains in a run directory now, or was killed there since anybody else did."""
+    """Whether a process trains in a run directory, or the last one there was killed."""
     return bool(locks.holder(Path(run_dir) / LOCK))

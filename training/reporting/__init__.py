@@ -1,1 +1,1 @@
-"""What a run shows: log, statistics, curves, and one page that follows it."""
+"""Reports on a run: log, statistics, curves, and an HTML page that follows it."""

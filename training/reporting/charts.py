@@ -1,4 +1,4 @@
-"""Curves as SVG, drawn from numbers in a millisecond: what a page shows of stats.jsonl."""
+"""Curves of stats.jsonl as SVG for a run's page, drawn in about a millisecond."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from markupsafe import Markup, escape
 Points = Sequence[tuple[float, float]]  # (step, value), finite
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 200, 52, 12, 10, 26
-LETTER, LINE = 7, 14  # pixels of the text, which style.css makes 13 high
-DASHES = ("none", "7 3", "2 3", "9 3 2 3")  # so that hues are not all that tells curves apart
-MOST = 240  # points of a curve; more are averaged, as they would fall on the same pixels
+LETTER, LINE = 7, 14  # width of a letter and height of a line in pixels; style.css makes text 13 pixels high
+DASHES = ("none", "7 3", "2 3", "9 3 2 3")  # so that curves differ in more than their colour
+MOST = 240  # points of a curve; more are averaged, since they would fall on the same pixels
 TICKS = 4
 
 
 class Chart(NamedTuple):
-    """A title, a drawing, and a sentence with the last values."""
+    """A chart: title, SVG drawing, and a caption with the last values."""
 
     title: str
     svg: Markup
@@ -24,7 +24,7 @@ class Chart(NamedTuple):
 
 
 def thinned(points: Points) -> Points:
-    """At most MOST points: means of equally many neighbours, and the last point as it is."""
+    """Reduce points to at most MOST by averaging groups of neighbours; the last point is kept."""
     size = -(-len(points) // MOST)
     parts = [points[i : i + size] for i in range(0, len(points), size)]
     means = [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
@@ -32,7 +32,7 @@ def thinned(points: Points) -> Points:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """Three digits or so many, as short as they can be."""
+    """A number with `digits` significant digits, in its shortest form."""
     if 0 < abs(value) < 1e-3:
         exponent = math.floor(math.log10(abs(value)))
         return f"{value / 10**exponent:.{digits}g}e{exponent}"
@@ -40,7 +40,7 @@ def short(value: float, digits: int = 3) -> str:
 
 
 def told_apart(values: Sequence[float]) -> list[str]:
-    """Numbers with as few digits, three or more, as tell one from the other."""
+    """Format numbers with the fewest digits, at least three, that make all texts different."""
     every = ([short(value, digits) for value in values] for digits in range(3, 8))
     return next((texts for texts in every if len({*texts}) == len(texts)), [*map(short, values)])
 
@@ -54,7 +54,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Logarithms of round numbers between 10**low and 10**high: even steps, or 1 and 3 of each decade, or its 1."""
+    """Logarithms of round numbers from 10**low to 10**high: even steps, 1 and 3 of each decade, or powers of ten."""
     if high - low < 1:
         return [math.log10(value) for value in ticks(10**low, 10**high)]
     if high - low < 2:
@@ -64,7 +64,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def chart(title: str, series: Mapping[str, Points], log: bool = False) -> Chart | None:
-    """A panel of curves over steps, with a logarithmic axis where that is wanted and can be; None without points."""
+    """Draw curves over steps, on a logarithmic axis if `log` and all values are positive. None without points."""
     found = {name: thinned(points) for name, points in series.items() if points}
     if not found:
         return None
@@ -72,10 +72,10 @@ def chart(title: str, series: Mapping[str, Points], log: bool = False) -> Chart 
     log = log and min(values) > 0
     change = math.log10 if log else float
     low, high = change(min(values)), change(max(values))
-    margin = 0.06 * (high - low) or abs(high) * 0.1 or 1  # so that curves can be seen apart from the ends of the axis
+    margin = 0.06 * (high - low) or abs(high) * 0.1 or 1  # so that curves do not touch the ends of the axis
     low, high = low - margin, high + margin
     last = max(x for points in found.values() for x, _ in points) or 1
-    right = WIDTH - RIGHT - (LETTER * max(map(len, found)) if len(found) > 1 else 0)  # names stand at the curves' ends
+    right = WIDTH - RIGHT - (LETTER * max(map(len, found)) if len(found) > 1 else 0)  # names at the ends of curves
 
     def place(x: float, y: float) -> tuple[float, float]:
         across, up = x / last, (y - low) / (high - low)
@@ -93,7 +93,7 @@ def chart(title: str, series: Mapping[str, Points], log: bool = False) -> Chart 
         x, _ = place(step, low)
         words = f"{'step ' * (not step)}{step:,.0f}"
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{words}</text>')
-    heights, above = {}, -math.inf  # of the names, from the highest curve to the lowest, a line of text apart or more
+    heights, above = {}, -math.inf  # of the names, from the highest curve to the lowest, at least LINE apart
     for below, name in reversed([*enumerate(sorted(found, key=lambda name: found[name][-1][1]))]):
         _, y = place(0, change(found[name][-1][1]))
         heights[name] = above = max(min(y, HEIGHT - BOTTOM - LINE * below), above + LINE)

@@ -1,4 +1,4 @@
-"""What a run says: log.txt and the terminal for people, stats.jsonl (and TensorBoard) for programs."""
+"""The logs of a run: log.txt and the terminal for people, stats.jsonl and TensorBoard for programs."""
 
 import contextlib
 import errno
@@ -18,37 +18,37 @@ from utils.files import write_text, writing_into
 
 
 def read_stats(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's stats.jsonl as dicts, in order, also while it is being written.
+    """Read the lines of a run's stats.jsonl as dicts, even while it is being written.
 
-    A last line that was cut off is left out; UserError names any other that is no line of statistics.
+    An incomplete last line is left out. Raises UserError if any other line is not an object with a step.
     """
     path = Path(run_dir) / "stats.jsonl"
     if not path.is_file():
         return []
     texts = path.read_bytes().split(b"\n")
     lines = []
-    for number, text in enumerate(texts[:-1], 1):  # what follows the last newline is not whole
+    for number, text in enumerate(texts[:-1], 1):  # the text after the last newline is incomplete
         try:
             line = json.loads(text)
             if type(line["step"]) is not int:
                 raise ValueError("its step is not a whole number")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not an object with a step; mend or delete that line") from error
+            raise UserError(f"{path}, line {number}: not an object with a step; fix or delete that line") from error
         lines.append(line)
     return lines
 
 
 class Quiet:
-    """The logger of the ranks that write nothing."""
+    """A logger that writes nothing, for ranks other than 0."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args: None
 
 
 class Logger:
-    """Writes into a run directory. On a resume from `step`, lines of later steps are dropped first.
+    """Write the logs of a run. On a resume from `step`, statistics of later steps are deleted first.
 
-    UserError where its files cannot be opened.
+    Raises UserError if the files cannot be opened.
     """
 
     def __init__(self, run_dir: str | Path, tensorboard: bool = False, step: int = 0) -> None:
@@ -60,7 +60,7 @@ class Logger:
         self.rewind(step)
 
     def rewind(self, step: int) -> None:
-        """Drop the statistics of later steps: they come again."""
+        """Delete the statistics of later steps, since these steps will be repeated."""
         if self._stats:
             self._stats.close()
         path = self.run_dir / "stats.jsonl"
@@ -73,11 +73,11 @@ class Logger:
             self._writer = summary_writer()(self.run_dir / "tensorboard", purge_step=step + 1)
 
     def note(self, text: str) -> None:
-        """Keep a line in log.txt alone: what is printed anyway."""
+        """Write a line only to log.txt, for text that is printed elsewhere."""
         self._text.write(text + "\n")
 
     def say(self, text: str) -> None:
-        """Print a line, above a progress bar where there is one, and keep it in log.txt."""
+        """Print a line, above any progress bar, and write it to log.txt."""
         tqdm.write(text)
         self.note(text)
 
@@ -93,34 +93,34 @@ class Logger:
                     self._writer.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, picture: Image.Image) -> None:
-        """Show a picture in TensorBoard, where that is written."""
+        """Show a picture in TensorBoard, if --tensorboard is set."""
         if self._writer:
             pixels = np.asarray(picture)
             self._writer.add_image(name, pixels, step, dataformats="HW" if pixels.ndim == 2 else "HWC")
 
     def sync(self) -> None:
-        """Have the disk know all lines so far: a checkpoint that outlives a power cut goes on behind them."""
+        """Flush statistics to disk before a checkpoint, so that a power cut loses none before it."""
         try:
             os.fsync(self._stats.fileno())
         except OSError as error:
-            if error.errno != errno.EINVAL:  # of a file that is on no disk
+            if error.errno != errno.EINVAL:  # raised for files that are not on a disk
                 raise
 
     def close(self) -> None:
         for file in (self._stats, self._text, self._writer):
-            with contextlib.suppress(OSError):  # a full disk has been told of
+            with contextlib.suppress(OSError):  # a full disk has already been reported
                 if file:
                     file.close()
 
 
 def append(run_dir: str | Path, text: str) -> None:
-    """Keep a line in a run's log.txt after the run, where that can be written."""
+    """Add a line to the log.txt of an ended run, if it can be written."""
     with contextlib.suppress(OSError), open(Path(run_dir) / "log.txt", "a", 1, "utf-8", "backslashreplace") as file:
         file.write(text + "\n")
 
 
 def summary_writer() -> Any:
-    """The class that writes for TensorBoard. UserError where --tensorboard has nothing to write with."""
+    """Return TensorBoard's SummaryWriter class. Raises UserError if the tensorboard package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""A run's report.html: one file that needs no other, from what lies in the run's directory and nothing else."""
+"""A run's report.html: one self-contained file, made only from the files in the run's directory."""
 
 import datetime
 import re
@@ -20,11 +20,11 @@ from .logger import read_stats
 from .plots import grids_of
 
 NAME = "report.html"
-SILENCE = 3600  # seconds without a new page after which a run may have been killed; less where it should have ended
+SILENCE = 3600  # seconds without an update after which the page warns; less if the run should have ended by then
 
 
 class Now(NamedTuple):
-    """What a run knows of itself. seconds_left: None where it cannot be told yet. ended: how, where it has."""
+    """The progress of a live run. seconds_left: None if unknown. ended: how it ended, or None."""
 
     step: int
     seconds_left: float | None = None
@@ -33,9 +33,9 @@ class Now(NamedTuple):
 
 
 def write(run_dir: str | Path, now: Now | None = None) -> Path:
-    """Write the page of a run as it is now, atomically. Returns its path. now: from the run itself, while it lives.
+    """Write the page of a run, atomically. Returns its path. now: the progress, if the run itself calls this.
 
-    UserError where config.yaml or stats.jsonl cannot be read, or nothing can be written.
+    Raises UserError if config.yaml or stats.jsonl cannot be read, or the page cannot be written.
     """
     run_dir = Path(run_dir)
     path = run_dir / NAME
@@ -44,7 +44,7 @@ def write(run_dir: str | Path, now: Now | None = None) -> Path:
 
 
 def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
-    """All that the page shows, by the names of its template."""
+    """The values of the page, by their names in the template."""
     config, starts = record.read(run_dir)
     stats, results = read_stats(run_dir), kept.read(run_dir / "evaluation")
     top = kept.headline(results) if results else {}
@@ -83,7 +83,7 @@ def content(run_dir: Path, now: Now | None = None) -> dict[str, Any]:
     }
 
 
-# ---- What is trained, and where it is ------------------------------------------------------------------------------
+# ---- Description and status ----------------------------------------------------------------------------------------
 
 
 def _norms(config: Config) -> str:
@@ -92,25 +92,25 @@ def _norms(config: Config) -> str:
 
 
 def sentence(config: Config) -> str:
-    """What is trained, in one sentence."""
+    """A sentence that describes the run."""
     drawn = "your own pictures" if config.dataset == "folder" else config.dataset
     colour = "grey" if config.channels == 1 else "colour"
-    classes = f" of the class that is asked for ({config.conditional})" * (config.conditional != "none")
-    seen = f" that sees all images through {', '.join(config.augment)} (p {config.augment_p})"
+    classes = f" of a given class ({config.conditional})" * (config.conditional != "none")
+    seen = f" that sees all images augmented by {', '.join(config.augment)} (p {config.augment_p})"
     return (
         f"A {config.model} generator learns to draw {drawn}, {colour} images of {config.image_size} x "
         f"{config.image_size} pixels{classes}, against a discriminator with {_norms(config)}"
-        f"{seen * (config.augment != ('none',))}, by the {config.loss} loss: {config.total_steps:,} updates of G, each "
-        f"after {config.n_dis} of D."
+        f"{seen * (config.augment != ('none',))}, with the {config.loss} loss: {config.total_steps:,} updates of G, "
+        f"each after {config.n_dis} of D."
     )
 
 
 def status(config: Config, now: Now) -> str:
-    """Where a run is, and how long it will take; or how it ended."""
+    """The current step and the time left, or how the run ended."""
     at = f"Step {now.step:,} of {config.total_steps:,}"
     if now.ended:
         return f"{at}: {now.ended}."
-    at += f" at {datetime.datetime.now():%H:%M:%S}"  # for a page that nobody writes anew, since the run was killed
+    at += f" at {datetime.datetime.now():%H:%M:%S}"  # dates a page that is no longer updated since the run was killed
     left = f", about {duration(now.seconds_left)} left" if now.seconds_left is not None else ""
     return f"{at}: {now.doing}." if now.doing else f"{at}{left}."
 
@@ -134,9 +134,9 @@ def _log(run_dir: Path) -> list[str]:
 
 
 def _ended(log: Sequence[str]) -> str:
-    """How the last start ended, by its log."""
+    """How the last start ended, according to its log."""
     found = [line for line in log if line.startswith("ended  ")]
-    return re.sub(r"^ended +at step \d[\d,]*: ", "", found[-1]) if found else "it ended without a word, or was killed"
+    return re.sub(r"^ended +at step \d[\d,]*: ", "", found[-1]) if found else "it was probably killed (out of memory?)"
 
 
 def _warnings(log: Sequence[str]) -> list[str]:
@@ -144,7 +144,7 @@ def _warnings(log: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-# ---- Settings, commands, how it came about -------------------------------------------------------------------------
+# ---- Settings, commands, record ------------------------------------------------------------------------------------
 
 
 def _words(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -152,7 +152,7 @@ def _words(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def commands(run_dir: Path, config: Config, step: int, classes: Sequence[str] = ()) -> list[str]:
-    """What is typed to go on, to score and to draw. classes: some of a conditional run's."""
+    """The commands to continue, score, audit and draw. classes: examples for a conditional run."""
     wanted = ["--labels", *classes, "--num", 10] if classes else ["--num", 64]
     longer = ["--total_steps", 2 * config.total_steps] if step >= config.total_steps else []
     return [
@@ -164,7 +164,7 @@ def commands(run_dir: Path, config: Config, step: int, classes: Sequence[str] = 
 
 
 def _record(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Rows about the last start, and the commands of all of them."""
+    """Rows with the commands of all starts, and with facts about the last one."""
     rows = [("command", str(entry["command"])) for entry in entries if "command" in entry]
     last = entries[-1] if entries else {}
     for name in ("started", "commit", "host", "device", "processes", "threads", "wall_seconds"):
@@ -175,9 +175,9 @@ def _record(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def refresh(run_dir: str | Path, now: Now | None = None) -> Path | None:
-    """Write the page of a run that something was added to, as scores. None where there is no run, or it fails."""
+    """Update a run's page after new scores or an audit. Returns its path, or None if there is no run or it fails."""
     try:
         return write(run_dir, now) if (Path(run_dir) / "config.yaml").is_file() else None
-    except Exception as error:  # of any kind, as for files that somebody else has changed
+    except Exception as error:  # of any kind, since anybody may have changed the files
         print(f"warning: {Path(run_dir) / NAME} could not be made: {error}")
         return None

@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, and the animation of its sample grids."""
+"""Pictures of a run: curves, and an animation of the sample grids."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from evaluation.scores.registry import SCORES, curves
 from utils.files import write_atomically
 from utils.plots import DASHES, pyplot, save_gif, scaled
 
-FRAMES = 60  # of an animation, at most
+FRAMES = 60  # at most, in an animation
 FRAME_MS, LAST_FRAME_MS = 150, 2000
-CAPTION = 16  # pixels beneath a frame, for its step
-# title -> ({statistic: its line's name}, whether on a logarithmic axis). The page has them all, and panels of what else
-# is in stats.jsonl.
+CAPTION = 16  # pixels below a frame, for its step
+# title -> ({statistic: name of its line}, whether the axis is logarithmic). The page has all of these, and a panel for
+# every other statistic in stats.jsonl.
 PANELS: dict[str, tuple[dict[str, str], bool]] = {
     "loss": ({"loss_D": "D", "loss_G": "G"}, False),
     "mean logit of D": ({"real_logits": "D(real)", "fake_logits": "D(fake)"}, False),
@@ -22,20 +22,20 @@ PANELS: dict[str, tuple[dict[str, str], bool]] = {
     "gradient norm": ({"grad_norm_D": "D", "grad_norm_G": "G", "grad_norm_input": "D's input"}, True),
     "probability of augmentation": ({"augment_p": "p"}, False),
     "learning rate": ({"lr_G": "G", "lr_D": "D"}, False),
-    "weight of the gradient's penalty": ({"gamma": "gamma"}, False),
+    "weight of the gradient penalty": ({"gamma": "gamma"}, False),
     "Adam's beta2": ({"beta2": "beta2"}, False),
     "half-life of the moving average": ({"ema_half_life": "images"}, False),
     **curves(*SCORES),
-    "seconds a step": ({"seconds_per_step": "seconds"}, False),
+    "seconds per step": ({"seconds_per_step": "seconds"}, False),
 }
-# Of these curves.png has the first ones, and the others if they move.
+# curves.png has the panels DRAWN, and those MOVING whose values change.
 DRAWN = ["loss", "mean logit of D", "gradient norm", "accuracy of D", "probability of augmentation"]
 DRAWN += curves("inception_score", "fid")
-MOVING = ("learning rate", "weight of the gradient's penalty", "Adam's beta2", "half-life of the moving average")
+MOVING = ("learning rate", "weight of the gradient penalty", "Adam's beta2", "half-life of the moving average")
 
 
 def points_of(stats: Sequence[Mapping[str, Any]], lines: Mapping[str, str]) -> dict[str, list[tuple[int, float]]]:
-    """The lines of a panel: {name: [(step, value)]}, where the statistic is a number."""
+    """The lines of a panel as {name: [(step, value)]}, without values that are not numbers."""
     return {
         name: [(line["step"], line[key]) for line in stats if type(line.get(key)) in (int, float)]
         for key, name in lines.items()
@@ -43,7 +43,7 @@ def points_of(stats: Sequence[Mapping[str, Any]], lines: Mapping[str, str]) -> d
 
 
 def grids_of(run_dir: str | Path) -> list[tuple[int, Path]]:
-    """The sample grids of a run as [(step, path)] in the order of their steps, FRAMES of them at most."""
+    """A run's sample grids as [(step, path)], ordered by step; at most FRAMES, evenly spaced."""
     paths = (Path(run_dir) / "samples").glob("step_*.png")
     found = sorted((int(path.stem[5:]), path) for path in paths if path.stem[5:].isdigit())
     if len(found) <= FRAMES:
@@ -52,14 +52,14 @@ def grids_of(run_dir: str | Path) -> list[tuple[int, Path]]:
 
 
 def captioned(picture: Image.Image, text: str) -> Image.Image:
-    """A picture with a line of text beneath it."""
+    """Add a line of text below a picture."""
     framed = ImageOps.expand(picture, (0, 0, 0, CAPTION), fill=255 if picture.mode == "L" else (255, 255, 255))
     ImageDraw.Draw(framed).text((4, picture.height + 2), text, fill=0 if picture.mode == "L" else (0, 0, 0))
     return framed
 
 
 def animate(run_dir: str | Path) -> None:
-    """Save the sample grids of a run, if any, in the order of their steps as plots/samples.gif."""
+    """Save a run's sample grids, if any, as the animation plots/samples.gif."""
     grids = grids_of(run_dir)
     if not grids:
         return
@@ -70,7 +70,7 @@ def animate(run_dir: str | Path) -> None:
 
 
 def plot_curves(run_dir: str | Path, stats: list[dict[str, Any]], title: str) -> None:
-    """Save losses, logits, gradient norms and scores, if any, over G's updates as plots/curves.png."""
+    """Save curves of losses, logits, gradient norms and scores, if any, as plots/curves.png."""
     panels = [name for name in DRAWN if any(key in line for line in stats for key in PANELS[name][0])]
     panels += [name for name in MOVING if any(len({line.get(key) for line in stats}) > 1 for key in PANELS[name][0])]
     if not panels:

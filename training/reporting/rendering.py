@@ -1,6 +1,6 @@
-"""Pages from training/reporting/templates, in one style: of a run, of a study, and the tables of the benchmarks.
+"""Render the templates of this folder: pages of runs and studies, and tables of the benchmarks.
 
-What is put into HTML is escaped; what is Markup already stays as it is.
+Values are escaped in HTML, unless they are Markup already.
 """
 
 import base64
@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent / "templates"
-PICTURE_BYTES = 90_000  # of an embedded grid, at most: 60 of them stay under 8 MB as base64
-JPEG_SIDE, JPEG_QUALITIES = 660, (85, 70, 50, 30, 15)  # what a larger one is made to
+PICTURE_BYTES = 90_000  # at most, of an embedded grid: 60 of them stay under 8 MB as base64
+JPEG_SIDE, JPEG_QUALITIES = 660, (85, 70, 50, 30, 15)  # for larger pictures; qualities are tried in this order
 PAGES = Environment(
     loader=FileSystemLoader(FOLDER),
     autoescape=select_autoescape(["html"]),
@@ -26,19 +26,19 @@ PAGES = Environment(
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a template with these values."""
+    """Render a template with these values."""
     return PAGES.get_template(template).render(values)
 
 
 def embedded(path: str | Path, limit: int | None = PICTURE_BYTES) -> str:
-    """A PNG as an address that holds it; where it has more bytes than the limit, a JPEG of it that has not."""
+    """A PNG file as a data URL; if it has more bytes than the limit, as a smaller JPEG."""
     path = Path(path)
     return _embedded(path, os.stat(path).st_mtime_ns, limit)
 
 
 @functools.lru_cache(maxsize=64)
 def _embedded(path: Path, changed: int, limit: int | None) -> str:
-    """changed: when, so that a picture that is drawn anew is read anew."""
+    """embedded(), cached. changed: the file's time, so that a new picture is read again."""
     content, kind = path.read_bytes(), "png"
     if limit and len(content) > limit:
         with Image.open(path) as picture:

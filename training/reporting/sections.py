@@ -1,4 +1,4 @@
-"""The measured parts of a run's page, from its files: curves, scores, classes, neighbours, the audit, and warnings."""
+"""Sections of a run's page, read from its files: curves, scores, classes, neighbours, audit, warnings."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ NEIGHBOURS_BYTES = 400_000
 
 
 def charts(stats: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """A panel for each kind of statistic that there is."""
+    """A chart for each kind of statistic in stats.jsonl."""
     known = {name for lines, _ in PANELS.values() for name in lines} | {"step", "protocol"}
     rest = dict.fromkeys(name for line in stats for name in line if name not in known)
     panels = PANELS | {name: ({name: name}, False) for name in rest}
@@ -31,14 +31,14 @@ def charts(stats: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def _cell(score: registry.Score, result: kept.Result) -> str | tuple[str, str]:
-    """A score as a cell, with its spread where it has one."""
+    """A score as a table cell, with its standard deviation if it has one."""
     value, std = score.value(result), score.std(result)
     text = "-" if value is None else f"{value:z.{score.digits}f}"
     return text if std is None else (text, f"± {std:.{score.digits}f}")
 
 
 def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
-    """The table of all scores, the newest step first, each with its protocol; real images beneath it."""
+    """The table of all scores with their protocols, newest step first, and notes on it."""
     if not results:
         return None
     listed = registry.scores_of("images", "modes").values()
@@ -50,9 +50,9 @@ def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
         name = protocol["name"] + ("" if protocol.get("ema") is not False else ", G itself")
         rows.append([f"{step:,}" if step is not None else "-", name, *(_cell(score, result) for score in shown)])
     top = kept.headline(results)
-    lines = ["Arrows point to what is better.", f"{label(top['protocol'])}."]
+    lines = ["Arrows point in the better direction.", f"{label(top['protocol'])}."]
     if departures := top["protocol"].get("departures"):
-        lines.append(f"Short of the full protocol: {'; '.join(departures)}.")
+        lines.append(f"Departs from the full protocol: {'; '.join(departures)}.")
     lines += [f"{line[:1].upper()}{line[1:]}." for line in conditional.lines(top)]
     if held_out := top.get("held_out"):
         lines.append(f"For comparison, {real_images(held_out)}.")
@@ -62,7 +62,7 @@ def scores(results: Sequence[kept.Result]) -> dict[str, Any] | None:
 
 
 def classes(result: kept.Result) -> tuple[list[str], list[list[str]]] | None:
-    """The table of the classes' shares, where a result has them."""
+    """The table of class shares, or None if the result has none."""
     if not result.get("class_share"):
         return None
     real = result.get("class_share_training", {})
@@ -72,23 +72,23 @@ def classes(result: kept.Result) -> tuple[list[str], list[list[str]]] | None:
 
 
 def pictures(run_dir: Path, result: kept.Result) -> list[dict[str, str]]:
-    """The picture of the last scoring: nearest neighbours."""
+    """The picture of nearest neighbours from the last scoring, if there is one."""
     path = run_dir / "plots" / "evaluation_neighbours.png"
     if not path.exists():
         return []
-    said = "Samples beside the training images nearest to them in feature space."
+    said = "Samples next to the training images nearest to them in feature space."
     if "has collapsed" in " ".join(result.get("warnings", [])):
-        said += " All samples are nearly one image: how near that is to a training image says nothing of copies."
+        said += " All samples are nearly the same image, so their distance to training images tells nothing of copies."
     elif memory := result.get("memorisation"):
         said += (
-            f" A sample is nearer to one than {memory['unseen']} are in {memory['nearer']:.0%} of comparisons: half is "
-            "alike, nearly all would be copies."
+            f" A sample is nearer to one than {memory['unseen']} are in {memory['nearer']:.0%} of comparisons: 50% is "
+            "expected without copying, near 100% means copies."
         )
     return [{"title": "Nearest neighbours", "caption": said, "src": rendering.embedded(path, NEIGHBOURS_BYTES)}]
 
 
 def audit(run_dir: Path) -> dict[str, Any] | None:
-    """The last audit of D: its table, and what it says."""
+    """The last audit of D as a table and a sentence, or None."""
     during = sorted((run_dir / "audits").glob("step_*.json"), key=lambda path: (len(path.name), path.name))
     paths = [path for path in [run_dir / "audit.json", *during[-1:]] if path.exists()]
     if not paths:
@@ -102,7 +102,7 @@ def audit(run_dir: Path) -> dict[str, Any] | None:
 
 
 def warnings(run_dir: Path, result: kept.Result, config: Config) -> Iterator[str]:
-    """What is wrong by the last scores, and what to do about it."""
+    """Yield the warnings of the last scoring, each with advice."""
     told = [result.get("protocol", {}).get("features_warning"), *result.get("warnings", [])]
     for text in filter(None, told):
         advice = advices(run_dir, config, kept.step_of(result) or 0).items()
@@ -110,8 +110,8 @@ def warnings(run_dir: Path, result: kept.Result, config: Config) -> Iterator[str
 
 
 def advices(run_dir: Path, config: Config, step: int) -> dict[str, str]:
-    """What to do about a warning, by words of it (evaluation/scores/diagnostics.py), if the run does not do so yet."""
-    early = 2 * step < (usual := usual_steps(config) or 0)  # then it is to go on, whatever else is wrong
+    """{words of a warning in evaluation/scores/diagnostics.py: advice that the run does not follow yet}."""
+    early = 2 * step < (usual := usual_steps(config) or 0)  # then the advice is to train on, whatever else is wrong
     earlier = not early and any(other < step for other, _ in checkpoints(run_dir))
     train = "Take an earlier checkpoint, or train" if earlier else "Train"
     bound = "with --d_norm spectral, " * (config.d_norm != ("spectral",))
@@ -121,7 +121,7 @@ def advices(run_dir: Path, config: Config, step: int) -> dict[str, str]:
         "has collapsed": f"{train} {bound}with smaller --lr_D and --lr_G, or with another --seed",
         "drops modes": "Train longer, or with a larger --batch_size",
         "may copy": f"{train} {' or '.join(more or ['for fewer steps'])}",
-        "modes are missing": "Look at the samples; where they look real, train longer or with a larger --batch_size",
+        "modes are missing": "Look at the samples; if they look real, train longer or with a larger --batch_size",
     }
     if early:
         longer = command("--resume", run_dir, "--total_steps", usual)

@@ -1,6 +1,6 @@
-"""What a run shows of itself while it trains: its page, curves and animation, for little of its time.
+"""Update a run's page, curves and animation during training, at little cost in time.
 
-Under torchrun rank 0 alone draws. What fails here ends no run.
+Under torchrun only rank 0 draws. Errors here do not end a run.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from utils.distributed import rank
 from . import page, plots
 from .logger import read_stats
 
-# What may be spent: seconds at once, and a share of the run's time. Together under 1 % of 40 seconds, and under 0.1 %
-# of 7 minutes and of all that is longer; at the end of a run all is drawn once more.
+# Time that may be spent: seconds at once, and a share of the run's time. Together under 1 % of a run of 40 seconds, and
+# under 0.1 % of runs of 7 minutes or more; at the end of a run everything is drawn once more.
 PAGE, PICTURES = (0.3, 1 / 4000), (0.0, 1 / 1600)
 FIRST_PICTURES = 1.5  # seconds that matplotlib and the first drawing take
 
 
 class Budget:
-    """Whether there is time for something again, by what it took so far and the time that has passed."""
+    """A time budget: allows() tells whether a task may run again at its last cost."""
 
     def __init__(
         self, at_once: float, share: float, expected: float = 0.0, clock: Callable[[], float] = time.perf_counter
@@ -46,7 +46,7 @@ class Budget:
 
 
 class Show:
-    """Draws what a run shows: whenever there are new samples or scores and it costs little, and at its end."""
+    """Draw a run's page and pictures, within budgets during training and once at the end."""
 
     def __init__(self, run_dir: Path, config: Config, say: Callable[[str], object], first_step: int) -> None:
         self.run_dir, self.config, self.say, self.first_step = run_dir, config, say, first_step
@@ -55,7 +55,7 @@ class Show:
         self.begun = self.told = False
 
     def begin(self, step: int) -> None:
-        """The page before the first step; in the browser where that is asked for."""
+        """Write the page before the first step, and open it in the browser under --open."""
         if rank() > 0 or self.begun:
             return
         self.begun = True
@@ -64,7 +64,7 @@ class Show:
             self._open_page()
 
     def update(self, step: int) -> None:
-        """After new samples or scores."""
+        """Update pictures and page after new samples or scores, if the budgets allow it."""
         if not self.begun:
             return
         if self.pictures.allows():
@@ -73,7 +73,7 @@ class Show:
             self._write_page(step)
 
     def end(self, step: int, ended: str) -> None:
-        """All of it, once more, with how the run ended."""
+        """Draw everything once more, with how the run ended."""
         if rank() > 0:
             return
         self._draw()
@@ -86,7 +86,7 @@ class Show:
             page.write(self.run_dir, page.Now(step, seconds_left, ended))
 
     def _draw(self) -> None:
-        """The curves and the animation of what was trained so far."""
+        """Draw the curves and the animation of all steps so far."""
         config = self.config
         title = f"{config.dataset}, {config.model}, {config.loss}, D: {' + '.join(config.d_norm)}"
         with self._failing_quietly(), self.pictures.spending(), announced("drawing the curves and the animation"):
@@ -95,17 +95,17 @@ class Show:
 
     @contextlib.contextmanager
     def _failing_quietly(self) -> Iterator[None]:
-        """A picture that fails must not end a run, nor hide how it ended. It is told of once."""
+        """Report the first error within it as a warning: a failed picture must not end a run or hide how it ended."""
         try:
             yield
-        except Exception as error:  # whatever matplotlib, Pillow and Jinja make of files that somebody else changed
+        except Exception as error:  # of any kind: anybody may have changed the files that are drawn
             if not self.told:
                 self.told = True
-                with contextlib.suppress(OSError):  # where the disk is full, log.txt cannot be written either
+                with contextlib.suppress(OSError):  # if the disk is full, log.txt cannot be written either
                     self.say(f"warning     the pictures in {self.run_dir} could not be made: {error}")
 
     def _open_page(self) -> None:
-        """Open the page in the browser, but for one in the terminal, which would take that away from the run."""
+        """Open the page in a browser, except one in the terminal that the run uses."""
         address = (self.run_dir / page.NAME).resolve().as_uri()
         with contextlib.suppress(webbrowser.Error):
             browser = webbrowser.get()

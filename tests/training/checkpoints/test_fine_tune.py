@@ -47,7 +47,7 @@ def test_an_exported_generator_gives_G_and_its_average(tmp_path, trained, capsys
     train.train(start(tmp_path, **FLAGS, init_from=str(tmp_path / "G.pt")))
     weights, after = checkpoint.read(trained[0])["ema"], begun(tmp_path / "run")
     assert all(torch.equal(after[name][key], value) for name in ("G", "ema") for key, value in weights.items())
-    assert "start       D is new: an exported file has none" in capsys.readouterr().out
+    assert "start       D is new: an exported file does not contain one" in capsys.readouterr().out
 
 
 def pets(tmp_path, *names):
@@ -90,7 +90,7 @@ def test_as_many_classes_of_other_names_get_new_tables_too_and_the_same_ones_kee
 def test_classes_that_are_inputs_of_the_networks_have_to_be_the_same(tmp_path):
     flags = FLAGS | {"conditional": "concat"}
     first = train.train(start(tmp_path, "first", **flags, **pets(tmp_path, "cat", "dog")))
-    with pytest.raises(UserError, match=r"other classes \(new: emu\), and by concat the classes are inputs"):
+    with pytest.raises(UserError, match=r"other classes \(new: emu\), but under --conditional concat classes are"):
         train.train(start(tmp_path, **flags, **pets(tmp_path, "emu"), init_from=str(first)))
     assert not (tmp_path / "run").exists()
 
@@ -98,15 +98,15 @@ def test_classes_that_are_inputs_of_the_networks_have_to_be_the_same(tmp_path):
 @pytest.mark.parametrize(
     "flags, words",
     [
-        ({"model": "dcgan"}, "it has model mlp, and this run dcgan"),
-        ({"image_size": 16}, "it has image_size 8, and this run 16"),
-        ({"conditional": "concat"}, "it has conditional none, and this run concat"),
+        ({"model": "dcgan"}, "it has model mlp, but this run dcgan"),
+        ({"image_size": 16}, "it has image_size 8, but this run 16"),
+        ({"conditional": "concat"}, "it has conditional none, but this run concat"),
         (
             {"d_norm": ("none",)},
-            "it has d_norm spectral, and this run none. Give this run what it has: --d_norm spectral$",
+            "it has d_norm spectral, but this run none. Add to this run: --d_norm spectral$",
         ),
-        ({"g_sn": True}, "has: --no_g_sn$"),
-        ({"base_channels": 8, "z_dim": 4}, "has: --z_dim 8, --base_channels 4$"),
+        ({"g_sn": True}, "run: --no_g_sn$"),
+        ({"base_channels": 8, "z_dim": 4}, "run: --z_dim 8, --base_channels 4$"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_data_are_read_or_a_folder_made(tmp_path, trained, flags, words):
@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_refused_before_data_are_read_or_a_folder_made(tmp_
 
 def test_a_setting_that_it_does_not_have_is_to_be_left_out(tmp_path):
     path = train.train(start(tmp_path, "first", total_steps=1, save_every=1))
-    with pytest.raises(UserError, match=r"it has attention None, and this run 4\. .*: no --attention$"):
+    with pytest.raises(UserError, match=r"it has attention None, but this run 4\. .*: no --attention$"):
         start(tmp_path, attention=4, init_from=str(path))
 
 

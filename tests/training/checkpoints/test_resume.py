@@ -149,7 +149,7 @@ def test_a_checkpoint_of_a_version_without_a_setting_takes_its_default_and_says_
     rewrite(path, lambda content: [content["config"].pop(name) for name in ("accumulate", "on_nan")])
     rewrite(path, lambda content: [content.pop(name) for name in ("rollbacks", "scalers")])
     assert checkpoint.read(go_on(tmp_path, total_steps=4))["step"] == 4
-    assert "step_000002.pt is of a version without accumulate, on_nan: their defaults" in capsys.readouterr().out
+    assert "step_000002.pt is from a version without accumulate, on_nan: the defaults" in capsys.readouterr().out
 
 
 def test_a_checkpoint_with_a_setting_of_a_newer_version_is_refused(tmp_path):

@@ -53,7 +53,7 @@ def test_a_run_without_checkpoints_says_so(tmp_path):
 
 def test_whoever_names_a_run_that_is_not_there_is_told_which_are_newest_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^there is no run runs/demo\. No run is there yet: python main.py makes one$"):
+    with pytest.raises(UserError, match=r"^there is no run runs/demo\. There are no runs yet: python main.py makes"):
         latest("runs/demo")
     for age, name in enumerate(("a", "d", "c", "b")):
         (tmp_path / "runs" / name).mkdir(parents=True)
@@ -161,7 +161,7 @@ def test_a_disk_too_small_is_refused_before_the_first_step(tmp_path, monkeypatch
 
 def test_a_run_never_overwrites_another(tmp_path):
     train.train(start(tmp_path, total_steps=2))
-    with pytest.raises(UserError, match=r"exists, and a run never overwrites another. Go on with --resume"):
+    with pytest.raises(UserError, match=r"exists, and a run never overwrites another. Continue it with --resume"):
         start(tmp_path)
 
 

@@ -42,7 +42,7 @@ FOREIGN = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_file_is_refused_in_one_line_with_its_name_and_the_reason(tmp_path, name):
     path = file_of(tmp_path / "G.safetensors", DAMAGED[name])
-    words = r"G\.safetensors is not a checkpoint of this project: it is damaged, or no such file at all \(.+\)$"
+    words = r"G\.safetensors is not a checkpoint of this project: it is damaged or of another kind \(.+\)$"
     with pytest.raises(UserError, match=words) as refused:
         checkpoint.load_trained(path)
     assert "\n" not in str(refused.value)

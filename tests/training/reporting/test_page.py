@@ -88,10 +88,10 @@ def test_the_page_says_what_is_trained_where_it_is_and_what_to_type(run_dir):
         "adaptive.",
         "12 steps are few: the preset of digits and mlp has 3,000",
         "modern: 100 samples, 1,498 train images of digits",
-        "Short of the full protocol: 100 samples, not 50,000.",
+        "Departs from the full protocol: 100 samples, not 50,000.",
         "nearer to one than test images are in 90% of comparisons",
         "At step 12 D's slope is at most",
-        "What differs from configs/digits_mlp.yaml:",
+        "Differences from configs/digits_mlp.yaml:",
         f"python main.py --resume {run_dir} --total_steps 24",
         f"python evaluate.py {run_dir}",
         f"python generate.py {run_dir} --num 64 --out samples",
@@ -134,12 +134,12 @@ def test_the_page_names_the_file_and_the_size_that_were_given_and_asks_for_class
     given = "record:\n- size: small\n  config: mine.yaml\n  classes: [ankle boot, '7']\n  started"
     (tmp_path / "config.yaml").write_text(text.replace("record:\n- started", given), encoding="utf-8")
     words = Seen(page.write(tmp_path)).words()
-    assert "What differs from configs/mnist_dcgan_small.yaml, by --config mine.yaml and by flags:" in words
+    assert "Differences from configs/mnist_dcgan_small.yaml, by --config mine.yaml and by flags:" in words
     assert f"python generate.py {tmp_path} --labels 'ankle boot' 7 --num 10 --out samples" in words
 
 
 def test_a_run_that_was_killed_has_no_end_of_its_own():
-    assert page._ended(["data  ", "run  "]) == "it ended without a word, or was killed"
+    assert page._ended(["data  ", "run  "]) == "it was probably killed (out of memory?)"
     assert page._ended(["data  ", "ended       at step 1,234: loss_D is not finite"]) == "loss_D is not finite"
 
 
@@ -276,7 +276,7 @@ def test_a_page_that_nobody_writes_anew_says_that_the_run_may_have_been_killed(r
         copy.write_text(text.replace(f'"{written}"', f'"{written - age}"'), encoding="utf-8")
         browser.open(copy, 360)
         said = browser.value('document.querySelector(".status").textContent')
-        assert ("No news for 10 min: the run may have been killed." in said) is told and not browser.messages
+        assert ("No update for 10 min: the run may have been killed." in said) is told and not browser.messages
 
 
 def test_the_text_of_curves_and_the_names_of_rows_can_be_read_on_a_telephone(run_dir, browser):
