@@ -22,7 +22,7 @@ COLUMNS, SHADES = 10, 256
 
 
 def rows(images):
-    """The rows of the picture, each with its name: the images (n, 1, H, W) in [-1, 1], then each transform of them."""
+    """The rows of the picture with their names: images (n, 1, H, W) in [-1, 1], then each transform of them."""
     drawn = draw(len(images), torch.ones(()), torch.Generator().manual_seed(0))
     yield "real", images
     for transform in TRANSFORMS:

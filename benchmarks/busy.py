@@ -26,7 +26,7 @@ CASES = {  # name -> (flags, steps in a turn)
     "mnist_dcgan, base_channels 16": ({"dataset": "mnist", "model": "dcgan", "base_channels": 16}, 4),
     "cifar10_dcgan": ({"dataset": "cifar10", "model": "dcgan"}, 1),
 }
-SETTINGS = {  # what is set in the environment before torch is loaded; auto sets the rest itself
+SETTINGS = {  # environment variables set before torch is loaded; under auto the project sets its own
     "auto": {},
     "1 thread": {"OMP_NUM_THREADS": "1"},
     "all, spinning": {"OMP_WAIT_POLICY": "ACTIVE"},
@@ -39,7 +39,7 @@ BUSY_LOOP = [sys.executable, "-c", "while True: pass"]
 
 @contextlib.contextmanager
 def load(name, flags):
-    """Within it the machine has this to do besides."""
+    """Put the named load on the machine within it."""
     if name == "quiet":
         yield
         return
@@ -58,7 +58,7 @@ def load(name, flags):
 
 
 def measure(flags, steps, turns):
-    """{load: {setting: median ms a step}} of one case."""
+    """Measure one case: {load: {setting: median milliseconds per step}}."""
     workers = {name: Process("fast", variables, auto=name == "auto") for name, variables in SETTINGS.items()}
     for worker in workers.values():
         worker.ask("case", json.dumps(flags))

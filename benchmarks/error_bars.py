@@ -34,7 +34,7 @@ def kid(samples, real):
 
 
 def bootstrap_ratio(score, interval, dim, count):
-    """The bootstrap's std over that between independent sets: the mean of three."""
+    """The bootstrap's std divided by the std between independent sets: the mean of three."""
     real = reference_of(dim)
     truth = np.std([score(FACTOR * gaussian(count, dim, seed), real) for seed in range(100, 100 + SETS)], ddof=1)
     found = [interval(0, FACTOR * gaussian(count, dim, seed), real, RESAMPLES)["std"] for seed in range(3)]

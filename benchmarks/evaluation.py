@@ -52,7 +52,7 @@ def random_weights(path):
 
 
 class Tensors(torch.utils.data.Dataset):
-    """Images as calculate_metrics() takes them."""
+    """Images as a dataset for calculate_metrics()."""
 
     def __init__(self, tensor):
         self.tensor = tensor
@@ -65,7 +65,7 @@ class Tensors(torch.utils.data.Dataset):
 
 
 def ours(count, weights, data_dir):
-    """Score as evaluate.py does, diagnostics included, against a reference that is in the cache or not."""
+    """Score as evaluate.py does, with diagnostics, and with or without a cached reference."""
     from evaluation.evaluator import Evaluator
     from evaluation.inputs.sampling import Given
 
@@ -78,7 +78,7 @@ def ours(count, weights, data_dir):
 
 
 def theirs(count, weights, data_dir):
-    """Score by calculate_metrics, with its defaults but for the size of KID's subsets."""
+    """Score with calculate_metrics and its defaults, except the size of KID's subsets."""
     import torch_fidelity
 
     found = torch_fidelity.calculate_metrics(
@@ -99,7 +99,7 @@ def theirs(count, weights, data_dir):
 
 
 class Cheap(nn.Module):
-    """Features of Inception's size at no cost, to measure the cache alone."""
+    """Features of Inception's size at no cost, to measure only the cache."""
 
     name, sha256 = "cheap", 64 * "0"
 
@@ -108,7 +108,7 @@ class Cheap(nn.Module):
 
 
 def gaussian(count, dim, seed):
-    """Features that are 0 or above, as those of a network are."""
+    """Random features that are not negative, like those of a network."""
     return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)).relu_()
 
 
@@ -119,8 +119,7 @@ def timed(function, *arguments):
 
 
 def neighbours(count, real):
-    """Precision, recall, density and coverage of `count` samples against `real` images, 128 dimensions: seconds
-    here, and there for the first two.
+    """Seconds for precision, recall, density and coverage in 128 dimensions, and torch-fidelity's for the first two.
 
     The second time, the real images' radii are known. torch-fidelity may need 15 GB for 60,000 real images.
     """
@@ -150,7 +149,7 @@ def intervals(count, dim, resamples):
 
 
 def cached_reference(count, data_dir):
-    """Seconds that the reference of `count` 32x32 images takes from its cache, the hash of the images included."""
+    """Seconds to read the reference of `count` 32x32 images from its cache, including the hash of the images."""
     from evaluation.inputs.reference import load_reference
 
     config = Config(dataset="folder", data_dir=data_dir)

@@ -46,7 +46,7 @@ def make_pictures(folder, count, size):
 
 
 def plain_loop(paths, image_size):
-    """How a few lines read pictures, and what the project did before: one after the other, into one tensor."""
+    """Read pictures in the simple way, one after the other into one tensor, as this project did before."""
     import numpy as np
     import torch
     from PIL import Image, ImageOps
@@ -64,7 +64,7 @@ def plain_loop(paths, image_size):
 
 
 def decoding(arguments, folder):
-    """Milliseconds a picture, brought to 64 px, by the plain loop and by all cores, with the processes' start."""
+    """Milliseconds per picture, resized to 64 px, by the plain loop and by all cores (including their start)."""
     if arguments.data:
         return compare_decoding(arguments.data, arguments.images, arguments.turns)
     found = {}
@@ -102,7 +102,7 @@ def compare_decoding(pictures, count, turns):
 
 
 def by_turns(sides, turns):
-    """The median seconds of each of these functions, called in turns; the first turn warms up."""
+    """The median seconds of each function, called in turns; the first turn is a warm-up."""
     times = {name: [] for name in sides}
     for turn in range(turns + 1):
         for name in sorted(sides, reverse=turn % 2 == 0):
@@ -141,7 +141,7 @@ print(json.dumps({{
 
 
 def starts(arguments, folder):
-    """A first and second start on --data, or on made-up pictures, in processes of their own."""
+    """Measure a first and a second start on --data, or on made-up pictures, each in its own process."""
     data = arguments.data
     if not data:
         data = folder / "own"
@@ -158,7 +158,7 @@ def starts(arguments, folder):
 
 
 def stepping(config, images, count):
-    """What makes so many steps of a run on these images."""
+    """Make a function that runs `count` training steps on these images."""
     import torch
 
     import train
@@ -177,7 +177,7 @@ def stepping(config, images, count):
 
 
 def steps(arguments, folder):
-    """A step on images in memory and on the same in a mapped file, by turns: the ratio of the medians."""
+    """The time of a step on images in memory and in a mapped file, by turns: the ratio of the medians."""
     import numpy as np
     import torch
 
@@ -205,10 +205,10 @@ def steps(arguments, folder):
 
 
 def limited(arguments, folder):
-    """Train and score on --data, decoded before, under a limit of this process's memory (RLIMIT_DATA).
+    """Train and score on --data, decoded before, under a limit on this process's memory (RLIMIT_DATA).
 
-    The limit holds for all memory of its own, not for pages of files, which the system can drop. The classifier that
-    scores is neither trained nor examined, which would take long.
+    The limit does not count pages of files, which the system can drop. The classifier for scoring is neither trained
+    nor tested, since that would take long.
     """
     import torch
 

@@ -21,7 +21,7 @@ def percent(share):
 
 
 def tables(report):
-    """The measured parts of the page, by the name of their place in it."""
+    """The measured parts of the page, by the names of their places in it."""
     cases, limit = report["cases"], report["machine"]
     steps = []
     for name, case in cases.items():

@@ -111,9 +111,9 @@ def renamed(state):
 
 
 def discriminator_step(G, D, d_loss, opt_D, real, z, iterate_once=False):
-    """One update of D, each half in a forward of its own. Returns the detached loss.
+    """Update D once, with separate forwards for real images and samples. Returns the detached loss.
 
-    iterate_once: no power iteration in the second forward, so that an update has one of them, as in the paper's
+    iterate_once: no power iteration in the second forward, so that an update has one iteration, as in the paper's
     algorithm 1 and in train.py. Plain implementations have two.
     """
     with torch.no_grad():
@@ -130,9 +130,9 @@ def discriminator_step(G, D, d_loss, opt_D, real, z, iterate_once=False):
 
 
 def generator_step(G, D, g_loss, opt_G, z, real=None, iterate_once=False):
-    """One update of G, with D's gradients computed too, to be thrown away. Returns the detached loss.
+    """Update G once; D's gradients are computed too, and thrown away. Returns the detached loss.
 
-    real: images that the loss compares samples with, where it does; iterate_once as in D's update.
+    real: images for losses that compare samples with them. iterate_once: as in D's update.
     """
     logits = [D(G(z))]
     if real is not None:
@@ -164,7 +164,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 class PlainRun:
-    """The training of utils.run.State's networks by the plain implementation."""
+    """Training of the networks of a training.state.State by the plain implementation."""
 
     def __init__(self, state, images, config):
         self.config = config

@@ -19,7 +19,7 @@ import utils  # noqa: F401, before torch is loaded: it says how threads wait
 
 
 def make_config(flags):
-    """The preset's settings without a moving average, which the plain side has not."""
+    """The preset's settings without a moving average, which the plain side lacks."""
     from settings.layers import resolve
 
     return resolve({"ema_decay": 0.0, **flags})[0]
@@ -39,7 +39,7 @@ def make_images(config):
 
 
 def fast_side(flags, meter):
-    """Functions that make one step as train.py does, and 64 samples by the generator that evaluate.py draws with."""
+    """Functions for one step as in train.py, and for 64 samples as in evaluate.py."""
     import torch
 
     import train
@@ -93,7 +93,7 @@ def plain_side(flags, meter):
 
 
 def fast_bf16_side(flags, meter):
-    """The fast side under --amp bf16, whether this processor is faster in it or not."""
+    """The fast side under --amp bf16, even if that is not faster on this processor."""
     import utils.precision
 
     utils.precision.bf16_gain = lambda: 1.1
@@ -101,7 +101,7 @@ def fast_bf16_side(flags, meter):
 
 
 def plain_bf16_side(flags, meter):
-    """The plain side with both networks under autocast, as one would write it."""
+    """The plain side with both networks under autocast, in the usual way."""
     import torch
 
     step, sample = plain_side(flags, meter)
@@ -118,7 +118,7 @@ def plain_bf16_side(flags, meter):
 
 
 def choose_threads(flags):
-    """Take the threads that a run of these settings takes."""
+    """Use as many threads as a run with these settings."""
     import torch
 
     from training.checkpoints.checkpoint import models_of
@@ -158,7 +158,7 @@ SIDES = {"fast": fast_side, "plain": plain_side, "fast_bf16": fast_bf16_side, "p
 
 
 def peak_memory():
-    """MiB at most so far. Linux counts it by program; getrusage() counts what started this one too."""
+    """The peak memory in MiB. Linux reports it per program; getrusage() includes the parent's."""
     with contextlib.suppress(OSError):
         if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
             return round(int(found[1]) / 1024)
@@ -166,7 +166,7 @@ def peak_memory():
 
 
 def worker(side, auto=False):
-    """Obey the lines of stdin, `case {flags}`, `step N`, `sample N` or `end`, each answered by one line of JSON."""
+    """Execute commands from stdin (`case {flags}`, `step N`, `sample N`, `end`); answer each with a line of JSON."""
     from torch.utils.flop_counter import FlopCounterMode
 
     meter = Meter()
@@ -194,7 +194,7 @@ def worker(side, auto=False):
         print(json.dumps(answer), flush=True)
 
 
-# What an operation of torch belongs to, by its name.
+# Kinds of torch's operations, by their names.
 GROUPS = {
     "convolutions": "conv",
     "matrix products": r"aten::(b?mm|addb?mm|addmv_?|mv|dot|addr|baddbmm|linear)$",
@@ -207,7 +207,7 @@ GROUPS = {
 
 
 def profile(step, steps=3):
-    """The share of a step's time by kind of operation, after torch.profiler."""
+    """The share of a step's time by kind of operation, from torch.profiler."""
     import torch
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:

@@ -34,7 +34,7 @@ def generator(seed=0):
 
 
 def ellipse(W):
-    """The unit circle's image under W (2, 2): its points (2, n), and sigma, u, v by power iteration."""
+    """The image of the unit circle under W (2, 2), as points (2, n), and sigma, u, v by power iteration."""
     angles = torch.linspace(0, 2 * torch.pi, 361, dtype=W.dtype)
     circle = torch.stack([angles.cos(), angles.sin()])
     return circle, W @ circle, power_iteration(W, torch.ones(2, dtype=W.dtype), 100)
@@ -48,7 +48,7 @@ def with_singular_values(values, seed=0):
 
 
 def closing_in(W, first, iterations, seed=2):
-    """Power iteration from a random u, one at a time: (tan of the angle between u and first, 1 - estimate / sigma).
+    """Errors of power iteration from a random u: (tan of the angle between u and first, 1 - estimate / sigma).
 
     first: the first left singular vector. Both results are (iterations,) float64.
     """
@@ -63,7 +63,7 @@ def closing_in(W, first, iterations, seed=2):
 
 
 def following(weights, iterations, carried, seed=0):
-    """Estimates of sigma over a moving weight's matrices, as shares of the true ones: (len(weights),) float64."""
+    """Estimates of sigma for the matrices of a changing weight, divided by the true sigma: (len(weights),) float64."""
     drawn, shares, u = generator(seed), [], None
     for W in (W.double() for W in weights):
         if u is None or not carried:
@@ -125,6 +125,6 @@ def training(d_norm, steps=STEPS, look_every=LOOK_EVERY, images=IMAGES, **flags)
 
 
 def largest_gain(layer):
-    """A convolution's norm over its reshaped weight's is at most this: the root of how many windows a pixel is in."""
+    """The largest ratio of a convolution's norm to its reshaped weight's: sqrt(the number of windows with a pixel)."""
     size, _, stride = layer["kind"].removeprefix("Conv2d ").partition(", stride ")
     return np.sqrt(np.prod([np.ceil(int(side) / int(stride or 1)) for side in size.split("x")]))

@@ -34,7 +34,7 @@ SLOPES = {
     "upper_bound_reshaped": "product of reshaped norms",
     "upper_bound": "bound: product of true norms",
 }
-FOLLOWING = {  # what stands in the picture: (iterations for each weight, whether u is carried from weight to weight)
+FOLLOWING = {  # label in the picture: (iterations for each weight, whether u is carried from weight to weight)
     "1 iteration, u kept": (1, True),
     "1 iteration, a new u each time": (1, False),
     "10 iterations, a new u each time": (10, False),
@@ -42,7 +42,7 @@ FOLLOWING = {  # what stands in the picture: (iterations for each weight, whethe
 
 
 def panels(*labels, height=3.4):
-    """A figure of panels side by side, with their titles and the labels of their axes."""
+    """A figure with panels side by side, with titles and axis labels."""
     figure = pyplot().Figure(figsize=(4.3 * len(labels), height), layout="constrained")
     axes = figure.subplots(1, len(labels), squeeze=False)[0]
     for axis, (title, x, y) in zip(axes, labels):
@@ -53,7 +53,7 @@ def panels(*labels, height=3.4):
 
 
 def save(figure, path):
-    """A figure as a PNG of few colours, which is a small one."""
+    """Save a figure as a PNG with few colours, so that the file is small."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     picture = Image.open(buffer).convert("RGB").quantize(COLOURS_OF_A_PICTURE, dither=Image.Dither.NONE)

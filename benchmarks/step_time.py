@@ -38,7 +38,7 @@ CASES = {
 QUICK_TURNS = {"cifar10_resnet": 3, "cifar10_dcgan": 5}
 REST = 0.1  # seconds between short turns, in which the other side's threads stop spinning
 
-# What one step of a small ResNet costs as one setting grows.
+# The cost of one step of a small ResNet as one setting grows.
 CENTRE = {
     "dataset": "cifar10",
     "model": "resnet",
@@ -61,10 +61,10 @@ LONG_RUN = (100, 10_000)  # steps of a run, between which neither time nor memor
 
 
 class Process:
-    """A worker that takes orders."""
+    """A worker process that executes commands."""
 
     def __init__(self, side, variables=None, auto=False):
-        """variables: set in its environment, in the place of those of OpenMP. auto: it chooses its threads itself."""
+        """variables: replace OpenMP's in its environment. auto: it chooses its number of threads itself."""
         command = [sys.executable, str(ROOT / "benchmarks" / "sides.py"), side, *["auto"] * auto]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
         environment = None if variables is None else kept | variables
@@ -100,7 +100,7 @@ def processes(sides=PAIR, auto=False):
 
 
 def compare(both, flags, steps, turns, act="step"):
-    """Let both sides take turns. Returns their turns' measurements, {side: [{"seconds": ...}, ...]}."""
+    """Let both sides take turns. Returns the measurements of each turn, {side: [{"seconds": ...}, ...]}."""
     if act == "step":
         for process in both.values():
             process.send("case", json.dumps(flags))
@@ -121,19 +121,19 @@ def median(measurements, key="seconds"):
 
 
 def ratio(found, side="fast", to="plain"):
-    """The median over the turns of one side's time to another's."""
+    """The median over turns of one side's time divided by another's."""
     return round(statistics.median(a["seconds"] / b["seconds"] for a, b in zip(found[side], found[to])), 3)
 
 
 def quick(cases):
-    """The ratios of the cases, from one pair of processes."""
+    """Measure the ratios of all cases with one pair of processes."""
     with processes() as both:
         ratios = {name: ratio(compare(both, CASES[name][0], *quick_turns(name))) for name in cases}
     print(json.dumps(ratios, indent=2))
 
 
 def half(cases):
-    """The ratios of the cases in float32 and in bf16, from four processes."""
+    """Measure the ratios of all cases in float32 and in bf16 with four processes."""
     pairs = [("fast", "plain"), ("fast_bf16", "plain"), ("fast_bf16", "plain_bf16"), ("fast_bf16", "fast")]
     with processes(SIDES, auto=True) as every:  # as many threads as a run takes
         for name in cases:
@@ -147,7 +147,7 @@ def quick_turns(name):
 
 
 def machine():
-    """What the machine can do: GFLOP/s of the fastest square float32 product tried, GB/s of copying 256 MiB."""
+    """The machine's speed: GFLOP/s of the fastest square float32 product tried, GB/s of copying 256 MiB."""
     import torch
 
     best = {"matmul_GFLOPS": 0.0, "copy_GB_per_s": 0.0}
@@ -166,7 +166,7 @@ def machine():
 
 
 def measure(name, peak):
-    """Every figure of one case, from fresh processes."""
+    """Measure all figures of one case with fresh processes."""
     flags, steps, turns = CASES[name]
     config = make_config(flags)
     images = config.n_dis * config.batch_size + (config.batch_size_G or config.batch_size)
@@ -194,7 +194,7 @@ def measure(name, peak):
 
 
 def alone(flags, steps):
-    """Seconds and peak memory of the fast side's step by itself, after two steps of warm-up."""
+    """Seconds and peak memory of a step of the fast side with no other side running, after two warm-up steps."""
     process = Process("fast")
     process.ask("case", json.dumps(flags))
     process.ask("step", 2)
@@ -212,7 +212,7 @@ def growth():
 
 
 def long_run():
-    """A digits run that has made many steps takes turns with one that has made few. Returns {steps: measurement}."""
+    """Compare a digits run after many steps with one after few, by turns. Returns {steps: measurement}."""
     early, late = LONG_RUN
     processes = {late: Process("fast"), early: Process("fast")}
     found = {}

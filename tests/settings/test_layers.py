@@ -64,7 +64,7 @@ def test_a_network_without_a_preset_gets_the_size_and_the_channels_of_the_data_s
     yaml_file(presets, "image_size: 8\nchannels: 1\nlr_G: 0.1\n", "digits_dcgan.yaml")
     found, preset = resolve({"model": "mlp"})
     assert (preset, found) == (None, Config(model="mlp", image_size=8, channels=1))
-    told = "none of mlp for digits: 8 pixels in grey, and the defaults of what is not given"
+    told = "none of mlp for digits: 8 pixels in grey, and defaults for settings not given"
     assert named_preset(found, preset) == told
     assert resolve({"model": "mlp", "image_size": 16})[0].image_size == 16
     assert resolve({"model": "mlp", "dataset": "mnist"})[0] == Config(model="mlp", dataset="mnist")

@@ -56,7 +56,7 @@ def prepare(flags: dict[str, Any], dry_run: bool = False) -> Config:
 def named_preset(config: Config, preset: Path | None) -> str:
     """The name of a preset or, without one, the settings used instead."""
     colour, here = "grey" if config.channels == 1 else "colour", f"{config.model} for {config.dataset}"
-    none = f"none of {here}: {config.image_size} pixels in {colour}, and the defaults of what is not given"
+    none = f"none of {here}: {config.image_size} pixels in {colour}, and defaults for settings not given"
     return f"{preset.parent.name}/{preset.name}" if preset else none
 
 
