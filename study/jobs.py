@@ -128,5 +128,5 @@ def _reason(console: Path, start: int, code: int) -> str:
 
 
 def interrupt(number: int, frame: Any) -> None:
-    """Handle a signal: end this process, and with it its runs. Raises Stopped, on which run_all() stops them."""
+    """Handle a signal. Raises Stopped, on which run_all() stops its runs."""
     raise Stopped("stopped; the running runs have been saved. Type the same command again to continue", number)

@@ -30,7 +30,7 @@ def seconds_to(result: Result, fid: float) -> float:
 
 
 def unstable(result: Result, name: str = "fid") -> float | None:
-    """The share of later scores with FID above UNSTABLE times the best so far."""
+    """The share of scores after the first whose FID exceeds UNSTABLE times the best before."""
     values = list(result.series(name).values())
     return mean(value > UNSTABLE * min(values[:i]) for i, value in enumerate(values) if i)
 

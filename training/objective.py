@@ -150,9 +150,9 @@ class Objective:
         """The term that the regularizers add to D's loss, in full precision. logits: of real images and of samples.
 
         Augmentation counts as part of D: the gradient is taken with respect to the image before it, as in R1 of
-        StyleGAN2-ADA (Karras et al. 2020) and R3GAN. Gradient penalties on other than real images use the augmentation
-        of the real image at the same position; finite differences use the same one as the loss. exact: the logits have
-        full precision, so finite differences may start from them.
+        StyleGAN2-ADA (Karras et al. 2020) and R3GAN. Gradient penalties on images other than real ones use the
+        augmentation of the real image at the same position; finite differences use that of the loss. exact: the logits
+        have full precision, so finite differences may start from them.
         """
         penalties = [(found.penalty, weight) for found, weight in self.regularizers if found.penalty]
         near = [(found.near, weight) for found, weight in self.regularizers if found.near]
