@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers import ROOT, TINY
 
-SCRIPTS = ["main.py", "train.py", "evaluate.py", "generate.py", "compare.py"]
+SCRIPTS = ["main.py", "train.py", "evaluate.py", "generate.py", "compare.py", "plane.py"]
 # A script in a folder with a matplotlibrc, where MPLBACKEND and MPLCONFIGDIR are inherited; a study's runs are forks.
 INHERITS = """
 import os, runpy, sys

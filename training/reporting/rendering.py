@@ -31,7 +31,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def embedded(path: str | Path, limit: int | None = PICTURE_BYTES) -> str:
-    """A PNG file as a data URL; if it has more bytes than the limit, as a smaller JPEG."""
+    """A PNG or GIF file as a data URL; if it has more bytes than the limit, as a smaller JPEG."""
     path = Path(path)
     return _embedded(path, os.stat(path).st_mtime_ns, limit)
 
@@ -39,7 +39,7 @@ def embedded(path: str | Path, limit: int | None = PICTURE_BYTES) -> str:
 @functools.lru_cache(maxsize=64)
 def _embedded(path: Path, changed: int, limit: int | None) -> str:
     """embedded(), cached. changed: the file's time, so that a new picture is read again."""
-    content, kind = path.read_bytes(), "png"
+    content, kind = path.read_bytes(), path.suffix[1:]
     if limit and len(content) > limit:
         with Image.open(path) as picture:
             smaller = picture.convert("L" if picture.mode == "L" else "RGB")
