@@ -1,9 +1,9 @@
 """Score generators: checkpoints -> samples -> IS, FID, KID, precision and recall -> evaluation.json, a CSV, pictures.
 
-Also scores the images of any other generator, and audits a discriminator: how steep it is, and what bounds that.
+Also scores the images of any other generator, and audits a discriminator: its gradients and their upper bound.
 """
 
-import utils  # noqa: F401, first, since it says which package is missing
+import utils  # noqa: F401, first, because it reports missing packages
 
 # isort: split
 import argparse
@@ -39,33 +39,33 @@ from utils.precision import keep_memory
 
 OVERRIDES = ("data_dir", "cache_dir", "features", "inception_weights", "num_samples", "protocol", "seed", "device")
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-OF_SAMPLES = ("dataset", "image_size", "channels", "crop", "background", "bad_images")  # a checkpoint knows its own
+OF_SAMPLES = ("dataset", "image_size", "channels", "crop", "background", "bad_images")  # known from a checkpoint
 OF_DATA = ("data_dir", "cache_dir", "class_order", "features", "inception_weights", *OF_SAMPLES)  # of an Evaluator
 TABLE = (
-    "compare runs in a table: the last checkpoint of each run, with mean and spread over the seeds of a configuration. "
-    "Scores that evaluation.json already has for the same protocol, counts, extractor and seed are not computed again"
+    "compare the last checkpoints of runs in a table, with mean and spread over the seeds of a configuration; scores "
+    "that evaluation.json already has for the same protocol, counts, extractor and seed are not computed again"
 )
 
 
 def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """Returns (namespace, the typed settings). Settings that are not typed are the checkpoint's own."""
+    """Return (namespace, settings that were typed). All other settings are the checkpoint's own."""
     usage = "RUN_DIR [--protocol paper] [--features inception] [--table scores.md] ..."
     parser = Parser(__doc__, usage, epilog=report.MEANINGS, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument_group("what is scored").add_argument
-    what = "a run directory, of which all checkpoints are scored, or single checkpoints"
+    add = parser.add_argument_group("input").add_argument
+    what = "run directories, to score all of their checkpoints, or single checkpoints"
     add("checkpoints", nargs="*", type=a_path, metavar="RUN_DIR_OR_CHECKPOINT", help=what)
-    add("--samples", type=a_path, metavar="DIR_OR_NPZ", help="score these images, of any generator, instead")
-    add("--reference", type=a_path, metavar="DIR_OR_ZIP", help="real images to compare with, instead of the data set's")
-    add("--no_ema", action="store_true", help="score G itself, not the moving average of its weights")
-    group = parser.add_argument_group("how it is scored (default: as the run's settings say)")
+    add("--samples", type=a_path, metavar="DIR_OR_NPZ", help="score the images of any generator instead")
+    add("--reference", type=a_path, metavar="DIR_OR_ZIP", help="real images to compare with, instead of the data set")
+    add("--no_ema", action="store_true", help="score the raw weights of G, not their exponential moving average")
+    group = parser.add_argument_group("scoring (default: as in the run's settings)")
     add = group.add_argument
     add_settings(group, OVERRIDES)
-    add("--bootstrap", metavar="N", type=int, default=0, help="add intervals of FID and KID from N resamples")
+    add("--bootstrap", metavar="N", type=int, default=0, help="add bootstrap intervals of FID and KID from N resamples")
     add("--fid_infinity", action="store_true", help="also extrapolate FID to infinitely many samples")
     add = parser.add_argument_group("output").add_argument
     add("--table", type=a_path, metavar="FILE.csv|.md|.tex", help=TABLE)
     add("--save_samples", type=a_path, metavar="FILE.npz", help="save the scored images as uint8, N x H x W x C")
-    add("--audit", action="store_true", help="bound and measure the slope of D instead, and write the run's audit.json")
+    add("--audit", action="store_true", help="instead, bound and measure D's Lipschitz constant, and write audit.json")
     add_settings(parser.add_argument_group("the data set that --samples are compared with"), OF_SAMPLES)
     namespace = parser.parse_args(argv)
     check_flags(namespace)
@@ -73,24 +73,24 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, d
 
 
 def check_flags(given: argparse.Namespace) -> None:
-    """Raise UserError for flags that make no sense together."""
-    what = "name what is scored: either a run directory or checkpoints, or --samples DIR_OR_NPZ"
+    """Check combinations of flags. Raises UserError if any makes no sense."""
+    what = "name what to score: either run directories or checkpoints, or --samples DIR_OR_NPZ"
     refuse_if(bool(given.checkpoints) == bool(given.samples), what)
     for name in OF_SAMPLES:
         wrong = getattr(given, name) is not None and not given.samples
-        refuse_if(wrong, f"--{name} goes with --samples: a checkpoint has its own")
+        refuse_if(wrong, f"--{name} needs --samples: a checkpoint has its own")
     other = given.save_samples or given.audit
-    refuse_if(given.samples and (other or given.no_ema), "--samples are scored, and nothing else")
+    refuse_if(given.samples and (other or given.no_ema), "--samples: leave out --save_samples, --audit and --no_ema")
     several = given.save_samples and len(given.checkpoints) > 1
-    refuse_if(several, f"{given.save_samples} holds one generator's images, but more were named")
+    refuse_if(several, f"--save_samples {given.save_samples} takes one run or checkpoint, but several were named")
     about_scores = given.save_samples or given.bootstrap or given.fid_infinity or given.reference
-    audited = "--save_samples, --bootstrap, --fid_infinity and --reference are about scores, but --audit does not score"
+    audited = "--audit does not score: leave out --save_samples, --bootstrap, --fid_infinity and --reference"
     refuse_if(given.audit and about_scores, audited)
-    refuse_if(given.bootstrap < 0 or given.bootstrap == 1, "--bootstrap takes 2 resamples or more, usually 100")
+    refuse_if(given.bootstrap < 0 or given.bootstrap == 1, "--bootstrap needs at least 2 resamples, for example 100")
     absent = given.reference and not (Path(given.reference).is_dir() or is_archive(given.reference))
-    refuse_if(absent, f"--reference {given.reference}: there is no such folder or .zip archive")
+    refuse_if(absent, f"--reference {given.reference}: no such folder or .zip archive")
     beside = given.table and (given.samples or other)
-    refuse_if(beside, "--table puts the scores of runs beside each other, and does nothing else")
+    refuse_if(beside, "--table only compares the scores of runs: leave out --samples, --save_samples and --audit")
     if given.table:
         table.check(given.table)
     check_npz("save_samples", given.save_samples)
@@ -100,10 +100,10 @@ def check_flags(given: argparse.Namespace) -> None:
 
 
 def make_evaluator(config: Config, device: torch.device, reference: str | None = None) -> Evaluator:
-    """The Evaluator of a configuration's data set, or of the folder `reference` in its place."""
+    """Make the Evaluator of a configuration's data set, or of the folder `reference` instead."""
     with rank_zero_first():
         missing = features.missing_weights(config)
-        needed = not reference or missing or features.extractor_name(config) == "classifier"  # which is the data set's
+        needed = not reference or missing or features.extractor_name(config) == "classifier"  # trained on the data set
         train = load_split(config) if needed else None
     if train and features.is_labelled(train):
         config = features.settled(config, train, missing, say_once) or config
@@ -118,10 +118,10 @@ def score(
     keep: str | None = None,
     wanted: Wanted = USUAL,
 ) -> list[Path]:
-    """Score checkpoints of one run, oldest first, print the scores, and merge them after each into what the run has.
+    """Score checkpoints of one run, oldest first. Print each result, and merge it into the run's files.
 
-    settings: what replaces the checkpoints' own. keep: an .npz for the last one's scored images. Returns the files. On
-    ranks other than 0 nothing is written.
+    settings: replace the checkpoints' own. keep: an .npz for the scored images of the last one. Returns the paths of
+    the files, which only rank 0 writes.
     """
     stem, run_dir = stem_of(paths[-1]), run_of(paths[-1])
     on_rank_zero(check_writable, stem.parent, "the scores")
@@ -142,7 +142,7 @@ def score(
         save_scored(keep, source, found, paths[-1])
     if sentence := report.best_and_last(results, found[0]):
         print(sentence)
-    # A picture without a step in its name is of what stands at the top of evaluation.json.
+    # A picture without a step in its name belongs to the result at the top of evaluation.json.
     top = kept.identity(kept.headline(results)) in map(kept.identity, found)
     name = (stem if top else own_stem(path, loaded.ema, evaluator.real.folder)).name
     written += report.draw(stem, results, {name: neighbours})
@@ -152,15 +152,15 @@ def score(
 
 
 def run_of(path: Path) -> Path | None:
-    """The directory of the run that a checkpoint is of; None for an exported file."""
+    """The run directory of a checkpoint; None for an exported file."""
     return path.parent.parent if path.parent.name == "checkpoints" else None
 
 
 def save_scored(target: str, source: Generated, results: Sequence[kept.Result], path: Path) -> None:
-    """Keep the images that these results are of as an .npz, and say of which checkpoint they are."""
+    """Save the images that these results are of as an .npz, and print the checkpoint."""
     names = ("num_samples", "inception_score_samples")
     drawn = max(result["protocol"][name] for result in results for name in names)
-    images = progress(images_at(source, range(drawn)), "samples to keep", drawn, unit="image")
+    images = progress(images_at(source, range(drawn)), "samples to save", drawn, unit="image")
     save_samples(target, torch.stack(list(images)))
     print(f"{drawn:,} scored images of {path} are in {target}")
 
@@ -168,7 +168,7 @@ def save_scored(target: str, source: Generated, results: Sequence[kept.Result], 
 def score_images(
     path: str, settings: dict[str, Any], reference: str | None = None, wanted: Wanted = USUAL
 ) -> list[Path]:
-    """Score the images of any other generator against a data set or the folder `reference`. Returns the files."""
+    """Score the images of any other generator against a data set or the folder `reference`. Returns the paths."""
     if reference and "dataset" not in settings:
         settings = settings | {"dataset": "folder", "data_dir": reference}
     config, _ = resolve(settings)
@@ -184,39 +184,39 @@ def score_images(
     if rank() > 0:
         return []
     lossy = Path(path).is_dir() and any(file.suffix.lower() in JPEG for file in Path(path).rglob("*"))
-    doubted = ["the samples are JPEG files: what that loses changes the scores, so save them as PNG"] * lossy
+    doubted = ["the samples are JPEG files, whose compression changes the scores: save them as PNG"] * lossy
     doubted += of_reference(evaluator)
     written, results = report.write(stem, say_results(path, found, doubted))
     return written + report.draw(stem, results, {stem.name: neighbours})
 
 
 def doubts(evaluator: Evaluator, loaded: Loaded) -> list[str]:
-    """Sentences about what makes the scores of a checkpoint doubtful: that it was trained on other images."""
+    """Doubts about a checkpoint's scores, as sentences: whether it was trained on other images."""
     real, count = evaluator.real, loaded.config.num_images
     if real.folder or loaded.data_sha256 is None:
         return of_reference(evaluator)
     train = real.images("train")
     same = trained_on(train, None if count and count > len(train.images) else count).is_of(loaded.data_sha256)
-    return ["the generator was trained on other images than those it is scored against"] * (not same)
+    return ["the generator was trained on other images than those that it is compared with"] * (not same)
 
 
 def of_reference(evaluator: Evaluator) -> list[str]:
-    """A sentence about a reference whose pictures were made half as large or less, if they were."""
+    """A sentence about a reference whose pictures were at least halved in size, or []."""
     origin, side = evaluator.real.images("train").origin, evaluator.config.image_size
     if not (evaluator.real.folder and origin) or min(origin.sizes["commonest"]) < 2 * side:
         return []
     size, colour = "x".join(map(str, origin.sizes["commonest"])), "grey" if evaluator.config.channels == 1 else "colour"
-    return [f"the pictures of --reference, most often {size}, were made {side}x{side} in {colour} to be compared"]
+    return [f"the pictures of --reference, most often {size}, were reduced to {side}x{side} in {colour}"]
 
 
 def say_results(path: str | Path, found: Sequence[kept.Result], doubted: Sequence[str] = ()) -> list[kept.Result]:
-    """Print results under the name of what was scored, and return them with that name.
+    """Print results under the path that was scored, and return them with that path.
 
-    doubted: sentences that join the warnings, as does one about too few samples.
+    doubted: sentences to add to the warnings. Another one is added if there are too few samples.
     """
     for result in found:
         few, dimension = result["protocol"]["num_samples"], result["protocol"].get("features_dimension") or 0
-        more = [f"{few:,} samples are fewer than the {dimension:,} dimensions of the features: FID means little"]
+        more = [f"{few:,} samples are fewer than the {dimension:,} dimensions of the features, so FID is unreliable"]
         result["warnings"] = [*result.get("warnings", []), *doubted, *more * (few < dimension)]
     print(f"{path}:\n  {report.summary(found)}", flush=True)
     return [{"checkpoint": str(path), **result} for result in found]
@@ -231,26 +231,26 @@ def say_written(paths: Iterable[str | Path]) -> None:
 
 
 def score_runs(namespace: argparse.Namespace, settings: dict[str, Any], wanted: Wanted) -> None:
-    """Score all checkpoints that were named, run by run, and say in what the runs differ."""
+    """Score all named checkpoints, run by run, and print how the runs' settings differ."""
     evaluator_of, configs = shared_evaluators(settings, namespace.reference), {}
     for paths in by_run(namespace.checkpoints).values():
         config = configs[str(run_of(paths[0]) or paths[0])] = load_trained(paths[0], settings=settings).config
         say_written(score(paths, evaluator_of(config), not namespace.no_ema, settings, namespace.save_samples, wanted))
     if len(configs) > 1:
-        say_once("what differs between the runs:")
+        say_once("differences between the runs:")
         for name, values in differences(*configs.values()).items():
             say_once(f"  {name}: " + ", ".join(f"{value} ({run})" for value, run in zip(values, configs)))
 
 
 def shared_evaluators(settings: dict[str, Any], reference: str | None) -> Callable[[Config], Evaluator]:
-    """What gives the Evaluator of a configuration: runs on the same data share the extractor and features."""
+    """A function from a configuration to its Evaluator. Runs on the same data share the extractor and features."""
     device = select_device(settings.get("device", "auto"))
     made = functools.cache(lambda config: make_evaluator(config, device, reference))
     return lambda config: made(Config(**{name: getattr(config, name) for name in OF_DATA}))
 
 
 def tabulate(namespace: argparse.Namespace, settings: dict[str, Any], wanted: Wanted) -> None:
-    """Put runs, by their last checkpoints, and single checkpoints into a table, scoring what has no scores yet."""
+    """Write a table of checkpoints and runs (their last checkpoints). Score those without scores first."""
     named = [latest(path) if Path(path).is_dir() else Path(path) for path in namespace.checkpoints]
     loaded = {path: load_trained(path, not namespace.no_ema) for paths in by_run(named).values() for path in paths}
     table.check_seeds({f"{path}": (one.config, one.step) for path, one in loaded.items()})
@@ -265,7 +265,7 @@ def tabulate(namespace: argparse.Namespace, settings: dict[str, Any], wanted: Wa
         else:
             evaluator = evaluator_of(config)
             say_written(score([path], evaluator, not namespace.no_ema, settings, wanted=wanted))
-            config = dataclasses.replace(config, features=evaluator.config.features)  # which may be another than asked
+            config = dataclasses.replace(config, features=evaluator.config.features)  # may differ from the setting
             found = on_rank_zero(kept.standing, stem_of(path), config, *rest)
         scored += [table.Scored(str(run_of(path) or path), one.config, result) for result in found or ()]
     if rank() == 0:

@@ -1,6 +1,6 @@
-"""From a name or a folder to batches on the device: where images come from, how they are read, and in which order.
+"""From a data set or folder to batches on the device: loading, decoding, caching and shuffling.
 
-Images are (N, C, H, W) uint8 at the size and with the channels of the run, in memory or mapped from a file.
+Images are (N, C, H, W) uint8 with the run's size and channels, in memory or mapped from a file.
 """
 
 from .batches import Batches, derived_seed, fits, steps_of

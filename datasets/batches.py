@@ -1,4 +1,4 @@
-"""Batches cut from images on the training device, or beside it where they do not fit: no per-image Python."""
+"""Shuffled batches from images on the training device or, if they do not fit, in host memory."""
 
 import collections
 import math
@@ -11,32 +11,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHARE = 0.5  # of a CUDA device's free memory, that images may take
-AHEAD = 2  # batches that lie ready in pinned memory where they take more
+SHARE = 0.5  # of a CUDA device's free memory, at most, for images
+AHEAD = 2  # batches kept ready in pinned memory if the images do not fit
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed of 63 bits from whole numbers, unlike that of any other ones."""
+    """Derive a 63-bit seed from whole numbers. Other numbers give another seed, but trailing zeros do not count."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
 def fits(images: Tensor, device: torch.device) -> bool:
-    """Whether images are to lie on a device as a whole. On a CPU they stay where they are, be it in a file."""
+    """Whether the images should move to the device as a whole. On a CPU they stay where they are, even in a file."""
     return device.type != "cuda" or images.is_cuda or images.numel() <= SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 class Batches:
     """An endless stream of shuffled batches without replacement, whose position is two numbers.
 
-    The order of an epoch is a function of the seed and the epoch alone, so that a run resumes from (epoch, position).
-    A batch at the end of an epoch is filled up from the next. device: where batches are wanted (default: where the
-    images are). Where the images are too many for it, a thread cuts the next batches meanwhile. labels (N,) int64: of a
-    conditional run.
+    The order in an epoch depends only on the seed and the epoch, so a run resumes from (epoch, position). A batch at
+    the end of an epoch is completed from the next one. device: of the batches (default: that of the images). If the
+    images do not fit on it, a thread cuts the next batches in the background. labels: (N,) int64, if the run is
+    conditional.
     """
 
     epoch: int
-    position: int  # in the epoch's order, of the first image that was not handed out yet
-    _cut_epoch: int  # the same of the first that was not cut
+    position: int  # in the epoch's order, of the first image that next() has not returned yet
+    _cut_epoch: int  # the same for the first image that is not cut yet
     _cut_position: int
 
     def __init__(
@@ -60,10 +60,10 @@ class Batches:
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
         if self.images.is_cuda:  # from pinned memory, so that the step does not wait for the transfer
             return order.pin_memory().to(self.images.device, non_blocking=True)
-        return order.to(self.images.device)  # waited for, once an epoch: MPS and XPU would read freed memory
+        return order.to(self.images.device)  # blocking, once an epoch: else MPS and XPU would read freed memory
 
     def next(self) -> tuple[Tensor, Tensor | None]:
-        """The next batch, on the device: images (batch_size, C, H, W) uint8, and their labels (batch_size,)."""
+        """Return the next batch on the device: images (batch_size, C, H, W) uint8, and labels (batch_size,) or None."""
         while len(self._coming) <= (AHEAD if self._thread else 0):
             indices = self._indices()
             cut: Callable[[], Tensor] = partial(self._cut, indices)
@@ -75,14 +75,14 @@ class Batches:
         return cut().to(self.device, non_blocking=True), labels
 
     def draw_labels(self, count: int, generator: torch.Generator) -> Tensor | None:
-        """Labels (count,) for samples, each class as often as among the images; None where there are no labels."""
+        """Draw labels (count,) with the class frequencies of the images. Returns None if the images have no labels."""
         if self.labels is None:
             return None
         places = torch.randint(len(self.labels), (count,), generator=generator, device=self.labels.device)
         return self.labels[places]
 
     def _indices(self) -> Tensor:
-        """The numbers of the next images that are cut; those before may not have been asked for yet."""
+        """Return the indices of the next batch to cut, and advance the position. It may be ahead of next()."""
         parts, missing = [], self.batch_size
         while missing:
             if self._cut_position >= len(self.images):
@@ -95,7 +95,7 @@ class Batches:
         return torch.cat(parts)
 
     def _cut(self, indices: Tensor) -> Tensor:
-        """The images of these numbers: on the device, or in pinned memory on their way to it."""
+        """Copy the images with these indices, on the device or into pinned memory."""
         if not self._thread:
             return self.images.index_select(0, indices)
         batch = torch.empty(
@@ -104,13 +104,13 @@ class Batches:
         return torch.index_select(self.images, 0, indices, out=batch)
 
     def _go_to(self, epoch: int, position: int) -> None:
-        """Have the next batch be that of this place."""
+        """Move the stream: the next batch starts at this position."""
         self.epoch, self.position = self._cut_epoch, self._cut_position = epoch, position
         self._coming.clear()
         self._order = self._shuffle(epoch)
 
     def change_seed(self, seed: int) -> None:
-        """Another order, from the current epoch on."""
+        """Shuffle with another seed, from the current position on."""
         self.seed = seed
         self._go_to(self.epoch, self.position)
 
@@ -118,14 +118,14 @@ class Batches:
         return {"epoch": self.epoch, "position": self.position, "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where state_dict() was taken. ValueError where that was no such stream."""
+        """Continue where state_dict() was called. Raises ValueError if the state holds invalid numbers."""
         epoch, position, seed = state["epoch"], state["position"], state.get("seed", self.seed)
         if not all(type(number) is int and 0 <= number < 2**63 for number in (epoch, position, seed)):
-            raise ValueError(f"no epoch, position and seed: {epoch}, {position}, {seed}")
+            raise ValueError(f"epoch, position and seed must be whole numbers, not {epoch}, {position}, {seed}")
         self.seed = seed
         self._go_to(epoch, position)
 
 
 def steps_of(num_epochs: int, num_images: int, batch_size: int, n_dis: int) -> int:
-    """G's updates in num_epochs passes of D over the data set."""
+    """The number of G's updates in `num_epochs` passes of D over the data set."""
     return max(1, math.ceil(num_epochs * num_images / (batch_size * n_dis)))

@@ -1,7 +1,7 @@
-"""Images that were decoded once: a file of their pixels (N, C, S, S) uint8 and then their labels (N,) int64, mapped.
+"""The cache of decoded images: a mapped file of pixels (N, C, S, S) uint8, followed by labels (N,) int64.
 
-Beside it stand its key and what was found, as JSON. Both are written under other names and renamed, the JSON last, so
-that nothing half is ever used.
+A JSON file next to it holds its key and facts about the pictures. Both are written under temporary names and renamed,
+the JSON last, so that an incomplete file is never used.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from .images import Images, Origin
 from .scan import is_archive
 
 FORMAT = "sngan-images-1"
-FOLDER = ".cache"  # hidden, so that a folder of images does not take it for a class
+FOLDER = ".cache"  # hidden, so that it is not taken for a class in a folder of images
 Say = Callable[[str], object]
 
 
 class Made(NamedTuple):
-    """What makes a file of pixels says of them."""
+    """The facts that a function of type Make returns about the pixels it wrote."""
 
     labels: Sequence[int]
     classes: tuple[str, ...]
@@ -43,7 +43,7 @@ Make = Callable[[IO[bytes]], Made]
 
 
 def cache_folder(config: Config) -> Path:
-    """Where what is computed of a data set is kept: --cache_dir, or else a hidden folder beside the data."""
+    """The cache folder of a data set: --cache_dir, or a hidden folder next to the data."""
     if config.cache_dir:
         return Path(config.cache_dir)
     data = Path(config.data_dir)
@@ -51,18 +51,18 @@ def cache_folder(config: Config) -> Path:
 
 
 def kept_or_made(config: Config, name: str, facts: dict[str, Any], make: Make, say: Say) -> Images:
-    """Images of config's size and channels from the cache, where the key (facts) is the same, or made now.
+    """Load images of config's size and channels from the cache, or make them now.
 
-    name: of the file; a changed key replaces what it held. make(file) writes their pixels.
-    UserError where the cache cannot be written. Of several processes that come at once one makes it, and the others
-    wait.
+    facts: the key; if it has changed, the file with this name is replaced. make(file) writes the pixels. If several
+    processes call this at once, one makes the file and the others wait.
+    Raises UserError if the cache cannot be written.
     """
     folder, shape = cache_folder(config), (config.channels, config.image_size, config.image_size)
     key = {"format": FORMAT, "shape": list(shape), **facts}
     path = folder / f"{name}_{config.image_size}px_{config.channels}ch.images"
     found = _kept(path, key, shape)
     if found is None:
-        waiting = f"another process decodes images into {folder}; this one waits for it"
+        waiting = f"another process is decoding images into {folder}; waiting for it"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder / ".lock", lambda _: say(waiting)):
@@ -72,19 +72,19 @@ def kept_or_made(config: Config, name: str, facts: dict[str, Any], make: Make, s
                 raise
             raise UserError(
                 f"decoded images cannot be kept in {folder.absolute()}: {error.strerror or error}. Name a folder with "
-                "room for them with --cache_dir, or take a smaller --image_size"
+                "enough space with --cache_dir, or use a smaller --image_size"
             ) from error
     assert found is not None
     return found
 
 
 def _kept(path: Path, key: dict[str, Any], shape: tuple[int, ...]) -> Images | None:
-    """What the cache holds under this name and key; None where that is nothing, or nothing whole."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or anything else than was written
+    """Load the images cached under this name and key. Returns None if they are absent or incomplete."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the files are absent or damaged
         content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         if content["key"] != key or path.stat().st_size != content["count"] * (math.prod(shape) + 8):
             return None
-        # Read-only and shared: of the file's own pages, which the system drops and reads again as it needs memory.
+        # Read-only and shared: the file's pages, which the system can drop and read again as it needs memory.
         pixels = np.memmap(path, np.uint8, "r", shape=(content["count"], *shape))
         labels = np.fromfile(path, "<i8", offset=pixels.nbytes)
         with warnings.catch_warnings(action="ignore"):  # nothing writes to images
@@ -95,7 +95,7 @@ def _kept(path: Path, key: dict[str, Any], shape: tuple[int, ...]) -> Images | N
 
 
 def _made(path: Path, key: dict[str, Any], shape: tuple[int, ...], make: Make) -> Images | None:
-    for left in path.parent.glob("*.part"):  # of a process that was killed: the lock is this one's
+    for left in path.parent.glob("*.part"):  # by a killed process: this one holds the lock
         left.unlink(missing_ok=True)
     part = path.with_name(path.name + ".part")
     try:

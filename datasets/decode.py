@@ -1,4 +1,4 @@
-"""One picture file to the pixels of a run, whoever made it: what others misread, and what is refused."""
+"""Decode one picture file from any source to the pixels of a run, or refuse it."""
 
 import contextlib
 import io
@@ -12,40 +12,40 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, features
 
-FORMATS = ["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM"]  # Pillow knows others, some of which start programs
-with warnings.catch_warnings(action="ignore"):  # older versions do not know the word
+FORMATS = ["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM"]  # Pillow reads others, some by starting programs
+with warnings.catch_warnings(action="ignore"):  # older versions do not know "avif"
     FORMATS += ["AVIF"] * bool(features.check("avif"))
-MAX_PIXELS = 2**26  # that a picture is decoded to, before it is resized; a few bytes can claim any number
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which phones' largest JPEGs pass before they are drafted
-MAX_FILE = 2**29  # bytes of a picture, unpacked from an archive
-EXACT = "exact"  # in the place of a crop: pictures of another size are refused, and none is resized
-UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others may ask for any amount of memory
+MAX_PIXELS = 2**26  # decoded, before resizing: a file of a few bytes can claim any number
+Image.MAX_IMAGE_PIXELS = None  # no limit by Pillow: phones' largest JPEGs exceed it before they are drafted
+MAX_FILE = 2**29  # bytes of a picture unpacked from an archive, at most
+EXACT = "exact"  # a value of crop: refuse pictures of another size instead of resizing them
+UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # other methods may need any amount of memory
 
 
 class How(NamedTuple):
-    """What becomes of a picture: all that changes a pixel, beside the file."""
+    """How to decode a picture: every setting that changes a pixel."""
 
     image_size: int
     channels: int
-    background: tuple[int, int, int] = (255, 255, 255)  # under what is transparent
-    crop: str = "center"  # none: squeezed; or EXACT
+    background: tuple[int, int, int] = (255, 255, 255)  # under transparent parts
+    crop: str = "center"  # "center"; "none": resize without keeping the aspect ratio; or EXACT
 
 
 class Facts(NamedTuple):
-    """What a picture was."""
+    """Facts about a picture as it was in its file."""
 
     size: tuple[int, int]  # width and height
     transparent: bool = False
 
 
 class RefusedPicture(ValueError):
-    """A picture that could be read, and is not what can be trained on."""
+    """A picture that can be read but not used."""
 
 
 def picture(file: IO[bytes], how: How) -> tuple[Any, Facts]:
-    """The pixels of a picture, (side, side) or (side, side, 3) uint8, upright, in the size of a run; and what it was.
+    """Decode a picture to upright pixels, (side, side) or (side, side, 3) uint8, and its Facts.
 
-    Raises whatever Pillow's decoders do for a file that is damaged or no picture, and RefusedPicture.
+    Raises RefusedPicture if the picture cannot be used, or any error of Pillow's decoders if it cannot be read.
     """
     side = how.image_size
     image: Image.Image
@@ -54,11 +54,11 @@ def picture(file: IO[bytes], how: How) -> tuple[Any, Facts]:
         if how.crop == EXACT and size != (side, side):
             raise RefusedPicture(wrong_size(*size, side))
         if how.crop != EXACT and image.format == "JPEG":
-            image.draft(image.mode, (2 * side, 2 * side))  # at least twice the size that it is brought to
-        # A progressive JPEG is kept in memory as a whole while it is decoded.
+            image.draft(image.mode, (2 * side, 2 * side))  # to at least twice the final size
+        # A progressive JPEG is in memory at its full size while it is decoded.
         if math.prod(size if "progressive" in image.info else image.size) > MAX_PIXELS:
             way = "make it smaller, or save it as a JPEG that is not progressive"
-            raise RefusedPicture(f"{size[0]}x{size[1]} pixels are too many, more than {MAX_PIXELS:,}: {way}")
+            raise RefusedPicture(f"{size[0]}x{size[1]} pixels are too many (limit: {MAX_PIXELS:,}); {way}")
         image.load()
         with contextlib.suppress(Exception):  # broken EXIF is no reason to refuse a picture
             ImageOps.exif_transpose(image, in_place=True)
@@ -71,20 +71,20 @@ def picture(file: IO[bytes], how: How) -> tuple[Any, Facts]:
 
 
 def wrong_size(width: int, height: int, side: int) -> str:
-    """Why samples of another size than the real images are refused."""
+    """The reason for refusing a sample whose size differs from that of the real images."""
     return (
-        f"it is {width}x{height}, and the real images are scored at {side}x{side}: samples are never resized, nor cut "
-        "from a grid. Maybe another --image_size is meant"
+        f"it is {width}x{height}, but the real images are scored at {side}x{side}. Samples are never resized, nor cut "
+        "from a grid; did you mean another --image_size?"
     )
 
 
 def _eight_bits(image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, bool]:
-    """A picture of 8 bits a channel, what is transparent laid on a colour; and whether anything was."""
+    """Convert to 8 bits a channel on an opaque background. Returns the picture, and whether it was transparent."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         upper = np.clip(np.asarray(image), 0, 2**16 - 1) >> 8  # Pillow itself would clip at 255
         return Image.fromarray(upper.astype(np.uint8)), False
     if image.mode in ("I", "F"):
-        raise RefusedPicture("it holds 32-bit or floating-point numbers: save it with 8 or 16 bits")
+        raise RefusedPicture("it has 32-bit or floating-point pixels: save it with 8 or 16 bits per channel")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         whole = image.convert("RGBA")
         lowest: Any = whole.getchannel("A").getextrema()[0]
@@ -94,15 +94,15 @@ def _eight_bits(image: Image.Image, background: tuple[int, int, int]) -> tuple[I
 
 
 def reason_of(error: Exception) -> str:
-    """Why a picture cannot be read, in one line without its path."""
+    """The reason why a picture cannot be read, in one line without its path."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said = " ".join(str(error).split())
-    return "it is no picture" if "cannot identify image file" in said else said[:200] or type(error).__name__
+    return "it is not a picture" if "cannot identify image file" in said else said[:200] or type(error).__name__
 
 
 def opener(root: str | os.PathLike[str]) -> Callable[[str], IO[bytes]]:
-    """What opens a picture by its name below a folder or in a .zip archive."""
+    """Return a function that opens a picture in a folder or .zip archive by name."""
     if os.path.isdir(root):
         return lambda name: open(os.path.join(root, name), "rb")
     archive = zipfile.ZipFile(root)
@@ -110,9 +110,9 @@ def opener(root: str | os.PathLike[str]) -> Callable[[str], IO[bytes]]:
     def unpack(name: str) -> IO[bytes]:
         member = archive.getinfo(name)
         if member.compress_type not in UNPACKED:
-            raise RefusedPicture("it is neither stored nor deflated")
+            raise RefusedPicture("its compression is neither stored nor deflated")
         if member.file_size > MAX_FILE:
             raise RefusedPicture(f"it unpacks to {member.file_size / 2**20:,.0f} MiB")
-        return io.BytesIO(archive.read(member))  # never more than was declared
+        return io.BytesIO(archive.read(member))  # reads at most the declared size
 
     return unpack

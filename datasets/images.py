@@ -1,4 +1,4 @@
-"""Images: (N, C, H, W) uint8, brought to a run's size and channels, and to floats and back."""
+"""Images (N, C, H, W) uint8: conversion to a run's size and channels, and to floats and back."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -10,24 +10,24 @@ from torch.nn import functional as F
 from utils.console import announced
 from utils.errors import refuse_if
 
-SHUFFLED = 20180216  # the seed of the order in which --num_images takes images: the same for every run
+SHUFFLED = 20180216  # seed of the order in which --num_images takes images, the same for every run
 RESIZE_CHUNK = 2048  # images resized at once, to bound the memory of their float copies
 
 
 class Origin(NamedTuple):
-    """What was found of files when they were decoded, kept beside their pixels."""
+    """Facts about the picture files that images were decoded from."""
 
     sha256: str  # of the pixels and labels
-    sizes: dict[str, Any]  # of the pictures: smallest, largest and commonest [width, height], different, enlarged
-    skipped: dict[str, str]  # files that could not be read -> why
-    notes: tuple[str, ...]  # sentences about what was taken and how
+    sizes: dict[str, Any]  # smallest, largest and commonest [width, height]; number of different sizes; number enlarged
+    skipped: dict[str, str]  # files that could not be read -> reason
+    notes: tuple[str, ...]  # sentences about which files were used, and how
 
 
 class Images(NamedTuple):
     """One split: images (N, C, H, W) uint8, labels (N,) int64 (-1: unknown), and the classes' names.
 
-    The images may be a file's, mapped into memory and read-only. origin: of those that come from files; it holds for
-    these images and labels alone.
+    The images may be mapped from a file and read-only. origin: where decoded images come from; it is valid only for
+    exactly these images and labels.
     """
 
     images: Tensor
@@ -36,7 +36,7 @@ class Images(NamedTuple):
     origin: Origin | None = None
 
     def sha256(self) -> str:
-        """A hash of all pixels and labels: whether two runs saw the same data."""
+        """A hash of all pixels and labels. Runs on the same data have the same hash."""
         if self.origin:
             return self.origin.sha256
         with announced("computing the hash of the images"):
@@ -45,7 +45,7 @@ class Images(NamedTuple):
         return digest.hexdigest()
 
     def is_of(self, sha256: str | None) -> bool:
-        """Whether a hash is of these images, whose labels earlier versions may have missed, or ordered as text."""
+        """Whether a hash is of these images. Earlier versions hashed them unlabelled or in text order."""
         if sha256 == self.sha256() or not (self.origin and self.classes):
             return sha256 == self.sha256()
         order = torch.tensor(sorted(range(len(self.classes)), key=self.classes.__getitem__))
@@ -54,18 +54,18 @@ class Images(NamedTuple):
 
 
 def first_of(total: int, count: int) -> Tensor:
-    """Which of `total` images are the first `count` of a fixed shuffle: (count,) int64. UserError where too many."""
-    refuse_if(count > total, f"num_images {count:,} is more than the {total:,} training images that there are")
+    """The first `count` of `total` shuffled indices (count,), always the same. Raises UserError if there are fewer."""
+    refuse_if(count > total, f"num_images {count:,} is larger than the number of training images, {total:,}")
     return torch.randperm(total, generator=torch.Generator().manual_seed(SHUFFLED))[:count]
 
 
 def spaced(total: int, count: int) -> Tensor:
-    """The numbers of `count` of `total` images, evenly spaced, or of all: a folder's images are sorted by class."""
+    """At most `count` evenly spaced indices of `total` images. (A folder's images are sorted by class.)"""
     return torch.arange(min(count, total)) * total // min(count, total)
 
 
 def trained_on(images: Images, count: int | None) -> Images:
-    """The images that --num_images trains on, of a training split; all of them without it."""
+    """The images of a training split that --num_images selects. None selects all."""
     if count is None:
         return images
     chosen = first_of(len(images.images), count)
@@ -76,8 +76,8 @@ def trained_on(images: Images, count: int | None) -> Images:
 def fit(images: Tensor, image_size: int, channels: int) -> Tensor:
     """Bring raw uint8 images (N, C, H, W) to (N, channels, image_size, image_size).
 
-    28 to 32 pixels is zero padding, the field's way with MNIST; any other size is antialiased bilinear resizing of the
-    shorter side and a centre crop. Grey from colour is ITU-R 601 luma.
+    From 28 to 32 pixels they are zero-padded, as is usual for MNIST. For any other size, the shorter side is resized
+    (bilinear, antialiased) and the centre is cropped. Colour becomes grey by ITU-R 601 luma.
     """
     if images.size(1) != channels:
         images = to_grey(images) if channels == 1 else images.expand(-1, channels, -1, -1)
@@ -86,7 +86,7 @@ def fit(images: Tensor, image_size: int, channels: int) -> Tensor:
         return F.pad(images, (2, 2, 2, 2))
     if (height, width) == (image_size, image_size):
         return images.contiguous()
-    from torchvision.transforms.v2 import functional as TF  # takes seconds, and not every run resizes
+    from torchvision.transforms.v2 import functional as TF  # its import takes seconds, and not every run resizes
 
     fitted = torch.empty(len(images), channels, image_size, image_size, dtype=torch.uint8)
     for chunk, out in zip(images.split(RESIZE_CHUNK), fitted.split(RESIZE_CHUNK)):
@@ -95,7 +95,7 @@ def fit(images: Tensor, image_size: int, channels: int) -> Tensor:
 
 
 def to_grey(images: Tensor) -> Tensor:
-    """Colour to grey by ITU-R 601 luma, rounded as Pillow does: (N, 3, H, W) -> (N, 1, H, W) uint8."""
+    """Convert colour to grey by ITU-R 601 luma, rounded like Pillow: (N, 3, H, W) -> (N, 1, H, W) uint8."""
     grey = torch.empty(len(images), 1, *images.shape[2:], dtype=torch.uint8)
     for chunk, out in zip(images.split(RESIZE_CHUNK), grey.split(RESIZE_CHUNK)):
         red, green, blue = chunk.int().unbind(1)
@@ -104,9 +104,9 @@ def to_grey(images: Tensor) -> Tensor:
 
 
 def to_float(images: Tensor, generator: torch.Generator, mirror: bool = False) -> Tensor:
-    """uint8 images to floats in [-1, 1), dequantised: x / 128 - 1 + U(0, 1/128), as in the authors' code.
+    """Dequantise uint8 images to floats in [-1, 1): x / 128 - 1 + U(0, 1/128), as in the authors' code.
 
-    mirror: each image is flipped from left to right with probability 1/2.
+    mirror: flip each image horizontally with probability 1/2.
     """
     if mirror:
         flipped = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
@@ -116,5 +116,5 @@ def to_float(images: Tensor, generator: torch.Generator, mirror: bool = False) -
 
 
 def quantise(images: Tensor) -> Tensor:
-    """Floats in [-1, 1] to uint8, round((x + 1) * 127.5): what is scored and what is drawn."""
+    """Quantise floats in [-1, 1] to uint8 by round((x + 1) * 127.5), for scores and pictures."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""The files below a folder or in a .zip archive, either of which may come from anyone: pictures, and what is none."""
+"""Find the pictures and other files in a folder or .zip archive from any source."""
 
 import functools
 import os
@@ -16,12 +16,12 @@ from .decode import FORMATS, opener
 
 SUFFIXES = {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm"} | ({".avif"} if "AVIF" in FORMATS else set())
-LABELS = "dataset.json"  # what StyleGAN's dataset_tool.py writes beside images
-UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)  # of damaged archives
+LABELS = "dataset.json"  # the labels that StyleGAN's dataset_tool.py writes next to images
+UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)  # errors of damaged archives
 
 
 class Found(NamedTuple):
-    """The files below a folder, or below one in an archive."""
+    """The files below a folder, on disk or in an archive."""
 
     root: Path
     prefix: str  # of the names in an archive
@@ -31,14 +31,14 @@ class Found(NamedTuple):
 
 
 def scan(root: Path, folder: str = "") -> Found:
-    """The files of a folder or archive, or of one folder in it. UserError where it cannot be read, or changes."""
+    """List a folder or archive, or one folder in it. Raises UserError if it cannot be read, or changes meanwhile."""
     if is_archive(root):
         return _sorted_out(root, *_below(root, folder))
     return _sorted_out(root / folder, "", _walk(root / folder))
 
 
 def with_pictures(root: Path) -> tuple[list[str], bool]:
-    """The folders in a folder or archive that hold pictures, and whether pictures stand beside them."""
+    """The folders with pictures in a folder or archive, and whether pictures lie next to them."""
     if is_archive(root):
         names = [name for name, _ in _below(root)[1] if is_picture(name)]
         return sorted({name.split("/")[0] for name in names if "/" in name}), any("/" not in name for name in names)
@@ -48,16 +48,16 @@ def with_pictures(root: Path) -> tuple[list[str], bool]:
 
 
 def only_pictures(root: Path) -> bool:
-    """Whether a folder or archive holds pictures, and no folder without any."""
+    """Whether a folder or archive holds pictures, and every folder in it does too."""
     try:
         holding, beside = with_pictures(root)
         return (beside or bool(holding)) and (is_archive(root) or holding == names_in(root)[0])
-    except UserError:  # it is not there, or cannot be read
+    except UserError:  # it does not exist or cannot be read
         return False
 
 
 def unused_labels(found: Found) -> list[Path]:
-    """The files LABELS above and below the place where labels are read, which are not."""
+    """The LABELS files that are not read, above and below the place of the one that is."""
     unused = [found.root / found.prefix / name for name in found.passed if name.endswith(f"/{LABELS}")]
     above = found.root.resolve().parent / LABELS
     if is_archive(found.root):
@@ -85,7 +85,7 @@ def _sorted_out(
             labels = _read_labels(root, prefix + name)
         else:
             passed.append(name)
-    files.sort(key=lambda file: file[0].replace("/", "\0"))  # as lists of folders and name are sorted
+    files.sort(key=lambda file: file[0].replace("/", "\0"))  # folder by folder
     return Found(root, prefix, files, sorted(passed), labels)
 
 
@@ -96,7 +96,7 @@ def _facts(member: os.DirEntry[str] | zipfile.ZipInfo) -> tuple[int, int]:
     try:
         facts = member.stat()
     except OSError as error:
-        raise UserError(f"{member.path} was there, and is gone: {error.strerror}") from error
+        raise UserError(f"{member.path} disappeared while the folder was read: {error.strerror}") from error
     return facts.st_size, facts.st_mtime_ns
 
 
@@ -112,7 +112,7 @@ def _read_labels(root: Path, name: str) -> bytes:
 
 
 def names_in(root: Path) -> tuple[list[str], list[str]]:
-    """The names of the folders in a folder, and of all else in it; hidden ones are left out."""
+    """The names of folders in a folder, and of everything else. Hidden ones are left out."""
     entries = _entries(root)
     folders = {entry.name for entry in entries if os.path.isdir(entry.path)}
     return sorted(folders), sorted({entry.name for entry in entries} - folders)
@@ -127,7 +127,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str] | None]]:
-    """Every file below a folder by its relative name, and None for what is none; hidden ones are left out."""
+    """Yield (relative name, entry) of everything visible below a folder. entry: None if not a file."""
     seen = set()
     waiting = [("", os.fspath(root))]
     while waiting:
@@ -138,22 +138,22 @@ def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str] | None]]:
                 is_file, is_folder = entry.is_file(), entry.is_dir()
             except OSError:  # a link to itself
                 is_file = is_folder = False
-            if not is_folder:  # to open a pipe would wait for ever
+            if not is_folder:  # a pipe is not a file: opening it would wait for ever
                 yield prefix + entry.name, entry if is_file else None
             elif os.path.realpath(entry.path) not in seen:
                 waiting.append((f"{prefix}{entry.name}/", entry.path))
 
 
-# ---- Archives, which are never unpacked to disk: a name in one leads nowhere else -----------------------------------
+# ---- Archives: never unpacked to disk, so that no name in one can lead out of it ------------------------------------
 
 
 def _below(path: Path, folder: str = "") -> tuple[str, list[tuple[str, zipfile.ZipInfo]]]:
-    """What the names of all files in a folder of an archive begin with, and the files by the rest of their names."""
+    """The common prefix of files in a folder of an archive, and these files without it."""
     facts = path.stat()
     members = _members(path, facts.st_size, facts.st_mtime_ns)
     names = [member.filename for member in members if is_picture(member.filename) or member.filename == LABELS]
     tops = {name.split("/")[0] if "/" in name else "" for name in names}
-    # A folder that holds all pictures, and their labels if any, has the archive's name, and is no class.
+    # A single folder around all pictures and their labels stands for the archive and is not a class.
     top = f"{tops.pop()}/" if len(tops) == 1 and tops != {""} else ""
     prefix = top + (f"{folder}/" if folder else "")
     return prefix, [(m.filename.removeprefix(prefix), m) for m in members if m.filename.startswith(prefix)]
@@ -161,14 +161,14 @@ def _below(path: Path, folder: str = "") -> tuple[str, list[tuple[str, zipfile.Z
 
 @functools.lru_cache(4)
 def _members(path: Path, size: int, time: int) -> list[zipfile.ZipInfo]:
-    """The files in an archive of this size and time. UserError for one that is damaged, or has a name twice."""
+    """The files in an archive of this size and time. Raises UserError if it is damaged, or has a name twice."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if _is_visible(member)]
     except UNREADABLE as error:
         raise UserError(f"cannot read the archive {path}: {error}") from error
     for name, count in Counter(member.filename for member in members).most_common(1):
-        refuse_if(count > 1, f"{path} has two files of one name: {name}")
+        refuse_if(count > 1, f"{path} has two files with the same name: {name}")
     return members
 
 

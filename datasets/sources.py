@@ -1,4 +1,4 @@
-"""Where images come from: named data sets, and folders of pictures. A split is loaded once, as Images."""
+"""The sources of images: named data sets and folders of pictures."""
 
 import contextlib
 import functools
@@ -24,14 +24,14 @@ from .pictures import load_pictures
 from .scan import only_pictures
 from .stacked import of_digits, stack
 
-DIGITS_TEST_EVERY = 6  # of scikit-learn's 1,797 digits every sixth is held out: 1,498 to train, 299 to test
+DIGITS_TEST_EVERY = 6  # every sixth of scikit-learn's 1,797 digits: 1,498 to train, 299 to test
 SOCKET_TIMEOUT = 30  # seconds without a byte before a download counts as failed
 RawSplit = tuple[Tensor, Tensor, tuple[str, ...]]
 
 
 @functools.cache
 def say_first(text: str) -> None:
-    """print() on rank 0, and each text once: the same data may be loaded several times."""
+    """Print a text on rank 0, only once. The same data may be loaded several times."""
     say_once(text)
 
 
@@ -49,7 +49,7 @@ def _load_digits(data_dir: str, split: str) -> RawSplit:
 
 
 def _above(data_dir: str, folder: str) -> Path:
-    """Where a data set's own folder, such as MNIST/raw, lies: in data_dir, or above where data_dir leads into it."""
+    """The folder that holds a data set's `folder`, such as MNIST/raw: data_dir or one above it."""
     place = Path(os.path.abspath(data_dir))
     ways = [above for above in (place, *place.parents[:2]) if (above / folder).is_relative_to(place)]
     return next((above for above in ways if any((above / folder).glob("*"))), place)
@@ -67,7 +67,7 @@ def _load_torchvision(name: str, data_dir: str, split: str) -> RawSplit:
 
 
 def _load_stl10(data_dir: str, split: str) -> RawSplit:
-    """The unlabelled images to train on, as the paper does, which take 2.6 GiB until they are resized."""
+    """Training images are the unlabelled ones, as in the paper. They take 2.6 GiB until they are resized."""
     from torchvision.datasets import STL10
 
     published = STL10(_above(data_dir, STL10.base_folder), "unlabeled" if split == "train" else "test", download=True)
@@ -75,7 +75,7 @@ def _load_stl10(data_dir: str, split: str) -> RawSplit:
 
 
 class Source(NamedTuple):
-    """A named data set: what reads its raw split from a folder, and where to find its files."""
+    """A named data set: a function that reads a raw split, and the origin of its files."""
 
     load: Callable[[str, str], RawSplit]
     home: str = ""
@@ -105,11 +105,11 @@ SOURCES = {
 def load_split(config: Config, split: str = "train", say: Say = say_first) -> Images:
     """Load the "train" or "test" split of config.dataset as Images at config.image_size with config.channels.
 
-    A folder's splits are its subfolders train and test where it has these alone; otherwise every image is in both.
-    say: is told what was taken of a folder, and how. UserError where there is no such data, or no room for it in memory
-    or in the cache.
+    A folder's splits are its subfolders train and test if it has only these; otherwise every image is in both.
+    say: prints which pictures of a folder are used, and how.
+    Raises UserError if the data cannot be found, or do not fit into memory or the cache.
     """
-    with explaining_memory(f"the images of {config.dataset}", "choose a smaller --image_size, or fewer images"):
+    with explaining_memory(f"the images of {config.dataset}", "choose a smaller --image_size, or use fewer images"):
         if config.dataset == "folder":
             return load_pictures(config, split, say)
         if config.dataset in STACKED:
@@ -126,35 +126,35 @@ def load_split(config: Config, split: str = "train", say: Say = say_first) -> Im
 
 @contextlib.contextmanager
 def _explaining(config: Config) -> Iterator[None]:
-    """Say what to do where a named data set is absent or damaged; and bound how long a download waits."""
+    """Explain how to get a data set that is absent or damaged. Limits how long a download waits."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SOCKET_TIMEOUT)
     try:
         yield
-    except Exception as error:  # torchvision asserts, unpickles and unpacks: what it raises for a bad file is open
+    except Exception as error:  # torchvision asserts, unpickles and unpacks, so a bad file can raise anything
         if memory_ran_out(error):
             raise
         source, where = SOURCES[config.dataset], Path(config.data_dir).resolve()
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"the data set {config.dataset} cannot be loaded from {where} ({reason}). If files of it there are "
-            "damaged, delete them, and they are downloaded again. To put it there by hand, fetch it from "
-            f"{source.home} and place {source.files} under that folder, or name the folder that has it with "
-            "--data_dir. Without a network, --dataset digits needs no download."
+            f"the data set {config.dataset} cannot be loaded from {where} ({reason}). If its files there are "
+            "damaged, delete them, and they are downloaded again. To install it by hand, download it from "
+            f"{source.home} and put {source.files} under that folder, or name the folder that has it with "
+            "--data_dir. Without a network, use --dataset digits, which needs no download."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
 
 
 def check_place(config: Config) -> None:
-    """Raise UserError where --data_dir names pictures, and --dataset a data set that is not read from there."""
+    """Check --data_dir. Raises UserError if it holds pictures, but --dataset names another data set."""
     root, source = Path(config.data_dir), SOURCES.get(STACKED.get(config.dataset, config.dataset))
     if not source or (source.files and (root / source.files).exists()):
         return
-    way = "add --dataset folder if you mean them, or name another --data_dir"
+    way = "add --dataset folder to use them, or name another --data_dir"
     refuse_if(only_pictures(root), f"--data_dir {root} holds pictures, which {config.dataset} does not use: {way}")
 
 
 def has_test_split(config: Config) -> bool:
-    """Whether test images are other images than the training ones."""
+    """Whether there are test images that are not training images."""
     return config.dataset != "folder" or listing.has_test_split(config.data_dir)

@@ -1,6 +1,6 @@
 """Stacked digits: three random digits as red, green and blue, 1,000 classes (Metz et al. 2017, arXiv 1611.02163).
 
-Which of the 1,000 combinations a generator draws can be counted, digit by digit: that is what the set is for.
+The data set measures mode collapse: one can count which of the 1,000 combinations a generator draws.
 """
 
 import dataclasses
@@ -12,17 +12,17 @@ from settings.config import STACKED, Config
 from .batches import derived_seed
 from .images import Images
 
-COUNTS = {"train": 128_000, "test": 26_000}  # the first is Metz's; the second as many as modes are counted among
-SEED = 2017  # of which digits are stacked: the same for every run
+COUNTS = {"train": 128_000, "test": 26_000}  # of Metz et al.; as many as the samples that are scored
+SEED = 2017  # of the choice of digits, the same for every run
 
 
 def of_digits(config: Config) -> Config:
-    """The settings of the single digits that a configuration stacks."""
+    """The configuration of the single digits that a stacked data set is made of."""
     return dataclasses.replace(config, dataset=STACKED[config.dataset], channels=1)
 
 
 def stack(digits: Images, split: str) -> Images:
-    """Stacks of a split's grey digits (N, 1, S, S), drawn evenly with replacement: (128,000 or 26,000, 3, S, S).
+    """Stack a split's grey digits (N, 1, S, S), drawn uniformly with replacement: (128,000 or 26,000, 3, S, S).
 
     The label of red 1, green 2 and blue 3 is 123, and its class "123".
     """

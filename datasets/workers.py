@@ -1,4 +1,4 @@
-"""Pictures decoded by all cores: dealt in parts to the processes of a DataLoader, and taken back in their order."""
+"""Decode pictures on all cores. A DataLoader deals parts to its processes and returns them in order."""
 
 import dataclasses
 import functools
@@ -25,33 +25,33 @@ from utils.threads import cores
 
 from .decode import Facts, How, opener, picture, reason_of
 
-PART = 64  # pictures in a part of the work: bounds the memory of a process, and what a bar waits for
-ALONE = 4 * PART  # so few are decoded sooner than processes start
-START = "fork" if sys.platform == "linux" else None  # a fork has torch already, which others import anew
+PART = 64  # pictures in a part: limits a process's memory, and how long the bar waits for an update
+ALONE = 4 * PART  # for this many or fewer, one process is done before others have started
+START = "fork" if sys.platform == "linux" else None  # a fork has torch already; other processes would import it again
 
 
 @dataclasses.dataclass
 class Decoded:
-    """What was found of pictures."""
+    """The facts about decoded pictures."""
 
-    seen: Counter[Facts] = dataclasses.field(default_factory=Counter)  # those that could be read
-    bad: dict[str, str] = dataclasses.field(default_factory=dict)  # the others' names -> why not, in their order
+    seen: Counter[Facts] = dataclasses.field(default_factory=Counter)  # for pictures that could be read
+    bad: dict[str, str] = dataclasses.field(default_factory=dict)  # names of the others -> reason, in order
 
     @property
     def count(self) -> int:
-        """How many could be read."""
+        """The number of pictures that could be read."""
         return self.seen.total()
 
 
 class Parts(Dataset[tuple[bytes, Decoded]]):
-    """Pictures below root, a folder or .zip archive, PART at a time."""
+    """A data set of decoded pictures, PART in each item. root: a folder or .zip archive."""
 
     def __init__(self, root: Path, names: list[str], how: How) -> None:
         self.root, self.names, self.how = root, names, how
 
     @functools.cached_property
     def open_one(self) -> Callable[[str], IO[bytes]]:
-        """Opens a picture by its name. Each process makes its own: an opened archive has one position."""
+        """Opens a picture by its name. Each process has its own, because an open archive has one file position."""
         return opener(self.root)
 
     def __len__(self) -> int:
@@ -62,9 +62,9 @@ class Parts(Dataset[tuple[bytes, Decoded]]):
 
 
 def decode(open_one: Callable[[str], IO[bytes]], names: list[str], how: How) -> tuple[bytes, Decoded]:
-    """The pixels of those pictures that can be read, (N, C, S, S) uint8 as bytes, and what was found of all.
+    """Decode pictures to bytes of (N, C, S, S) uint8, for the N that can be read. Returns Decoded facts too.
 
-    MemoryError where memory runs out.
+    Raises MemoryError if memory runs out.
     """
     pixels = np.empty((len(names), how.channels, how.image_size, how.image_size), np.uint8)
     found = Decoded()
@@ -73,9 +73,9 @@ def decode(open_one: Callable[[str], IO[bytes]], names: list[str], how: How) -> 
             try:
                 with open_one(name) as file:
                     one, facts = picture(file, how)
-            except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+            except Exception as error:  # Pillow's decoders can raise anything for a damaged file
                 if memory_ran_out(error):
-                    raise MemoryError(str(error)) from error  # of a kind that comes back from another process
+                    raise MemoryError(str(error)) from error  # of a kind that can be sent between processes
                 found.bad[name] = reason_of(error)
                 continue
             pixels[found.count] = one if how.channels == 1 else one.transpose(2, 0, 1)
@@ -84,7 +84,7 @@ def decode(open_one: Callable[[str], IO[bytes]], names: list[str], how: How) -> 
 
 
 def _end_with_parent(worker: int) -> None:
-    """In a worker: end when the process that started it does, even by kill -9. What nobody reads would hold it back."""
+    """In a worker: exit when the parent ends, even by kill -9. Results that nobody reads would otherwise block it."""
     parent = multiprocessing.parent_process()
     assert parent
 
@@ -96,10 +96,10 @@ def _end_with_parent(worker: int) -> None:
 
 
 def decode_all(root: Path, names: list[str], how: How, out: IO[bytes], num_workers: int | None = None) -> Decoded:
-    """Decode the pictures of these names below root, a folder or .zip archive; write their pixels to out.
+    """Decode the named pictures below root, a folder or .zip archive. Write their pixels to out.
 
-    Those are (N, C, S, S) uint8, of the N that could be read, in their order. num_workers: processes, by default as
-    many as there are cores; 0: this one alone. UserError where one dies.
+    The pixels are (N, C, S, S) uint8, for the N that can be read, in order. num_workers: processes (default: one per
+    core); 0: only this one. Raises UserError if one of them dies.
     """
     parts = Parts(root, names, how)
     if num_workers is None:
@@ -110,7 +110,7 @@ def decode_all(root: Path, names: list[str], how: How, out: IO[bytes], num_worke
         num_workers=num_workers,
         multiprocessing_context=START if num_workers else None,
         worker_init_fn=_end_with_parent,
-        generator=torch.Generator(),  # its workers' seeds would be drawn from torch's own stream
+        generator=torch.Generator(),  # so that the workers' seeds are not drawn from torch's global generator
     )
     found = Decoded()
     try:
@@ -121,12 +121,12 @@ def decode_all(root: Path, names: list[str], how: How, out: IO[bytes], num_worke
                 found.bad |= part.bad
                 bar.update(part.count + len(part.bad))
     except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # or it would keep the processes
+        traceback.clear_frames(error.__traceback__)  # otherwise it would keep the processes alive
         if not str(error).startswith("DataLoader worker"):
             raise
         at = root / names[min(found.count + len(found.bad), len(names) - 1)]
         raise UserError(
-            f"a process that decoded images ended at {at} or soon after it ({str(error).splitlines()[0].strip()}). If "
-            "the system ended it, for its memory, the same command may succeed"
+            f"a process that decoded images died at {at} or soon after it ({str(error).splitlines()[0].strip()}). If "
+            "the system had run out of memory, try the same command again"
         ) from error
     return found

@@ -1,5 +1,5 @@
-"""From a generator or images to scores: samples, features, the real side, formulas, warnings and reports.
+"""From a generator or images to scores: samples, features, real images, formulas, warnings and reports.
 
-And the audit of a discriminator (lipschitz.py): how steep it is, and what bounds that. It imports nothing by itself, so
-that the names of the scores are had without torch.
+Also the audit of a discriminator (lipschitz.py): its gradients and the bounds of its Lipschitz constant. This file
+imports nothing, so that the names of the scores can be read without torch.
 """

@@ -1,4 +1,4 @@
-"""What generate.py draws beside single samples: lines and closed walks in latent space, and their pictures."""
+"""Lines and closed walks in latent space, and their images, for generate.py."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from utils.files import write_atomically
 
 from .inputs.sampling import BLOCK
 
-LINES, LINE_STEPS = 8, 10  # of an interpolation
+LINES, LINE_STEPS = 8, 10  # of an interpolation: number of lines, images on each
 FRAME_MS = 50
-PARALLEL = 1e-4  # the sine of an angle below which there is no arc between two directions
+PARALLEL = 1e-4  # directions are treated as parallel if the sine of their angle is smaller
 
 
 @torch.inference_mode()
 def images_of(G: nn.Module, z: Tensor, classes: Tensor | None = None) -> Tensor:
-    """The images of latents (N, z_dim) and, where G takes them, labels or class weights: (N, C, H, W) uint8."""
+    """Draw images (N, C, H, W) uint8 from latents (N, z_dim) and, if G is conditional, labels or class weights."""
     device = next(G.parameters()).device
     blocks = zip(*(part.split(BLOCK) for part in given(z, classes)))
     return torch.cat([quantise(G(*(part.to(device) for part in block))).cpu() for block in blocks])
@@ -31,7 +31,7 @@ def images_of(G: nn.Module, z: Tensor, classes: Tensor | None = None) -> Tensor:
 def lines(seed: int, count: int, z_dim: int) -> Tensor:
     """Latents on `count` quarter ellipses between pairs of latents: (count * LINE_STEPS, z_dim), line after line.
 
-    cos^2 + sin^2 = 1: every point between two independent normal latents is a normal latent too.
+    Since cos^2 + sin^2 = 1, every point between two independent normal latents is normally distributed too.
     """
     start, end = torch.randn(2, count, 1, z_dim, generator=torch.Generator().manual_seed(seed))
     angle = torch.linspace(0, torch.pi / 2, LINE_STEPS).view(1, -1, 1)
@@ -39,9 +39,9 @@ def lines(seed: int, count: int, z_dim: int) -> Tensor:
 
 
 def class_lines(seed: int, count: int, z_dim: int, labels: Sequence[int], num_classes: int) -> tuple[Tensor, Tensor]:
-    """`count` lines, each at one latent, through classes in this order, their weights changing along straight lines.
+    """Interpolate linearly between the classes, in this order, on `count` lines with one latent each.
 
-    Latents (count * n, z_dim) and class weights (count * n, num_classes), n = LINE_STEPS - 1 a pair of classes, and 1.
+    Returns latents (count * n, z_dim) and class weights (count * n, num_classes), n = 1 + pairs * (LINE_STEPS - 1).
     """
     one_hot = weights_of(labels, num_classes)
     share = torch.arange(LINE_STEPS - 1).div(LINE_STEPS - 1).view(-1, 1)
@@ -51,12 +51,12 @@ def class_lines(seed: int, count: int, z_dim: int, labels: Sequence[int], num_cl
 
 
 def weights_of(labels: Sequence[int], num_classes: int) -> Tensor:
-    """Labels as class weights (N, num_classes) float32: 1 for the class, 0 for the others."""
+    """Convert labels to class weights (N, num_classes) float32: 1 for the class, 0 for the others."""
     return F.one_hot(torch.tensor(labels), num_classes).float()
 
 
 def arc(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """The points at these shares of the way from start to end on the sphere, between their norms: (N, d), (N, 1)."""
+    """Interpolate spherically from start to end (N, d) by share (N, 1), with linearly interpolated norms: (N, d)."""
     lengths = start.norm(dim=1, keepdim=True), end.norm(dim=1, keepdim=True)
     directions = start / lengths[0], end / lengths[1]
     angle = (directions[0] * directions[1]).sum(1, keepdim=True).clamp(-1, 1).acos()
@@ -66,9 +66,9 @@ def arc(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
 
 
 def walk(corners: Tensor, frames: int, classes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """A closed way through latents (K, d) in so many equal shares of it, on the sphere: (frames, d).
+    """Walk through latents (K, d) and back to the first in equal steps, on the sphere: (frames, d).
 
-    classes: weights (K, num_classes) of the corners, which change along straight lines beside: (frames, num_classes).
+    classes: the corners' class weights (K, num_classes), which are interpolated linearly: (frames, num_classes).
     """
     place = torch.arange(frames, dtype=torch.float64) * len(corners) / frames
     share, first = place.frac().float().unsqueeze(1), place.long()
@@ -78,7 +78,7 @@ def walk(corners: Tensor, frames: int, classes: Tensor | None = None) -> tuple[T
 
 
 def save_walk(path: str | Path, images: Tensor, factor: int | None = None) -> None:
-    """Save images (N, C, H, W) uint8 as an endless GIF, small ones enlarged where no factor is named."""
+    """Save images (N, C, H, W) uint8 as an endless GIF. Without a factor, small images are enlarged."""
     enlarged = plots.enlarge(images, factor or plots.factor_of(images.size(-1)))
     frames: Sequence = [plots.picture(image) for image in enlarged]
     write_atomically(path, lambda temporary: plots.save_gif(temporary, frames, [FRAME_MS] * len(frames)))

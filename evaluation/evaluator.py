@@ -1,4 +1,4 @@
-"""Scoring: one pass over the samples, every protocol from the same features, and all that a score depends on."""
+"""The Evaluator scores samples under every protocol in one pass, and records all that a score depends on."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -25,11 +25,11 @@ from .scores import certainty, conditional, diagnostics, manifold, metrics, mode
 
 
 class Wanted(NamedTuple):
-    """What is computed beside the Inception Score and what functions of the registry give.
+    """The results to compute, in addition to the Inception Score and the registry's functions.
 
-    diagnostics: also warnings, FIDs within classes, and what real images get, none of which a curve needs. kid, and
-    neighbours: precision, recall, density and coverage. bootstrap: resamples for the intervals of FID and KID.
-    infinity: FID infinity.
+    diagnostics: warnings, intra-FID and the scores of real images, which the curves of a run do not need. kid: KID, a
+    function of the registry that can be left out. neighbours: precision, recall, density and coverage. bootstrap: the
+    number of resamples for the intervals of FID and KID. infinity: FID infinity.
     """
 
     diagnostics: bool = True
@@ -43,8 +43,8 @@ USUAL = Wanted()
 
 
 class Seen(NamedTuple):
-    """What the networks say about samples: features (N, d), logits for the Inception Score (N, k), and the classifier's
-    answers (N, classes), which are the same logits where there is no classifier beside the extractor."""
+    """The networks' outputs for samples: features (N, d), logits (N, k) for the Inception Score, and answers
+    (N, classes) of the classifier. If the extractor is the only network, the last two are the same."""
 
     features: Tensor
     logits: Tensor
@@ -52,11 +52,11 @@ class Seen(NamedTuple):
 
 
 class Evaluator:
-    """Scores samples against one data set: the extractor and the real images' features, made once and cached.
+    """Scores samples against one data set. Extractor and real features are made once and cached.
 
-    Of config only what concerns data and extractor is read; train is its training split. reference: a folder whose
-    images stand in the data set's place as the real ones, while a classifier stays the data set's; Inception needs no
-    train then. UserError where weights or data are missing; a classifier is trained when the first score needs it.
+    Only the settings about data and extractor are read from config. train: its training split, which Inception does not
+    need with a reference: a folder whose images replace the real ones; a classifier is still the data set's own. It is
+    trained when the first score needs it. Raises UserError if weights or data are missing.
     """
 
     extractor: Extractor
@@ -77,7 +77,7 @@ class Evaluator:
         self.real = Real(config, train, device, say, reference)
 
     def load(self) -> None:
-        """Load the extractor and the classifier of class shares, or train it now; on every rank at once."""
+        """Load the extractor, and load or train the classifier of the samples' classes. Call this on every rank."""
         if self.loaded:
             return
         config, train = self.config, self.train
@@ -87,11 +87,11 @@ class Evaluator:
         if self.scores_itself and self.classifier:
             self.extractor = self.classifier
         if broadcast(self.extractor.sha256) != self.extractor.sha256:
-            raise UserError(f"the ranks have different weights of the {self.extractor.name}: share one data_dir")
+            raise UserError(f"the ranks have different weights of the {self.extractor.name}: share one --data_dir")
         self.loaded = True
 
     def reference(self, split: str) -> Reference | None:
-        """The Reference of a split of real images; None on ranks other than 0."""
+        """The Reference of a split of real images, or None on ranks other than 0."""
         self.load()
         return self.real.reference(split, self.extractor)
 
@@ -107,9 +107,9 @@ class Evaluator:
     ) -> tuple[Any, Any]:
         """Score a source's samples under each protocol.
 
-        facts: what the protocol says of where they come from. num_samples: see protocol.plan(). Returns (results,
-        nearest): a dict for each protocol as evaluation.json has it, and what plots.plot_neighbours() takes, or None;
-        on ranks other than 0, (None, None).
+        facts: about the source, for the record. num_samples: see protocol.plan(). Returns (results, nearest): a dict
+        for each protocol as in evaluation.json, and the arguments of plots.plot_neighbours() or None. On other ranks
+        than 0, returns (None, None).
         """
         self.load()
         plans = self.plans(protocols, num_samples, source.count)
@@ -142,15 +142,15 @@ class Evaluator:
     def plans(
         self, protocols: Iterable[str], num_samples: int | None = None, available: int | None = None
     ) -> list[Plan]:
-        """The Plan of each protocol. UserError for too few samples or real images, or for none."""
+        """The Plan of each protocol. Raises UserError if there are too few samples or real images."""
         names = dict.fromkeys(protocols)
         found = [protocol.plan(name, self.real.count(PROTOCOLS[name].split), num_samples, available) for name in names]
         if available is not None and available < MIN_IMAGES:
-            raise UserError(f"scores need {MIN_IMAGES} samples or more, and there are {available}")
+            raise UserError(f"scores need at least {MIN_IMAGES} samples, but there are {available}")
         return found
 
     def look_at_real(self, plans: Iterable[Plan], wanted: Wanted) -> dict[Plan, dict[str, Any]]:
-        """Have the References at hand, and what real images get under each Plan: the entry that a result has of it."""
+        """Load the References. Returns the entry of a result about held-out real images for each Plan."""
         for plan in plans:
             reference = self.reference(plan.full.split)
             if wanted.infinity and reference:
@@ -162,26 +162,26 @@ class Evaluator:
         return {plan: {"held_out": scores_of_real(plan, self.real, self.extractor, known)} for plan in plans}
 
     def look_at(self, source: Source, count: int) -> Seen | None:
-        """What the networks say about a source's first `count` samples; None on ranks other than 0."""
+        """Run the networks on a source's first `count` samples. Returns None on ranks other than 0."""
         networks = list(dict.fromkeys(filter(None, (self.extractor, self.classifier))))
         with explaining_memory(f"the features of {count:,} samples", "choose a smaller --num_samples"):
             found = extract(networks, source, count, self.device, "samples")
         if found is None:
             return None
         if not all(part.isfinite().all() for part in found):
-            raise UserError("the samples' features are not finite: the generator's weights are broken")
+            raise UserError("the samples' features are NaN or infinite: the generator's weights are broken")
         return Seen(found[0], found[1], found[-1])
 
     def compared(self, plan: Plan, seen: Seen) -> tuple[Tensor, Reference]:
-        """The samples' features (N, d) and the Reference that a Plan compares, on rank 0."""
+        """The samples' features (N, d) and the Reference that a Plan compares. Only for rank 0."""
         reference = self.reference(plan.full.split)
         assert reference is not None
         return seen.features[: plan.num_samples], reference
 
     def score(self, plan: Plan, seen: Seen, radii: Callable[[int], Tensor], wanted: Wanted) -> dict[str, Any]:
-        """The scores of samples under a Plan, under their names in evaluation.json.
+        """Score samples under a Plan: {name in evaluation.json: score}.
 
-        radii: gives what manifold.radii() does for the first N samples.
+        radii: a function of N that returns manifold.radii() of the first N samples.
         """
         samples, reference = self.compared(plan, seen)
         found: dict[str, Any]
@@ -197,15 +197,15 @@ class Evaluator:
         return found
 
     def as_many(self, plan: Plan, seen: Seen, count: int) -> dict[str, Any]:
-        """The scores of some samples, as many as there are held-out images, where those are fewer: FID grows then."""
+        """Score only `count` samples, as many as held-out images, if these are fewer. FID depends on the number."""
         if count >= plan.num_samples:
             return {}
         samples, reference = self.compared(plan, seen)
-        chosen = first_of(plan.num_samples, count)  # those that are given may be sorted
+        chosen = first_of(plan.num_samples, count)  # in random order: given samples may be sorted
         return {"as_many": {"num": count} | scores(samples[chosen], seen.logits[chosen], reference, None)}
 
     def told(self, answers: Tensor, drawn: int, asked: conditional.Asked | None, count: int | None) -> dict[str, Any]:
-        """What the classifier, if there is one, says of samples by its logits (N, k): of their classes, or modes."""
+        """Count modes or class shares, and accuracy, by the classifier's logits (N, k), if any."""
         found = {}
         if self.frequencies is not None:
             found = modes.count(answers, self.frequencies)
@@ -215,14 +215,14 @@ class Evaluator:
         return found | conditional.accuracy(asked, answers[:drawn], self.classifier, self.classes)
 
     def trained_on(self, total: int, count: int | None) -> Tensor | slice:
-        """Which of `total` training images a generator saw: first_of() `count`, or all where its data were others."""
+        """Which of `total` training images a generator saw. All of them, if its data were others."""
         return first_of(total, count) if count and count <= total and not self.real.folder else slice(None)
 
     def diagnose(self, source: Source, samples: Tensor, count: int | None) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
-        """Compare the samples' features with those of training and, where there are some, of unseen images.
+        """Compare the samples' features with those of training images and unseen images, if any.
 
-        count: the training images that the generator saw, the first_of() all, where fewer. Returns what a result holds
-        of it, and what plots.plot_neighbours() takes.
+        count: the number of training images that the generator saw, if not all. Returns the entries of a result, and
+        the arguments of plots.plot_neighbours().
         """
         training, *others = filter(None, self.real.compared(self.extractor))
         unseen = others[0] if others else None

@@ -1,7 +1,7 @@
-"""What real images get that the generator was not to imitate: beside a score, it says what a good one is.
+"""Scores of held-out real images, as a baseline. A perfect generator would reach about the same.
 
-The test images are scored against a protocol's real images as if they were samples; where the protocol compares with
-the test images themselves, as many training images as it takes samples.
+The test images are scored against a protocol's real images as if they were samples. If the protocol compares with the
+test images themselves, as many training images as it takes samples are scored instead.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ from .protocol import Plan
 from .scores import manifold, metrics, modes
 from .scores.registry import SCORES
 
-STAND_INS = {"train": "test", "test": "train"}  # which split stands in for the samples, against which
+STAND_INS = {"train": "test", "test": "train"}  # real images compared with -> those scored as samples
 
 
 def scores_of_real(
     plan: Plan, real: Real, extractor: Extractor, frequencies: Tensor | None = None
 ) -> dict[str, Any] | None:
-    """What real images get under a Plan, from the cache or made now; None on ranks other than 0.
+    """Score held-out real images under a Plan, or load their scores from the cache. Returns None on ranks other than 0.
 
-    frequencies: of the modes, where they are counted. Without such images, or where they cannot be scored, the entry
-    has a reason in the place of scores: no trouble here stands in the way of the samples' scores.
+    frequencies: of the modes, if they are counted. If there are no such images, or they cannot be scored, the entry has
+    a reason instead of scores: an error here must not prevent the samples' scores.
     """
     other = STAND_INS[plan.full.split]
     what = f"{'training' if other == 'train' else other} images"
@@ -38,7 +38,7 @@ def scores_of_real(
     reference = real.reference(plan.full.split, extractor)
     if reference is None or stand_ins is None:
         return None
-    # In a random order, always the same: images may be sorted, and the Inception Score splits them.
+    # In a fixed random order: images may be sorted, and the Inception Score splits them.
     order = torch.randperm(real.count(other), generator=torch.Generator().manual_seed(0))
     chosen = order if other == "test" else order[: plan.num_samples]
     entry = {"what": what, "num": len(chosen)}
@@ -61,7 +61,7 @@ def scores_of_real(
 
 
 def scores(features: Tensor, logits: Tensor, reference: Reference, frequencies: Tensor | None) -> dict[str, Any]:
-    """All scores of images by their features (N, d) and logits (N, k) against a Reference."""
+    """Compute all scores of images, given their features (N, d) and logits (N, k), against a Reference."""
     found: dict[str, Any] = {
         "inception_score": metrics.inception_score(logits),
         **metrics.against(features, reference),

@@ -1,4 +1,4 @@
-"""Protocols: which samples are scored against which real images, and everything else that a score depends on."""
+"""Protocols: which samples are compared with which real images. Also a record of all that a score depends on."""
 
 import importlib.metadata
 import platform
@@ -18,13 +18,13 @@ PACKAGES = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")
 
 
 class Protocol(NamedTuple):
-    """Which samples are scored against which real images, on a data set of the usual size."""
+    """The samples and real images to compare, for a data set of the usual size."""
 
-    num_samples: int  # all scores but the Inception Score
-    is_samples: int  # the Inception Score, over 10 splits
+    num_samples: int  # for all scores except the Inception Score
+    is_samples: int  # for the Inception Score, over 10 splits
     split: str
     num_real: int
-    shuffle: bool  # samples, before they are split
+    shuffle: bool  # the samples before they are split
 
 
 PROTOCOLS = {
@@ -35,7 +35,7 @@ PROTOCOLS = {
 
 
 class Plan(NamedTuple):
-    """A protocol by its name, and how many samples it takes: for all scores but the Inception Score, and for that."""
+    """A protocol's name, and the numbers of samples for the Inception Score and for all others."""
 
     name: str
     num_samples: int
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
         return PROTOCOLS[self.name]
 
     def departures(self, num_real: int) -> list[str]:
-        """Where the counts are not the protocol's own, in words: empty where the score can be cited under its name."""
+        """Counts that differ from the protocol's, in words. Empty if a score may be cited under the protocol's name."""
         triples = [
             (self.num_samples, self.full.num_samples, "samples"),
             (self.is_samples, self.full.is_samples, "samples for the Inception Score"),
@@ -58,10 +58,10 @@ class Plan(NamedTuple):
 
 
 def plan(name: str, num_real: int, num_samples: int | None = None, available: int | None = None) -> Plan:
-    """The Plan of a protocol beside num_real images.
+    """The Plan of a protocol for num_real images.
 
-    num_samples stands in the place of the 50,000, and all counts change in proportion. Without it, a data set smaller
-    than the protocol's scales them. available: how many samples there are, if their number is limited.
+    num_samples replaces the 50,000, and all counts change in proportion. Without it, the counts are scaled down for a
+    data set smaller than the protocol's. available: the number of samples, if it is limited.
     """
     full = PROTOCOLS[name]
     scale = num_samples / FULL if num_samples else min(1, num_real / full.num_real)
@@ -72,9 +72,9 @@ def plan(name: str, num_real: int, num_samples: int | None = None, available: in
 def facts(
     plan: Plan, real: Real, extractor: Extractor, classifier: AnyClassifier | None, frequencies: Tensor | None
 ) -> dict[str, Any]:
-    """Everything that a score depends on, but where the samples come from.
+    """Everything that a score depends on, except the source of the samples.
 
-    classifier: of the samples' classes; frequencies: of the modes, where they are counted.
+    classifier: of the samples' classes; frequencies: of the modes, if they are counted.
     """
     split = plan.full.split
     num_real, reference = real.count(split), real.references.get(split)
@@ -114,7 +114,7 @@ def facts(
 
 
 def of_run(config: Config, classes: Classes | None) -> dict[str, Any]:
-    """What a score depends on of how its generator was trained, where that is not as usual: classes, fewer images."""
+    """Facts about a generator's training that a score depends on: classes and --num_images, if any."""
     found: dict[str, Any] = {}
     if classes is not None:
         found |= {"conditional": config.conditional, "num_classes": len(classes.names)}

@@ -82,7 +82,7 @@ def test_enlarged_pictures_have_each_pixel_as_a_square(run_dir, call, tmp_path):
 def test_a_walk_meets_the_images_of_its_seeds(run_dir, call, tmp_path):
     walk = tmp_path / "walk.gif"
     done = call("generate.py", run_dir, "--walk", walk, "--seeds", 5, 9, 2, "--frames", 9, "--enlarge", 1)
-    assert done.returncode == 0 and f"{walk}: a walk of 9 frames by way of 3 images" in done.stdout, done.stderr
+    assert done.returncode == 0 and f"{walk}: a walk of 9 frames via 3 images" in done.stdout, done.stderr
     assert call("generate.py", run_dir, "--seeds", 2, 5, 9, "--out", tmp_path / "out").returncode == 0
     images = pictures(tmp_path / "out")
     with Image.open(walk) as gif:
@@ -123,11 +123,11 @@ def test_a_picture_is_never_overwritten(run_dir, call, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ([], "say where the images go: --out DIR or --npz FILE.npz"),
+        ([], "name an output for the images: --out DIR or --npz FILE.npz"),
         (["--out", "grid.png"], "--out grid.png: name a folder. Its grid.png shows all images"),
         (["--export", "a.pt", "--export", "b.onnx"], "--export is given twice"),
-        (["--num", 4], "say where the images go"),
-        (["--num", 0, "--out", "x"], "--num 0: at least 1"),
+        (["--num", 4], "name an output for the images"),
+        (["--num", 0, "--out", "x"], "--num 0: must be at least 1"),
         (["--seeds", "9-3", "--out", "x"], "'9-3' is neither a number such as 7 nor a range such as 0-63"),
         (["--seeds", "0-99999999999", "--out", "x"], "is neither a number"),
         (["--num", 2, "--seeds", 1, "--out", "x"], "not allowed with"),
@@ -136,15 +136,15 @@ def test_a_picture_is_never_overwritten(run_dir, call, tmp_path):
         (["--export", "absent/G.pt"], "absent does not exist"),
         (["--export", "G.bin"], "--export G.bin: the name must end in .pt, .onnx, .safetensors"),
         (["--export", "G.pt", "--uint8"], "--uint8 goes with --export FILE.onnx"),
-        (["--truncation", 0, "--out", "x"], "--truncation 0.0: at least 0.01"),
-        (["--truncation", "nan", "--out", "x"], "--truncation nan: at least 0.01"),
-        (["--truncation", 1, "--interpolate"], "--truncation goes with --out, --npz or --walk"),
-        (["--enlarge", 0, "--out", "x"], "--enlarge 0: at least 1"),
-        (["--interpolate", 0], "--interpolate 0: at least 1"),
-        (["--frames", 3, "--out", "x"], "--frames goes with --walk FILE.gif"),
+        (["--truncation", 0, "--out", "x"], "--truncation 0.0: must be at least 0.01"),
+        (["--truncation", "nan", "--out", "x"], "--truncation nan: must be at least 0.01"),
+        (["--truncation", 1, "--interpolate"], "--truncation needs --out, --npz or --walk"),
+        (["--enlarge", 0, "--out", "x"], "--enlarge 0: must be at least 1"),
+        (["--interpolate", 0], "--interpolate 0: must be at least 1"),
+        (["--frames", 3, "--out", "x"], "--frames needs --walk FILE.gif"),
         (["--walk", "x.png"], "--walk x.png: the name must end in .gif"),
         (["--walk", "absent/x.gif"], "absent does not exist"),
-        (["--walk", "x.gif", "--frames", 7], "--frames 7: at least one for each of the 8 images on the way"),
+        (["--walk", "x.gif", "--frames", 7], "--frames 7: must be at least 8, one for each image on the way"),
         (["--num", 2, "--out", "/proc/x"], "cannot write into --out /proc/x"),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_line_without_labels_is_of_one_class(run_dir, call):
 
 def test_a_walk_comes_by_the_classes_at_one_latent(run_dir, call, tmp_path):
     done = call("generate.py", run_dir, "--walk", tmp_path / "w.gif", "--num", 1, "--labels", 2, 5, "--frames", 4)
-    assert done.returncode == 0 and "4 frames by way of 2 images" in done.stdout, done.stderr
+    assert done.returncode == 0 and "4 frames via 2 images" in done.stdout, done.stderr
     with Image.open(tmp_path / "w.gif") as gif:
         first = np.asarray(gif.convert("L"))[::8, ::8]
         gif.seek(2)
@@ -112,10 +112,10 @@ def test_a_range_of_classes_is_each_of_them(run_dir, call, tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(path.name[0] for path in (tmp_path / "out").glob("*_seed*.png")) == ["3", "4", "5", "9"]
     done = call("generate.py", run_dir, "--walk", tmp_path / "w.gif", "--num", 1, "--labels", "0-9", "--frames", 10)
-    assert "by way of 10 images" in done.stdout, done.stderr
+    assert "via 10 images" in done.stdout, done.stderr
     short = call("generate.py", run_dir, "--walk", tmp_path / "v.gif", "--num", 1, "--labels", "0-9", "--frames", 4)
-    fails(short, "at least one for each of the 10 images")
-    fails(call("generate.py", run_dir, "--labels", "8-4000000000", "--out", tmp_path / "x"), "--labels 10: there is no")
+    fails(short, "must be at least 10, one for each image")
+    fails(call("generate.py", run_dir, "--labels", "8-4000000000", "--out", tmp_path / "x"), "--labels 10: no such")
     fails(call("generate.py", run_dir, "--labels", "5-3", "--out", tmp_path / "x"), "'5-3' is neither a number")
 
 
@@ -127,5 +127,5 @@ def test_a_class_whose_name_looks_like_a_range_is_that_class():
 
 def test_labels_that_name_nothing_are_refused(run_dir, plain, call, tmp_path):
     fails(call("generate.py", run_dir, "--labels", "sneaker", "--out", tmp_path / "x"), "The classes are 0, 1, 2")
-    fails(call("generate.py", run_dir, "--labels", 3), "say where the images go")
+    fails(call("generate.py", run_dir, "--labels", 3), "name an output for the images")
     fails(call("generate.py", plain, "--labels", 3, "--out", tmp_path / "y"), "trained without classes")

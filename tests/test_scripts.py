@@ -79,7 +79,7 @@ def test_runs_with_other_latents_are_scored_together_and_keep_their_own_files(di
     }
     assert content["results"][0]["protocol"]["step"] == 0
     assert json.loads((other / "evaluation.json").read_text())["protocol"]["step"] == 2
-    assert f"what differs between the runs:\n  z_dim: 8 ({run_dir}), 5 ({other})\n" in done.stdout
+    assert f"differences between the runs:\n  z_dim: 8 ({run_dir}), 5 ({other})\n" in done.stdout
 
 
 def test_an_exported_generator_gives_the_same_images_and_can_be_scored(digits_run, call, data_dir, tmp_path):

@@ -63,8 +63,8 @@ def test_scores_against_other_images_and_of_few_samples_are_doubted(call, pictur
     save_image(pictures / "light" / "more.png", "blue")
     done = call("evaluate.py", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    assert "warning: the generator was trained on other images than those it is scored against" in done.stdout
-    assert "100 samples are fewer than the 128 dimensions of the features: FID means little" in done.stdout
+    assert "warning: the generator was trained on other images than those that it is compared with" in done.stdout
+    assert "100 samples are fewer than the 128 dimensions of the features, so FID is unreliable" in done.stdout
 
 
 def test_samples_that_are_jpeg_files_are_doubted(call, pictures, tmp_path, no_weights):
@@ -101,6 +101,6 @@ def test_a_reference_of_much_larger_pictures_is_doubted(call, pictures, tmp_path
         "evaluate.py", "--samples", pictures, "--reference", tmp_path / "large", "--image_size", 8, "--channels", 1
     )
     assert done.returncode == 0, done.stderr
-    told = "warning: the pictures of --reference, most often 48x32, were made 8x8 in grey to be compared"
+    told = "warning: the pictures of --reference, most often 48x32, were reduced to 8x8 in grey"
     assert told in done.stdout
     assert told[9:] in json.loads((tmp_path / "pictures_evaluation.json").read_text())["warnings"]

@@ -1,1 +1,1 @@
-"""How steep a discriminator is, and what bounds that."""
+"""The audit of a discriminator: its gradients, and bounds of its Lipschitz constant."""

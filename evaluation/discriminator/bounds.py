@@ -1,4 +1,4 @@
-"""What bounds the slope of a network: its layers' norms, composed (Miyato et al. 2018, section 2.1, eq. 7)."""
+"""Upper bounds of Lipschitz constants, composed of the layers' norms (Miyato et al. 2018, section 2.1, eq. 7)."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -12,17 +12,17 @@ from models.attention import SelfAttention
 from models.conditional import Projection
 from models.resampling import Downsample
 
-POOLING = 0.5  # the norm of 2x2 average pooling: each output is half the inner product with a unit vector of its own
+POOLING = 0.5  # the norm of 2x2 average pooling: each output is half an inner product with a unit vector
 
 Norms = dict[nn.Module, float]
 Shapes = dict[nn.Module, tuple[int, ...]]
 
 
 def lipschitz(module: nn.Module, norms: Norms, shapes: Shapes) -> float:
-    """An upper bound of a module's Lipschitz constant in eval mode, in Euclidean norms: a float.
+    """An upper bound of a module's Lipschitz constant in eval mode, for Euclidean norms.
 
-    norms: {linear layer or convolution: its norm}; shapes: {module: the shape of its input without N}. ValueError for a
-    module whose slope no bound is known of; it says why.
+    norms: {linear layer or convolution: its norm}; shapes: {module: shape of its input without N}.
+    Raises ValueError if no bound is known for the module, with the reason.
     """
     for kind in type(module).__mro__:
         if kind in BOUNDS:
@@ -37,7 +37,7 @@ def _of_sequence(modules: Iterable[nn.Module], norms: Norms, shapes: Shapes) -> 
 
 def _of_batch_norm(module: _BatchNorm, *_: Any) -> float:
     if module.running_var is None:
-        raise ValueError("a batch norm without running statistics scales by what the batch has")
+        raise ValueError("a batch norm without running statistics scales by the statistics of the batch")
     gain = 1.0 if module.weight is None else module.weight.double()
     return (gain / (module.running_var.double() + module.eps).sqrt()).abs().max().item()
 
@@ -59,11 +59,11 @@ def _of_down_block(block: resnet.DownBlock, norms: Norms, shapes: Shapes) -> flo
 
 
 def _of_head(head: Any, classes: nn.Module, norms: Norms) -> float:
-    """Of the last layer; under projection, with the largest |psi + e_y| of the classes, e_y at each pixel of a map."""
+    """Bound the last layer. With a projection: the largest |psi + e_y| over classes y, e_y at each pixel of a map."""
     if not isinstance(classes, Projection):
         return norms[head]
     rows = classes.embedding.weight  # (K, C)
-    psi = head.weight.view(1, rows.size(1), -1)  # (1, C, pixels), 1 where the map is pooled before
+    psi = head.weight.view(1, rows.size(1), -1)  # (1, C, pixels), one if the map is pooled before
     return (psi + rows.unsqueeze(2)).flatten(1).norm(dim=1).max().item()
 
 
@@ -106,8 +106,8 @@ BOUNDS: dict[type, Callable[..., float]] = {
     resnet.Discriminator: _of_resnet,
     dcgan.Discriminator: _of_dcgan,
     mlp.Discriminator: _of_mlp,
-    # Along a side the filter's gain is cos^3 of half the frequency; keeping every second pixel folds two of these, of
-    # which cos^6 + sin^6 <= 1, and halves their squares: 1/sqrt(2) a side, as of pooling.
+    # Along a side the filter's gain is cos^3 of half the frequency. Keeping every second pixel adds two frequencies up,
+    # with cos^6 + sin^6 <= 1, and halves the squares: 1/sqrt(2) per side, as for pooling.
     Downsample: lambda *_: POOLING,
     r3gan.Block: _of_r3gan_block,
     r3gan.Discriminator: _of_r3gan,
@@ -124,6 +124,6 @@ FIRST: dict[type, Callable[..., tuple[nn.Module, ...]]] = {
 
 
 def beside_image(D: Any) -> dict[nn.Module, int]:
-    """{layer that sees the image: how many of its last input channels are the class's, as concat has them}."""
+    """{layer that sees the image: number of its last input channels that encode the class (conditional: concat)}."""
     found = FIRST.get(type(D))
     return dict.fromkeys(found(D), D.classes.extra(D.num_classes)) if found else {}

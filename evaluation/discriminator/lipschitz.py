@@ -1,7 +1,7 @@
-"""How steep a discriminator is: the spectra of its layers, what they bound, and its gradients (Miyato et al. 2018).
+"""The audit of a discriminator: its layers' spectra, its gradients and their upper bound (Miyato et al. 2018).
 
-The paper bounds the norm of the reshaped weight (section 2.1). A convolution's norm as a map of images is another
-number (Sedghi, Gupta and Long 2019, arXiv 1805.10408), and the product of such norms is what bounds D's slope.
+The paper bounds the norm of the reshaped weight (section 2.1). A convolution's norm as a map of images differs from it
+(Sedghi, Gupta and Long 2019, arXiv 1805.10408), and only the product of these norms bounds D's Lipschitz constant.
 """
 
 import copy
@@ -22,16 +22,16 @@ from models.weights import fold_weight, weight_matrix
 
 from .bounds import POOLING, Norms, Shapes, beside_image, lipschitz
 
-FRACTIONS, BETWEEN_PAIRS = 9, 64  # points on a line between a real image and a fake one, and such lines
-BATCH = 64  # images whose gradients are taken at once
-TOLERANCE = 1e-9  # of an operator norm's square, relative
+FRACTIONS, BETWEEN_PAIRS = 9, 64  # points on a line between a real and a fake image; number of lines
+BATCH = 64  # images whose gradients are computed at once
+TOLERANCE = 1e-9  # relative, of an operator norm's square
 
 
 @torch.enable_grad()
 def input_gradient_norms(D: nn.Module, images: Tensor, labels: Tensor | None = None) -> Tensor:
-    """The Euclidean norm of D's gradient at each of the images (N, C, H, W), under its label if any: (N,), detached.
+    """The Euclidean norms (N,) of D's gradients at images (N, C, H, W), with their labels if any, detached.
 
-    D must treat images independently: in eval mode, where it has batch norms.
+    D must treat images independently, so it must be in eval mode if it has batch norms.
     """
     found = []
     for part in zip(*(parts.detach().split(BATCH) for parts in given(images, labels))):
@@ -42,17 +42,17 @@ def input_gradient_norms(D: nn.Module, images: Tensor, labels: Tensor | None = N
 
 
 def singular_values(W: Tensor) -> Tensor:
-    """All singular values of a weight, reshaped to (rows, columns): (min(rows, columns),) float64, descending."""
+    """All singular values of a weight reshaped to (rows, columns): (min(rows, columns),) float64, descending."""
     return torch.linalg.svdvals(weight_matrix(W.detach()).double())
 
 
 def operator_norm(
     linear: Callable[[Tensor], Tensor], input_shape: Sequence[int], device: torch.device | str = "cpu", seed: int = 0
 ) -> float:
-    """The largest singular value of a linear map A of float64 tensors (1, *input_shape): a float.
+    """The largest singular value of a linear map A of float64 tensors (1, *input_shape).
 
-    Its square is the largest eigenvalue of A^T A, A^T being autograd's, by Lanczos's method (ARPACK). The seed is of
-    the start, so that the result is the same each time.
+    Its square is the largest eigenvalue of A^T A, found by the Lanczos method (ARPACK) with A^T from autograd. seed: of
+    the start vector, so that the result is reproducible.
     """
     from scipy.sparse.linalg import LinearOperator, eigsh
 
@@ -67,7 +67,7 @@ def operator_norm(
     start = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     start = (start / start.norm()).numpy()
     square = start @ normal(start)
-    if size > 1 and square > 0:  # else that is all: a map of a single number, or of everything to 0
+    if size > 1 and square > 0:  # otherwise it is done: A maps a single number, or everything to 0
         squared = LinearOperator((size, size), normal, dtype=start.dtype)
         (square,) = eigsh(squared, k=1, v0=start, tol=TOLERANCE, return_eigenvectors=False)
     return math.sqrt(square)
@@ -75,13 +75,13 @@ def operator_norm(
 
 @torch.no_grad()
 def audit(D: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None = None) -> dict[str, Any]:
-    """Measure how steep D is in eval mode, on real and fake images (N, C, H, W) in [-1, 1]. D itself is not changed.
+    """Bound and measure D's Lipschitz constant in eval mode, image to logit, without changing D.
 
-    labels (N,): of both, for a conditional D; its bound is of all classes. Returns plain values: `layers` and
-    `normalizations`, in the order of the forward; `upper_bound` of D's Lipschitz constant, image to logit, and
-    `upper_bound_reshaped`, the same of the reshaped weights' norms, which is no bound; both are None where none is
-    known, and `no_bound` says why; `gradient_norm` at real and fake images and between them, and their maximum,
-    `lower_bound`. ValueError for a D that is not finite.
+    real, fake: images (N, C, H, W) in [-1, 1]; labels (N,): of both, if D is conditional. The bound is of all classes.
+    Returns plain values: `layers` and `normalizations` in order of the forward pass; `upper_bound`, and the same from
+    the reshaped weights' norms, `upper_bound_reshaped`, which is not a bound (both None if unknown, with the reason in
+    `no_bound`); `gradient_norm` at real and fake images and between them, and its maximum, `lower_bound`.
+    Raises ValueError if the weights of D are not finite.
     """
     if not all(value.isfinite().all() for value in D.state_dict().values()):
         raise ValueError("the weights of D are not finite")
@@ -97,7 +97,7 @@ def audit(D: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None = None
     beside = beside_image(exact)
     layers = [{"name": names[layer], **_spectrum(layer, shapes[layer], beside.get(layer, 0))} for layer in used]
     norms: Norms = {layer: found["operator_norm"] for layer, found in zip(used, layers)}
-    pooling = [POOLING if isinstance(layer, ConvAvgPool2d) else 1.0 for layer in used]  # is not in the weight
+    pooling = [POOLING if isinstance(layer, ConvAvgPool2d) else 1.0 for layer in used]  # it is not part of the weight
     reshaped: Norms = {layer: found["sigma_svd"] * factor for layer, found, factor in zip(used, layers, pooling)}
     normalizations = [module for module in shapes if isinstance(module, (_BatchNorm, nn.GroupNorm))]
     points = {"real": (real, labels), "fake": (fake, labels), "between": _between(real, fake, labels)}
@@ -120,7 +120,7 @@ def audit(D: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None = None
 
 
 def _plain(D: nn.Module) -> nn.Module:
-    """A copy of D in eval mode and float32, with its effective weights as plain ones."""
+    """A copy of D in eval mode and float32, with effective weights as plain parameters."""
     D = copy.deepcopy(D).eval().requires_grad_(False).float()
     for layer in list(D.modules()):
         if parametrize.is_parametrized(layer, "weight"):
@@ -129,7 +129,7 @@ def _plain(D: nn.Module) -> nn.Module:
 
 
 def _input_shapes(D: nn.Module, *seen: Tensor) -> Shapes:
-    """{module: the shape of its input without N}, in the order of the forward of images (N, C, H, W) and labels."""
+    """{module: shape of its input without N}, in the order of D's forward pass on images (N, C, H, W) and labels."""
     shapes: Shapes = {}
 
     def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -151,9 +151,9 @@ def _between(real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor,
 
 
 def _spectrum(layer: nn.Linear | nn.Conv2d | nn.Embedding, shape: Sequence[int], beside: int = 0) -> dict[str, Any]:
-    """What the audit says of a layer whose input is (1, *shape), the last `beside` channels of which tell the class.
+    """Audit a layer whose input is (1, *shape). Its last `beside` input channels encode the class.
 
-    Its operator norm is of what the image may change, of all others.
+    The operator norm is that of the map from the other channels, those of the image.
     """
     W, values = weight_matrix(layer.weight), singular_values(layer.weight)
     found = {
@@ -167,7 +167,7 @@ def _spectrum(layer: nn.Linear | nn.Conv2d | nn.Embedding, shape: Sequence[int],
     }
     if isinstance(layer, nn.Embedding):
         return found | {"input": [len(W)]}  # the classes
-    constant = layer(torch.zeros(1, *shape, dtype=W.dtype, device=W.device))  # what the bias makes of nothing
+    constant = layer(torch.zeros(1, *shape, dtype=W.dtype, device=W.device))  # the effect of the bias
     classes = torch.zeros(1, beside, *shape[1:], dtype=W.dtype, device=W.device)
     image = (shape[0] - beside, *shape[1:])
     norm = operator_norm(lambda x: layer(torch.cat([x, classes], dim=1)) - constant, image, W.device)
@@ -183,7 +183,7 @@ def _kind(layer: nn.Linear | nn.Conv2d | nn.Embedding) -> str:
 
 
 def _iterated(W: Tensor, rounds: int = 50, iterations: int = 20, tolerance: float = 1e-8) -> float:
-    """sigma by the paper's power iteration, from a random start until it stands still."""
+    """Compute sigma by the paper's power iteration, from a random start until it converges."""
     u = torch.randn(len(W), dtype=W.dtype, generator=torch.Generator().manual_seed(0)).to(W.device)
     sigma = W.new_zeros(())
     for _ in range(rounds):
@@ -194,7 +194,7 @@ def _iterated(W: Tensor, rounds: int = 50, iterations: int = 20, tolerance: floa
 
 
 def table(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The layers of an audit as rows of text, a header first."""
+    """The layers of an audit as rows of text, after a header."""
     rows: list[tuple[str, ...]] = [("layer", "kind", "weight", "power iteration", "SVD", "operator norm")]
     for layer in found["layers"]:
         sigmas = (f"{layer[name]:.4f}" for name in ("sigma_power_iteration", "sigma_svd", "operator_norm"))
@@ -203,22 +203,22 @@ def table(found: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def summary(found: dict[str, Any]) -> str:
-    """An audit for a person: a line for each layer, the gradients, the bounds, and what they mean."""
+    """An audit as text: a line for each layer, the gradients and the bounds."""
     rows = table(found)
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join([*map(str.ljust, row[:3], widths), *map(str.rjust, row[3:], widths[3:])]) for row in rows]
-    lines += [f"{norm['name']}: scales by {norm['lipschitz']:.4g} at most" for norm in found["normalizations"]]
+    lines += [f"{norm['name']}: scales by at most {norm['lipschitz']:.4g}" for norm in found["normalizations"]]
     for name, norms in found["gradient_norm"].items():
-        lines.append(f"gradient norm, {name}: {norms['mean']:.4g} in the mean, {norms['max']:.4g} at most")
+        lines.append(f"gradient norm, {name}: mean {norms['mean']:.4g}, maximum {norms['max']:.4g}")
     points = sum(norms["points"] for norms in found["gradient_norm"].values())
     if found["upper_bound"] is not None:
-        lines.append(f"the reshaped weights' norms multiply to {found['upper_bound_reshaped']:.4g}, which is no bound")
+        lines.append(f"the product of the reshaped weights' norms is {found['upper_bound_reshaped']:.4g}, not a bound")
     seen = f"the steepest gradient seen at {points:,} points is {found['lower_bound']:.4g}"
     return "\n".join([*lines, f"{bound(found)}; {seen}"])
 
 
 def bound(found: dict[str, Any]) -> str:
-    """What bounds D's slope by an audit, or why nothing does, in words."""
+    """The bound of D's Lipschitz constant from an audit in words, or why there is none."""
     if found["upper_bound"] is None:
         return f"D's slope has no known bound: {found.get('no_bound')}"
     return f"D's slope is at most {found['upper_bound']:.4g} (the product of its layers' true norms)"

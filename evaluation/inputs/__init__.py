@@ -1,1 +1,1 @@
-"""From a generator, files or folders to features: samples, extractors, and the real side, kept."""
+"""From a generator or files to features: samples, extractors and the cache of real images."""

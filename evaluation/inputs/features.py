@@ -1,7 +1,7 @@
-"""Feature extractors: what the scores look at. uint8 images (N, C, H, W) -> features (N, d) and class logits (N, k).
+"""Feature extractors for the scores: uint8 images (N, C, H, W) -> features (N, d) and class logits (N, k).
 
-Beside Inception there is a classifier: a small CNN trained once on the data set's own labels, for images that Inception
-was not made for. It needs no network.
+One is Inception. The other is a classifier: a small CNN trained once on the data set's own labels, for images that
+Inception was not made for. It needs no download.
 """
 
 import contextlib
@@ -32,20 +32,20 @@ from .inception import Inception, inception_file
 
 CLASSIFIER_FORMAT = "sngan-classifier-2"
 CLASSIFIER_FEATURES = 128
-Say = Callable[[str], object]  # print(), or what stands in its place
-EXAMINED_PIXELS = 1000 * 32**2  # at once, to bound the memory
-HELD_OUT = 6  # one image of so many tests a classifier where there are no test images
+Say = Callable[[str], object]  # print() or a substitute
+EXAMINED_PIXELS = 1000 * 32**2  # in one batch, to limit the memory
+HELD_OUT = 6  # without test images, every sixth training image tests a classifier
 MAX_LR = 3e-3  # of the classifier's one-cycle schedule
 AUTO = dict.fromkeys(("digits", "mnist", "fashion_mnist", *STACKED), "classifier")
 
 
 class Classifier(nn.Module):
-    """Three strided stages to a 128-d feature and the data set's classes."""
+    """A CNN of three stages, with 128-d features and logits of the data set's classes."""
 
     name = "classifier"
     warning = None
     sha256: str
-    examined: dict[str, Any]  # the accuracy that examine() found, and on which split
+    examined: dict[str, Any]  # the accuracy from examine(), and the split
 
     def __init__(self, image_size: int, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -71,8 +71,8 @@ class Classifier(nn.Module):
 class StackedClassifier(nn.Module):
     """A classifier of single digits on red, green and blue: uint8 stacks (N, 3, S, S) -> (N, 3 * 128), (N, 1000).
 
-    The features are the three channels' beside each other. The logits are the logarithms of the combinations'
-    probabilities, which are products of the digits': the greatest is of the three digits that the classifier sees.
+    The features of the three channels are concatenated. The logits are the log-probabilities of the combinations, that
+    is, sums of the digits' log-probabilities: the largest belongs to the three most probable digits.
     """
 
     name = "classifier of single digits on each channel"
@@ -81,7 +81,7 @@ class StackedClassifier(nn.Module):
     def __init__(self, digit: Classifier) -> None:
         super().__init__()
         self.digit, self.resize, self.sha256 = digit, digit.resize, digit.sha256
-        seen = digit.examined  # a stack's digits are independent of each other, and so are the mistakes
+        seen = digit.examined  # a stack's digits are independent, and so are the mistakes
         self.examined = {"split": seen["split"], "accuracy": seen["accuracy"] ** 3}
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ Extractor = Inception | AnyClassifier
 
 
 def train_classifier(train: Images, device: torch.device, epochs: int, chosen: Tensor | None = None) -> Classifier:
-    """Train a Classifier on Images with labels, or the `chosen` (n,) of them, from a fixed seed. It is in eval mode."""
+    """Train a Classifier on labelled Images, or only on `chosen` (n,), from a fixed seed. Returns it in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Classifier(train.images.size(-1), train.images.size(1), len(train.classes)).to(device)
@@ -105,7 +105,7 @@ def train_classifier(train: Images, device: torch.device, epochs: int, chosen: T
             images = images.to(device)
         chosen = torch.arange(len(images)) if chosen is None else chosen
         batch_size = min(128, len(chosen))
-        batches = len(chosen) // batch_size  # whole ones, in an epoch
+        batches = len(chosen) // batch_size  # whole batches in an epoch
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MAX_LR, total_steps=epochs * batches)
         for _ in progress(range(epochs), "the classifier", unit="epoch", disable=rank() > 0):
@@ -121,7 +121,7 @@ def train_classifier(train: Images, device: torch.device, epochs: int, chosen: T
 
 @torch.inference_mode()
 def examine(network: nn.Module, split: Images, device: torch.device) -> float:
-    """The share of a split's images whose class the classifier names."""
+    """The classifier's accuracy on a split."""
     at_once = min(1000, EXAMINED_PIXELS // split.images.size(-1) ** 2)
     parts = progress(split.images.split(at_once), "the classifier's test", unit="block", disable=rank() > 0)
     answers = torch.cat([network(images.to(device))[1].argmax(1).cpu() for images in parts])
@@ -129,34 +129,34 @@ def examine(network: nn.Module, split: Images, device: torch.device) -> float:
 
 
 def is_labelled(images: Images) -> bool:
-    """Whether a classifier can be trained on these Images."""
+    """Whether the Images have labels of at least two classes, to train a classifier."""
     return len(images.classes) > 1 and bool((images.labels >= 0).all())
 
 
 def check_labels(config: Config, train: Images | None) -> None:
-    """Raise UserError where no classifier can be trained on the training split."""
+    """Check the labels of the training split. Raises UserError if no classifier can be trained on it."""
     if train is None or not is_labelled(train):
         way = "sort them into a folder for each class, or use" if config.dataset == "folder" else "use"
         raise UserError(
             f"--features classifier needs labelled images of two classes or more, which the training split of "
-            f"{config.dataset} does not have; {way} --features inception, or train without scores: python train.py"
+            f"{config.dataset} lacks; {way} --features inception, or train without scores: python train.py"
         )
 
 
 def keep(path: Path, content: dict[str, Any], what: str, say: Say) -> None:
-    """Save a file of the cache, and say where it could not be: what is "the classifier is"."""
+    """Save a cache file, or report why not. what: such as "the classifier is"."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save(path, content)
     except (OSError, UserError) as error:
-        say(f"{what} not kept for the next time: {error}")
+        say(f"{what} not cached for the next time: {error}")
 
 
 @contextlib.contextmanager
 def at_once(left: str) -> Iterator[None]:
-    """Within it, Ctrl-C stops at once what takes minutes, and so does SIGTERM in a run, which else only notes them.
+    """A context in which Ctrl-C and SIGTERM stop a long computation at once. Otherwise a run only notes them.
 
-    Raises Stopped, which says what is left undone. Several processes note signals as before, to stop together.
+    It then raises Stopped with the message `left`. Several processes still only note signals, to stop together.
     """
     if world_size() > 1 or threading.current_thread() is not threading.main_thread():
         yield
@@ -166,14 +166,14 @@ def at_once(left: str) -> Iterator[None]:
         raise Stopped(f"{signal.Signals(number).name}: {left}", number)
 
     noted = [number for number in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(number))]
-    with handled(dict.fromkeys(noted, stop)):  # and not those that end the process anyway
+    with handled(dict.fromkeys(noted, stop)):  # others end the process anyway
         yield
 
 
 def load_classifier(config: Config, train: Images | None, device: torch.device, say: Say) -> AnyClassifier:
-    """The data set's classifier, and of stacks that of the digits they are made of: from its cache, or trained now.
+    """Load a data set's classifier, or train it now. That of stacked digits classifies single digits.
 
-    The file's name holds a hash of the training images and labels, so that other data never meet old weights.
+    The file's name has a hash of the training images and labels, so weights are never used for other data.
     """
     if config.dataset in STACKED:
         digits = of_digits(config)
@@ -190,13 +190,13 @@ def _load_classifier(config: Config, train: Images | None, device: torch.device,
     network = _cached_classifier(path, config, train)
     if network is None:
         epochs = min(max(3, 100_000 // len(train.images)), 100)  # small sets need more passes
-        say(f"training the classifier that scores {config.dataset}, once ({epochs} epochs)")
-        with all_cores(), at_once(f"the classifier of {config.dataset} is not kept, and the next score trains it anew"):
+        say(f"training the classifier for the scores of {config.dataset}, once ({epochs} epochs)")
+        with all_cores(), at_once(f"the classifier of {config.dataset} is not saved; the next score trains it again"):
             network = train_classifier(train, device, epochs)
             if has_test_split(config):
                 network.examined = {"split": "test", "accuracy": examine(network, load_split(config, "test"), device)}
             else:
-                say(f"and one without every {HELD_OUT}th image, to test it on those")
+                say(f"training another without every {HELD_OUT}th image, to measure the accuracy on those")
                 every, left = torch.arange(len(train.images)), train._replace(labels=train.labels[::HELD_OUT])
                 other = train_classifier(train, device, epochs, every[every % HELD_OUT > 0])
                 accuracy = examine(other, left._replace(images=train.images[::HELD_OUT]), device)
@@ -218,19 +218,19 @@ def _cached_classifier(path: Path, config: Config, train: Images) -> Classifier 
             return None
         network.load_state_dict(content["weights"])
         network.examined = content["examined"]
-    except Exception:  # absent, truncated or another version's: it is trained again
+    except Exception:  # absent, truncated or from another version: it is trained again
         return None
     return network.eval()
 
 
 def extractor_name(config: Config) -> str:
-    """Which extractor --features names for this data set: inception or classifier."""
+    """The extractor that --features selects for this data set: inception or classifier."""
     return AUTO.get(config.dataset, "inception") if config.features == "auto" else config.features
 
 
 def missing_weights(config: Config) -> str | None:
-    """Fetch Inception's weights where the scores need them and they are not here. Returns why they cannot be had, or
-    raises it as UserError where no other extractor may take their place."""
+    """Download Inception's weights if the scores need them. Returns the reason if that fails and a classifier may
+    replace Inception, else None. Raises UserError if it fails and none may."""
     optional = config.dataset == "folder" and config.features == "auto" and not config.inception_weights
     try:
         if extractor_name(config) == "inception":
@@ -243,18 +243,18 @@ def missing_weights(config: Config) -> str | None:
 
 
 def settled(config: Config, images: Images, missing: str | None, say: Say) -> Config | None:
-    """The configuration with an extractor that there is, or None, by what missing_weights() gives; both are said."""
+    """Settle the extractor, given missing_weights(): return a configuration, or None without any. Prints changes."""
     if missing is None:
         return config
     if is_labelled(images):
-        say("scores      by a classifier of the folder's own classes, since the weights of Inception are not here")
+        say("scores      by a classifier of the folder's own classes, because the Inception weights are missing")
         return dataclasses.replace(config, features="classifier")
     say(f"warning     this run will not be scored: {missing}")
     return None
 
 
 def load_inception(config: Config, device: torch.device, say: Say = print) -> Inception:
-    """Inception with a configuration's weights, on the device. UserError where they cannot be had."""
+    """Load Inception, with a configuration's weights, onto the device. Raises UserError if they are missing."""
     extractor = Inception(inception_file(config.inception_weights)).to(device)
     if extractor.warning:
         say(f"warning: {extractor.warning}")

@@ -1,4 +1,4 @@
-"""torch-fidelity's Inception: the conversion of the TensorFlow 2015-12-05 network, with its resizing."""
+"""torch-fidelity's Inception: the TensorFlow network of 2015-12-05, converted, with its resizing."""
 
 import urllib.error
 from pathlib import Path
@@ -16,7 +16,7 @@ class Inception(nn.Module):
     """torch-fidelity's inception-v3-compat: 2048-d pool features and 1008 unbiased logits."""
 
     name = "inception-v3-compat"
-    warning: str | None = None  # what a reader of the scores must know of the weights
+    warning: str | None = None  # about the weights, to print with the scores
     resize = "299x299 bilinear, as TensorFlow 1.x"
 
     def __init__(self, path: str | Path) -> None:
@@ -24,7 +24,7 @@ class Inception(nn.Module):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         try:
-            torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would unpickle anything
+            torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would unpickle anything
             self.network = FeatureExtractorInceptionV3(self.name, ["2048", "logits_unbiased"], str(path))
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -33,7 +33,7 @@ class Inception(nn.Module):
         if not self.sha256.startswith(INCEPTION_SHA256):
             self.warning = (
                 f"the Inception weights are not the published ones (SHA-256 {self.sha256[:8]}..., not "
-                f"{INCEPTION_SHA256}...): these scores compare with no others"
+                f"{INCEPTION_SHA256}...): these scores cannot be compared with others"
             )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,12 +41,12 @@ class Inception(nn.Module):
 
 
 def inception_file(given: str | Path | None) -> Path:
-    """The Inception weights' path: the given file, or torch's cache, downloaded on first use; else UserError."""
+    """Find Inception's weights, or download them into torch's cache. Raises UserError if neither is possible."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     if given is not None:
         if not Path(given).is_file():
-            raise UserError(f"--inception_weights {given}: there is no such file")
+            raise UserError(f"--inception_weights {given}: no such file")
         return Path(given)
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
     if not path.is_file():
@@ -55,7 +55,7 @@ def inception_file(given: str | Path | None) -> Path:
             torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=INCEPTION_SHA256)
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise UserError(
-                f"the Inception weights are neither in {path} nor could they be downloaded ({error}). Fetch "
+                f"the Inception weights are not in {path} and cannot be downloaded ({error}). Download "
                 f"{URL_INCEPTION_V3} by hand, put it there or name it with --inception_weights FILE; or score with "
                 "--features classifier, which needs labels but no network; or train without scores: python train.py"
             ) from error

@@ -1,4 +1,4 @@
-"""The real side of the scores: images, their features and what follows from those, made once, kept in the cache."""
+"""Real images for the scores: features and results derived from them, computed once and cached."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ from .features import Extractor, Say, keep
 from .sampling import Given, extract
 
 FORMAT, FORMAT_BESIDE = "sngan-reference-1", "sngan-beside-reference-1"
-MIN_IMAGES = 10  # one for each of the Inception Score's splits
+MIN_IMAGES = 10  # one for each split of the Inception Score
 
 
 def fid_statistics(features: Tensor) -> dict[str, np.ndarray]:
@@ -38,35 +38,35 @@ def fid_statistics(features: Tensor) -> dict[str, np.ndarray]:
 
 
 class Kept:
-    """A file of the cache: a value with its key and a checksum. One of another key, or damaged, counts as absent."""
+    """A cache file: a value with its key and a checksum. It counts as absent if damaged or of another key."""
 
     def __init__(self, path: Path, key: dict[str, Any], say: Say) -> None:
         self.path, self.key, self.say = path, key, say
 
     def load(self) -> Any:
-        """The value: tensors, or what JSON can hold, or a dict of both; None where there is none."""
-        with contextlib.suppress(Exception):  # absent, truncated, or anything else that is no such file
+        """Load the value: tensors, JSON values or a dict of both. Returns None if the file is absent or unusable."""
+        with contextlib.suppress(Exception):  # absent, truncated or another kind of file
             content = load_tensors(self.path)
             if isinstance(content, dict) and content["key"] == self.key:
                 return content["value"] if content["sha256"] == _sha256(content["value"]) else None
         return None
 
     def save(self, value: Any, what: str) -> None:
-        """Write a value; where that cannot be, it is said: what is "the radii are"."""
+        """Write a value, or report why not. what: such as "the radii are"."""
         keep(self.path, {"key": self.key, "value": value, "sha256": _sha256(value)}, what, self.say)
 
     def beside(self, name: str, facts: dict[str, Any]) -> "Kept":
-        """The file of what follows from this value, and from facts."""
+        """The cache file of a result that depends on this value and facts."""
         key = {"format": FORMAT_BESIDE, "reference": self.key, "name": name, **facts}
         return Kept(self.path.with_name(f"{self.path.stem}_{name}_{_digest(key)}.pt"), key, self.say)
 
 
 @dataclasses.dataclass(eq=False)
 class Reference:
-    """Real images as the scores see them: features (N, d) float32, and their mean and covariance for the FID.
+    """Real images as the scores need them: features (N, d) float32, their mean and covariance.
 
-    logits (N, k): the extractor's answers, where they are known. kept: the file that it is from; what follows from a
-    reference alone is computed when it is first asked for, and for all samples, and kept beside it.
+    logits (N, k): the extractor's outputs, if known. kept: the cache file. Results that depend only on the reference
+    are computed on first use and cached next to that file.
     """
 
     features: Tensor
@@ -76,9 +76,9 @@ class Reference:
     known: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def once(self, name: str, facts: dict[str, Any], make: Callable[[], Any], what: str) -> Any:
-        """What make() gives and no sample changes: from memory, from its file, or made now and kept there.
+        """Return the result of make(), which no sample changes, from memory, its file, or computed now.
 
-        facts: what it depends on beside the reference. what: such as "the radii are", where they cannot be kept.
+        facts: other things that it depends on. what: as in Kept.save().
         """
         place = f"{name}_{_digest(facts)}"
         if place not in self.known:
@@ -93,7 +93,7 @@ class Reference:
 
     @functools.cached_property
     def root(self) -> np.ndarray:
-        """A root R (d, r) of the covariance R R^T, of its rank r: constant or dependent features add no column."""
+        """A root R (d, r) of the covariance R R^T of rank r. Constant or dependent features add no column."""
         with announced("computing a root of the real covariance"):
             values, vectors = np.linalg.eigh(self.statistics["sigma"])
         kept = values > max(values.max(), 0) * len(values) * np.finfo(values.dtype).eps
@@ -103,9 +103,9 @@ class Reference:
 def load_reference(
     config: Config, split: str, images: Images, extractor: Extractor, device: torch.device, say: Say = print
 ) -> Reference | None:
-    """The Reference of a split's images, from its cache or made now. On rank 0; None on the others.
+    """Load the Reference of a split's images from the cache, or compute it now. Returns None on ranks other than 0.
 
-    One of other images or another extractor has another key, so it is never used.
+    The key names the images and the extractor, so a Reference of others is never used.
     """
     key = {
         "format": FORMAT,
@@ -119,16 +119,16 @@ def load_reference(
         "torch-fidelity": importlib.metadata.version("torch-fidelity"),
     }
     file = Kept(cache_folder(config) / f"reference_{config.dataset}_{split}_{_digest(key)}.pt", key, say)
-    with announced(f"reading the features of the {split} images, which were kept"):
+    with announced(f"reading the cached features of the {split} images"):
         known = file.load() if rank() == 0 else None
     if not broadcast(known is not None):
         found = extract([extractor], Given(images.images), len(images.images), device, f"{split} images")
         if found is not None:
             with all_cores():
                 statistics = fid_statistics(found[0])
-            known = {"features": found[0].clone(), "logits": found[1].clone()}  # without what the last block lacked
+            known = {"features": found[0].clone(), "logits": found[1].clone()}  # without the last block's rest
             known |= {name: torch.from_numpy(value) for name, value in statistics.items()}
-            with announced(f"keeping the features of the {split} images for the next time"):
+            with announced(f"saving the features of the {split} images"):
                 file.save(known, f"the features of the {split} images are")
     if known is None:
         return None
@@ -136,9 +136,9 @@ def load_reference(
 
 
 class Real:
-    """The splits of real images, and their References, each loaded when it is asked for.
+    """The splits of real images and their References, each loaded on first use.
 
-    config: of the data; train: its training split, as loaded already. folder: whose images take the data set's place.
+    config: of the data; train: its training split, already loaded. folder: of images that replace the data set's.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Real:
         self.sha256 = functools.cache(lambda split: self.images(split).sha256())
 
     def images(self, split: str) -> Images:
-        """The images of a split. UserError if the data have no such split, or too few images."""
+        """The images of a split. Raises UserError if the data have no such split, or too few images."""
         if split not in self.splits:
             raise UserError(
                 f"{self.config.data_dir} has no test images: a folder's splits are its subfolders train and test"
@@ -163,22 +163,22 @@ class Real:
             with rank_zero_first():
                 found = self.splits[split] = load_split(self.config, split)
         if len(found.images) < MIN_IMAGES:
-            raise UserError(f"scores need {MIN_IMAGES} real images or more; the {split} split has fewer")
+            raise UserError(f"scores need at least {MIN_IMAGES} real images, but the {split} split has fewer")
         return found
 
     def count(self, split: str) -> int:
-        """How many images a split has."""
+        """The number of images in a split."""
         return len(self.images(split).images)
 
     def reference(self, split: str, extractor: Extractor) -> Reference | None:
-        """The Reference of a split, from memory, its cache or made now; None on ranks other than 0."""
+        """The Reference of a split, loaded or computed on first use. None on ranks other than 0."""
         if split not in self.references:
             images = self.images(split)
             self.references[split] = load_reference(self.config, split, images, extractor, self.device, self.say)
         return self.references[split]
 
     def compared(self, extractor: Extractor) -> list[Reference | None]:
-        """What samples are compared with: the References of training images and, if there are enough, of test ones."""
+        """The References to compare samples with: of training and, if enough, test images."""
         if "test" in self.splits:
             try:
                 self.images("test")
@@ -193,7 +193,7 @@ def _digest(key: dict[str, Any]) -> str:
 
 
 def _sha256(value: Any) -> str:
-    """A checksum of a tensor, or of what JSON can hold and tensors within."""
+    """A checksum of a tensor, or of JSON values that may contain tensors."""
 
     def of_tensor(tensor: Tensor) -> str:
         return hashlib.sha256(tensor.contiguous().numpy().data).hexdigest()

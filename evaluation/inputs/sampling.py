@@ -1,7 +1,7 @@
-"""Samples to be scored, in blocks of 64 images, and their features. Under torchrun the ranks share the blocks.
+"""Samples to score, in blocks of 64 images, and their features. Under torchrun the ranks share the blocks.
 
-Blocks are always drawn and looked at whole. So sample i and its features are functions of the generator, the seed and
-i alone: not of how many are drawn, by how many processes, or of a batch size.
+Blocks are always drawn and processed whole. So sample i and its features depend only on the generator, the seed and i,
+not on the number of samples, the number of processes or a batch size.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ BLOCK = 64  # images; also torch-fidelity's default batch size
 
 
 def latents(seed: int, start: int, count: int, z_dim: int, truncation: float = math.inf) -> Tensor:
-    """z ~ N(0, I) of the samples start, start + 1, ...: (count, z_dim), each from a seed of its own.
+    """Draw z ~ N(0, I) for samples start, start + 1, ...: (count, z_dim), each from its own seed.
 
-    truncation: coordinates further than this from 0 are drawn again (Brock et al. 2019, section 3.1).
+    truncation: coordinates farther than this from 0 are drawn again (Brock et al. 2019, section 3.1).
     """
     z = torch.empty(count, z_dim)
     generator = torch.Generator()
@@ -38,7 +38,7 @@ def latents(seed: int, start: int, count: int, z_dim: int, truncation: float = m
 
 @dataclasses.dataclass(eq=False)
 class Generated:
-    """The endless samples of a generator in eval mode, quantised. They are drawn by a folded copy of it.
+    """The endless, quantised samples of a generator in eval mode, drawn with folded weights.
 
     classes: those of a conditional generator. label: the class of all samples; without it, each has its own.
     """
@@ -56,27 +56,27 @@ class Generated:
         self.G = folded(self.G)
 
     def labels(self, start: int, count: int) -> Tensor | None:
-        """The labels of the samples start, start + 1, ...: (count,) int64; None of an unconditional generator."""
+        """The labels of samples start, start + 1, ...: (count,) int64, or None if the generator is unconditional."""
         if self.label is not None:
             return torch.full((count,), self.label)
         return self.classes.labels(self.seed, start, count) if self.classes is not None else None
 
     @torch.inference_mode()
     def block(self, number: int) -> Tensor:
-        """Samples 64 * number and on: (64, C, H, W) uint8 on the CPU. UserError where G gives no finite numbers."""
+        """Samples 64 * number and on: (64, C, H, W) uint8, on the CPU. Raises UserError if G's output is not finite."""
         z = latents(self.seed, BLOCK * number, BLOCK, self.z_dim, self.truncation)
         labels = self.labels(BLOCK * number, BLOCK)
         images = self.G(*(part.to(self.device) for part in given(z, labels)))
-        if not images.isfinite().all():  # as uint8 they would be black images, and have a score
+        if not images.isfinite().all():  # as uint8 they would be black images with a score
             raise UserError("the generator draws NaN or infinity: its weights are broken")
         return quantise(images).cpu()
 
 
 class Given:
-    """Images that exist: a data set's, or another program's samples, (N, C, H, W) uint8.
+    """Existing images (N, C, H, W) uint8: those of a data set, or another program's samples.
 
-    order: the numbers of those that are meant, in their order (default: all). They are not copied, since they may be
-    more than memory holds.
+    order: the indices of the images to use, in order (default: all). The images are not copied, because memory may not
+    hold them all.
     """
 
     classes = None
@@ -85,12 +85,12 @@ class Given:
         self.images, self.order, self.count = images, order, len(images if order is None else order)
 
     def shuffled(self) -> "Given":
-        """The same images in a fixed random order: a folder's are often sorted, and its first ones of one kind."""
+        """The same images in a fixed random order. Folders are often sorted by kind."""
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(0))
         return Given(self.images, order if self.order is None else self.order[order])
 
     def labels(self, start: int, count: int) -> None:
-        """They are of no class that was asked for."""
+        """Return None: existing images were not drawn for a class."""
 
     def block(self, number: int) -> Tensor:
         """Images 64 * number and on: (64, C, H, W) uint8, fewer in the last block."""
@@ -102,17 +102,17 @@ Source = Generated | Given
 
 
 def images_at(source: Source, indices: Iterable[int]) -> Iterator[Tensor]:
-    """Yield the source's images with these numbers, in this order: (C, H, W) uint8 each. Ordered ones come fastest."""
+    """Yield the source's images with these indices, in this order: (C, H, W) uint8 each. Fastest if sorted."""
     for number, group in itertools.groupby(indices, lambda i: i // BLOCK):
         block = source.block(number)
         yield from (block[i % BLOCK] for i in group)
 
 
 def in_order(source: Source, least: int, in_parts: bool) -> tuple[Source, dict[str, bool]]:
-    """The source as it is scored, and what a protocol says of its order.
+    """Return the source in the order to score it, and a record of this order.
 
-    Images that exist may be sorted. So they come in a random order where a score takes only the first `least` of them,
-    or where one splits them into parts as they come.
+    Existing images may be sorted. So they are shuffled if a score uses only the first `least` of them, or (in_parts)
+    splits them without shuffling.
     """
     if not isinstance(source, Given) or source.count is None:
         return source, {}
@@ -124,14 +124,14 @@ def in_order(source: Source, least: int, in_parts: bool) -> tuple[Source, dict[s
 def extract(
     networks: Sequence[nn.Module], source: Source, count: int, device: torch.device, label: str
 ) -> list[Tensor] | None:
-    """What networks say about a source's first `count` images, in one pass.
+    """Run networks on a source's first `count` images, in one pass.
 
-    Each network gives (features, logits) for a block; returns their (count, d) and (count, k) as float32 on the CPU,
-    two for each network, on rank 0; None on the others. label: of the progress bar, shown where it takes long.
+    Each network returns (features, logits). On rank 0, returns these as (count, d) and (count, k) float32 on the CPU,
+    network by network; on other ranks, None. label: of the progress bar.
     """
     blocks = math.ceil(count / BLOCK)
     turns = math.ceil(blocks / world_size())
-    # Each turn deals a block to every rank. Where blocks do not suffice for the last turn, the last one is repeated.
+    # Each turn deals a block to every rank. If the last turn lacks blocks, the last block is repeated.
     own = [min(turn * world_size() + rank(), blocks - 1) for turn in range(turns)]
     found: list[Tensor] = []
     bar = progress(own, label, unit_scale=BLOCK * world_size(), unit="image", disable=rank() > 0)
@@ -145,11 +145,11 @@ def extract(
 
 
 def _look(networks: Sequence[nn.Module], block: Tensor, device: torch.device) -> list[Tensor]:
-    """What networks say about a block of images: (n, d) and (n, k) each, n a multiple of what is looked at at once."""
+    """The networks' outputs for a block of images: (n, d), (n, k), n rounded up to whole batches."""
     at_once = BLOCK // 2 if device.type == "cpu" else BLOCK  # the same features on a CPU, in half the memory
     outputs = []
     for part in block.to(device).split(at_once):
-        missing = at_once - len(part)  # among the last images: filled up, as a batch's size can change last bits
+        missing = at_once - len(part)  # the last batch is filled up, because a batch's size can change the last bits
         batch = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
         outputs.append([output for network in networks for output in network(batch)])
     return [torch.cat(parts) for parts in zip(*outputs)]

@@ -1,1 +1,1 @@
-"""What was scored: evaluation.json, tables and pictures."""
+"""The output of scoring: evaluation.json, tables and pictures."""

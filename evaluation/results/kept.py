@@ -1,6 +1,6 @@
-"""The scores that a run keeps: which are of the same thing, which may be compared, and evaluation.json itself.
+"""The results in evaluation.json: which are of the same thing, and which may be compared.
 
-A score is replaced by scoring the same thing again, and by nothing else.
+A result is replaced only by scoring the same thing again.
 """
 
 import json
@@ -19,31 +19,31 @@ from ..inputs.inception import INCEPTION_SHA256
 from ..protocol import PROTOCOLS, plan
 from ..scores.registry import scores_of
 
-Result = dict[str, Any]  # of a generator under a protocol, as evaluation.json has it
+Result = dict[str, Any]  # of a generator under a protocol, as in evaluation.json
 
-# Of a result's protocol: what has to be alike where scores are compared, and what else makes a score another one.
+# Keys of a result's protocol: those that must be equal to compare scores, and those that also identify a result.
 COMPARED = (
     *("name", "num_samples", "inception_score_samples", "num_real", "dataset", "split", "reference", "data_sha256"),
     *("features", "features_sha256", "image_size", "resize"),
 )
 SOURCE = ("step", "ema", "seed", "samples_sha256")
 NEEDED = ("name", "departures", "dataset", "split", "features", "features_sha256", "features_warning", "ema", "seed")
-COSTLY = ("fid_interval", "kid_interval", "fid_infinity", "held_out")  # asked for or not, they change no score
+COSTLY = ("fid_interval", "kid_interval", "fid_infinity", "held_out")  # optional, without influence on scores
 
 
 def comparable(result: Result) -> tuple[Any, ...]:
-    """Equal for results that may stand side by side: protocol, counts, real images and extractor."""
+    """A key, equal for results that may be compared: protocol, counts, real images and extractor."""
     return tuple(result["protocol"].get(name) for name in COMPARED)
 
 
 def identity(result: Result) -> tuple[Any, ...]:
-    """Equal for results of the same thing: also checkpoint, EMA, seed of the samples, or the samples themselves."""
+    """A key, equal for results of the same thing: also checkpoint, EMA, seed, or given samples."""
     name = Path(result.get("checkpoint") or "").name
     return name, *(result["protocol"].get(name) for name in SOURCE), *comparable(result)
 
 
 def real_name(held_out: dict[str, Any]) -> str:
-    """What the real images are called that were scored, with their number: the fewer, the higher is their FID."""
+    """The name of the scored real images, with their number. With fewer, FID is higher."""
     return f"real {held_out.get('what', 'test images')}" + (f" ({held_out['num']:,})" if "num" in held_out else "")
 
 
@@ -52,8 +52,8 @@ def step_of(result: Result) -> int | None:
 
 
 def headline(results: Sequence[Result]) -> Result:
-    """The result that stands for all: of the last step, there of the EMA before G itself, and of the data set before a
-    reference; modern before paper before test, more samples before fewer, a later scoring before an earlier one."""
+    """Choose the result for the top level by rules in this order. Latest step; EMA rather than G itself; data set
+    rather than --reference; protocol modern, then paper, then test; more samples; scored later."""
     order = {name: -place for place, name in enumerate(PROTOCOLS)}
 
     def rank(pair: tuple[int, Result]) -> tuple[Any, ...]:
@@ -65,7 +65,7 @@ def headline(results: Sequence[Result]) -> Result:
 
 
 def over_steps(results: Iterable[Result], like: Result) -> list[Result]:
-    """Those of the results that differ from one in nothing but the checkpoint, in the order of their steps."""
+    """The results that differ from one only in the checkpoint, sorted by step."""
 
     def kind(result: Result) -> tuple[Any, ...]:
         return comparable(result), *(result["protocol"].get(name) for name in ("ema", "seed"))
@@ -75,17 +75,17 @@ def over_steps(results: Iterable[Result], like: Result) -> list[Result]:
 
 
 def best_and_last(steps: Sequence[Result]) -> dict[str, Result]:
-    """{best, last} of what over_steps() gives, the best by FID; {} for a single one."""
+    """{best, last} of the results from over_steps(), best by FID; {} for a single one."""
     return {"best": min(steps, key=lambda result: result["fid"]), "last": steps[-1]} if len(steps) > 1 else {}
 
 
 def standing(
     stem: Path, config: Config, step: int, ema: bool, reference: str | None = None, needs: Sequence[str] = ()
 ) -> list[Result] | None:
-    """What STEM.json has of this checkpoint as a configuration asks for it: the latest result under each protocol.
+    """The latest result in STEM.json under each protocol of a configuration, for this checkpoint.
 
-    None where one is missing, or has not what it needs beside the scores. That the data set's images are still those
-    that it was scored against is not looked at.
+    Returns None if one is missing, or lacks a key of `needs`. Does not check whether the data set's images are still
+    the same.
     """
     asked = {"step": step, "ema": ema, "seed": config.seed, "reference": reference}
     found: dict[str, Result] = {}
@@ -103,19 +103,19 @@ def standing(
 
 
 def _same_extractor(config: Config, protocol: dict[str, Any]) -> bool:
-    """Whether a score is by the extractor that a configuration names, and by its weights of Inception."""
+    """Whether a score used a configuration's extractor and, for Inception, the same weights."""
     name, given, weights = extractor_name(config), config.inception_weights, ""
-    if given and not Path(given).is_file():  # scoring will say so
+    if given and not Path(given).is_file():  # scoring will report it
         return False
-    if name == "inception":  # a classifier's weights come of the data
+    if name == "inception":  # a classifier's weights depend on the data
         weights = file_sha256(given) if given else INCEPTION_SHA256
     return protocol["features"].startswith(name) and protocol["features_sha256"].startswith(weights)
 
 
 def merged(before: Iterable[Result], new: Iterable[Result]) -> list[Result]:
-    """All results, those of a step in the order of their scoring; a new one takes the place of one of the same thing.
+    """All results, sorted by step and then by time of scoring. A new one replaces an old one of the same thing.
 
-    Intervals and the like, which cost extra, stay where it finds the same FID to the bit.
+    Costly extras such as intervals are kept if the FID is the same to the bit.
     """
     found = {identity(result): result for result in before}
     for result in new:
@@ -126,16 +126,16 @@ def merged(before: Iterable[Result], new: Iterable[Result]) -> list[Result]:
 
 
 def read(stem: Path) -> list[Result]:
-    """The results in STEM.json that are whole; [] where there are none."""
+    """The complete results in STEM.json; [] without any."""
     return _entries(stem.with_name(stem.name + ".json"))[0]
 
 
 def write(stem: Path, new: Iterable[Result], say: Say = print) -> list[Result]:
-    """Merge results into STEM.json, and return all that it holds then.
+    """Merge results into STEM.json, and return all of its results.
 
-    Its top level is that of headline(); beside it are all `results`, and `best` and `last` of those that compare with
-    it. The file is read here, at the end, so that of two processes that score one run neither loses what the other
-    found. A damaged one is kept under another name, and said. UserError where nothing can be written.
+    The top level is the headline(), followed by `best` and `last` of the results that compare with it, and all
+    `results`. The file is read only now, under a lock, so that two processes that score one run keep each other's
+    results. A damaged file is renamed, with a message. Raises UserError if it cannot be written.
     """
     path = stem.with_name(stem.name + ".json")
     with writing_into(path.parent), locked(path.with_name(f".{stem.name}.lock")):
@@ -144,8 +144,8 @@ def write(stem: Path, new: Iterable[Result], say: Say = print) -> list[Result]:
         if damaged:
             names = numbered(path.with_name(path.name + ".damaged"))
             aside = path.rename(next(name for name in names if not os.path.lexists(name)))
-            kept = f", and {len(before)} of its scores go on" if before else ""
-            say(f"{path} is damaged, or holds no scores; what it was is kept as {aside.name}{kept}")
+            kept = f"; {len(before)} intact results kept" if before else ""
+            say(f"{path} is damaged or holds no scores, and was renamed to {aside.name}{kept}")
         write_text(path, json.dumps(_content(results), indent=2) + "\n")
     return results
 
@@ -159,7 +159,7 @@ def _content(results: list[Result]) -> dict[str, Any]:
 
 
 def _entries(path: Path) -> tuple[list[Result], bool]:
-    """The whole results of a file, and whether it is damaged or holds anything else."""
+    """The complete results of a file, and whether it is damaged or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         top = {name: value for name, value in content.items() if name not in ("best", "last")}
@@ -173,7 +173,7 @@ def _entries(path: Path) -> tuple[list[Result], bool]:
 
 
 def _whole(result: Any) -> bool:
-    """Whether this can be shown: its scores are numbers, and its protocol says what they are of."""
+    """Whether this is a complete result, with numbers as scores and the keys of a protocol."""
     try:
         protocol: dict[str, Any] = result["protocol"]
         columns: dict[str, Any] = {}

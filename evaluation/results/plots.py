@@ -1,4 +1,4 @@
-"""Pictures of scores: over the steps of a run, and samples beside the training images nearest to them."""
+"""Plots of results: scores over steps, and samples next to their nearest training images."""
 
 import math
 import textwrap
@@ -16,14 +16,14 @@ from .kept import real_name
 
 BESIDE: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8}
 DRAWN = [*scores_of("images", "modes").values(), SCORES["nearer"]]
-TITLE = 32  # characters of an axis' label in a line
+TITLE = 32  # characters per line of an axis label
 
 
 def plot_scores(target: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) -> Path:
-    """Scores over steps: a line for each group {its legend: its results in the order of their steps}.
+    """Plot scores over steps, with a line for each group {legend: results, as in evaluation.json, sorted by step}.
 
-    The first group's best FID is marked. A dashed line in the group's colour is what real images get, where that is
-    known. results as in evaluation.json; what one lacks is left out. Returns target's path.
+    The best FID of the first group is marked. A dashed line in a group's colour shows the scores of real images, if
+    known. Missing scores are left out. Returns the path.
     """
     plt = pyplot()
     every = [result for results in groups.values() for result in results]
@@ -35,7 +35,7 @@ def plot_scores(target: Path, groups: Mapping[str, Sequence[dict[str, Any]]]) ->
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     handles: dict[str, Any] = {}
     for axis, score in zip(axes.flat, shown):
-        drawn = []  # what no protocol changes is drawn once
+        drawn = []  # scores that are the same under all protocols are drawn once
         for i, (legend, results) in enumerate(groups.items()):
             colour = colours[i % len(colours)]
             points = [(r["protocol"]["step"], score.value(r), score.bar(r)) for r in results]
@@ -79,10 +79,10 @@ def _mark_best(axis: Any, results: Sequence[dict[str, Any]]) -> None:
 
 
 def plot_neighbours(target: Path, samples: Tensor, training: Tensor, distances: Tensor) -> Path:
-    """Samples (n, C, H, W), and right of each its nearest training images (n, k, C, H, W) at distances (n, k).
+    """Draw samples (n, C, H, W), each with its nearest training images (n, k, C, H, W) at distances (n, k).
 
-    The first half of the samples is above the other one, as in diagnostics.Neighbours, so that the picture is narrow
-    enough for a telephone. Returns target's path.
+    The two halves of the samples, as in diagnostics.Neighbours, are drawn one above the other, so that the picture
+    fits on a phone. Returns the path.
     """
     plt = pyplot()
     k = distances.size(1)
@@ -102,7 +102,7 @@ def plot_neighbours(target: Path, samples: Tensor, training: Tensor, distances: 
         axis.spines[:].set_visible(False)
         axis.set(ylabel="distance to training image 1, in feature space")
         axis.set_title(title, fontsize=11)
-    figure.suptitle("samples, left of the red line, and\nthe training images nearest to each", fontsize=11)
+    figure.suptitle("samples (left of the red line) and\nthe nearest training images of each", fontsize=11)
     figure.savefig(target, dpi=140)
     plt.close(figure)
     return target

@@ -1,6 +1,6 @@
-"""What an evaluation leaves: lines for a person, evaluation.json and a CSV for programs, pictures for both.
+"""The report of an evaluation: printed lines, evaluation.json, a CSV file and pictures.
 
-No score leaves here without the protocol it was measured under.
+Every score is reported together with its protocol.
 """
 
 import csv
@@ -19,8 +19,8 @@ from ..scores.registry import SCORES, Score, entry, scores_of
 from . import kept, plots
 from .kept import COMPARED, Result, step_of
 
-REAL = "held_out_"  # in front of the names of real images' scores, in the CSV
-LISTED = [score for name, score in SCORES.items() if name != "classes_missing"]  # of which the warnings tell
+REAL = "held_out_"  # prefix of the scores of real images in the CSV
+LISTED = [score for name, score in SCORES.items() if name != "classes_missing"]  # which the warnings report
 OF_REAL = [*scores_of("images", "modes").values()]
 COLUMNS = [
     *("checkpoint", "step", "ema", "protocol", "departures", "dataset", "split", "num_real", "num_samples"),
@@ -31,26 +31,27 @@ COLUMNS = [
     REAL + "reason",
 ]
 MEANINGS = """what the scores mean (docs/scoring.md has more):
-  IS         more is better, at most the number of classes: are samples clearly of one class, and the classes even?
-  FID        less is better, 0 the best: the distance between samples and real images, as clouds in feature space
-  KID        less is better, about 0 the best: the same by a kernel; its mean does not depend on the number of samples
-  precision  more is better, at most 1: the share of samples that lie among real images, so how real they look
-  recall     more is better, at most 1: the share of real images that lie among samples, so how much is covered
-  density    more is better, about 1 for real images: how many real neighbourhoods hold a sample, of those expected
+  IS         more is better, at most the number of classes: is each sample clearly of one class, all equally often?
+  FID        less is better, 0 is best: the distance between samples and real images, as Gaussians in feature space
+  KID        less is better, about 0 is best: the same by a kernel; its mean does not depend on the number of samples
+  precision  more is better, at most 1: the share of samples that lie among real images (do they look real?)
+  recall     more is better, at most 1: the share of real images that lie among samples (are all kinds covered?)
+  density    more is better, about 1 for real images: the number of real neighbourhoods around a sample, relative to
+             the expected number
   coverage   more is better, at most 1: the share of real images with a sample in their neighbourhood
-  modes      more is better: how many of the 1,000 combinations of stacked digits are among 26,000 samples; the KL
-             divergence of their frequencies from those of the data stands beside it, less is better
-  nearer     0.5 is best: how often a sample lies nearer to a training image than an unseen image does; near 1 the
-             samples are copies, near 0 they are unlike the data
-  class_accuracy  more is better, at most 1: the share of samples that a classifier takes for the class asked for
-  intra_fid       less is better, 0 the best: the mean of the FIDs within the classes
-Scores compare only under the same protocol, counts and extractor. The line of "real test images" has what real images
-that were held out get under them.
+  modes      more is better: the number of the 1,000 combinations of stacked digits among 26,000 samples, with the KL
+             divergence of their frequencies from those of the data (less is better)
+  nearer     0.5 is best: how often a sample is nearer to a training image than an unseen image is; near 1 the samples
+             are copies, near 0 they are unlike the data
+  class_accuracy  more is better, at most 1: the share of samples that a classifier puts into the requested class
+  intra_fid       less is better, 0 is best: the mean FID within the classes
+Compare scores only under the same protocol, counts and extractor. The line "real test images" shows the scores of real
+images that were held out of training.
 """
 
 
 def label(protocol: dict[str, Any]) -> str:
-    """A protocol in a line short enough for a plot: what was counted against what, and by which features."""
+    """A protocol in a line short enough for a plot: samples, real images and features."""
     return (
         f"{protocol['name']}: {protocol['num_samples']:,} samples, {protocol['num_real']:,} {protocol['split']} images "
         f"of {protocol['dataset']}, features of the {protocol['features']} ({protocol['features_sha256'][:8]})"
@@ -58,7 +59,7 @@ def label(protocol: dict[str, Any]) -> str:
 
 
 def labels(groups: Iterable[Sequence[Result]]) -> list[str]:
-    """A label for each group of results that share a protocol; where two would be the same, with what else differs."""
+    """A label for each group of results that share a protocol. Equal ones are completed by what else differs."""
     protocols = [group[0]["protocol"] for group in groups]
     texts = [label(p) + ", G itself, not its EMA" * (p.get("ema") is False) for p in protocols]
     found = []
@@ -70,14 +71,14 @@ def labels(groups: Iterable[Sequence[Result]]) -> list[str]:
 
 
 def flat(result: Result) -> dict[str, Any]:
-    """A result's scores as a line of stats.jsonl has them, under the protocol's label."""
+    """A result's scores as in a line of stats.jsonl, with the protocol's label."""
     values = {name: score.value(result) for name, score in SCORES.items()}
     found = {name: value for name, value in values.items() if value is not None}
     return found | {"protocol": label(result["protocol"])}
 
 
 def summary(results: Sequence[Result]) -> str:
-    """The scores of one generator for a person: a few lines for each protocol, then what they have in common."""
+    """The scores of one generator as text: lines for each protocol, diagnostics and warnings."""
     lines = [line for result in results for line in _scores(result)]
     result = results[0]
     if "class_share" in result:
@@ -85,8 +86,8 @@ def summary(results: Sequence[Result]) -> str:
     if "memorisation" in result:
         memory = result["memorisation"]
         lines.append(
-            f"nearest of the {memory['real']}: at {memory['distance_of_samples']:.3g} in the median, for "
-            f"{memory['unseen']} at {memory['distance_of_unseen']:.3g}"
+            f"median distance to the nearest of the {memory['real']}: samples {memory['distance_of_samples']:.3g}, "
+            f"{memory['unseen']} {memory['distance_of_unseen']:.3g}"
         )
     sentences = [result["protocol"]["features_warning"], *result.get("warnings", [])]
     lines += [f"warning: {sentence}" for sentence in sentences if sentence]
@@ -111,7 +112,7 @@ def _scores(result: Result) -> Iterator[str]:
 
 
 def _words(score: Score, result: Result) -> Iterator[str]:
-    """A score in words, with its spread and its interval; behind it FID infinity, where that was asked for."""
+    """A score in words, with spread and interval, and then FID infinity, if computed."""
 
     def number(value: float) -> str:
         return f"{value:z.{score.digits}f}"
@@ -128,16 +129,16 @@ def _words(score: Score, result: Result) -> Iterator[str]:
 
 
 def real_images(held_out: Mapping[str, Any]) -> str:
-    """What real images get under a result's protocol, as a line; or why that is not known."""
+    """The scores of real images under a result's protocol, or why there are none."""
     what = f"real {held_out.get('what', 'test images')}"
     if "fid" not in held_out:
-        return f"{what}: no scores, since {held_out.get('reason', 'they were not taken')}"
+        return f"{what}: no scores, because {held_out.get('reason', 'they were not computed')}"
     return f"{what}: {_listed(held_out)}" + (f" ({held_out['num']:,} of them)" if "num" in held_out else "")
 
 
 def as_many(few: Mapping[str, Any]) -> str:
-    """What as many samples get as there are real images in the line before, as a line."""
-    return f"{few['num']:,} samples: {_listed(few)} (to compare with those; the fewer, the higher is FID)"
+    """The scores of as many samples as real images in the line above."""
+    return f"{few['num']:,} samples: {_listed(few)} (to compare with those: the fewer, the higher the FID)"
 
 
 def _listed(scores: Mapping[str, Any]) -> str:
@@ -147,16 +148,16 @@ def _listed(scores: Mapping[str, Any]) -> str:
 
 
 def best_and_last(results: Sequence[Result], like: Result) -> str | None:
-    """A sentence that names the best and the last checkpoint of those scored as `like` was; None for a single one."""
+    """A sentence about the best and last checkpoint of those scored like `like`. None for a single one."""
     steps = kept.over_steps(results, like)
     if not (chosen := kept.best_and_last(steps).values()):
         return None
     best, last = (f"step {step_of(r):,} (FID {r['fid']:z.2f}, IS {r['inception_score']['mean']:z.2f})" for r in chosen)
-    return f"of {len(steps)}, the best by FID is {best}, the last {last}\n  {label(like['protocol'])}"
+    return f"of {len(steps)} checkpoints, the best by FID is {best}, the last {last}\n  {label(like['protocol'])}"
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
-    """Rows as the text of a CSV file; what a row lacks stays empty."""
+    """Rows as the text of a CSV file. Missing values are left empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -165,7 +166,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
 
 
 def write(stem: Path, new: Iterable[Result]) -> tuple[list[Path], list[Result]]:
-    """Merge results into STEM.json (see kept.write()), and write all it holds then as STEM.csv.
+    """Merge results into STEM.json (see kept.write()), and write all results of that as STEM.csv.
 
     Returns (the paths, all results).
     """
@@ -176,7 +177,7 @@ def write(stem: Path, new: Iterable[Result]) -> tuple[list[Path], list[Result]]:
 
 
 def _row(result: Result) -> dict[str, Any]:
-    """A result as a line of the CSV."""
+    """A result as a row of the CSV."""
     protocol = result["protocol"]
     row = {name: protocol[name] for name in COLUMNS if name in protocol}
     for score in LISTED:
@@ -196,9 +197,9 @@ def _row(result: Result) -> dict[str, Any]:
 
 
 def draw(stem: Path, results: Sequence[Result], pictures: Mapping[str, tuple[Tensor, ...] | None]) -> list[Path]:
-    """Draw all scores over steps, where there are several, and nearest neighbours. Returns the pictures' paths.
+    """Draw the scores over steps, if there are several, and nearest neighbours. Returns the pictures' paths.
 
-    results: all of STEM.json. pictures: {name of a picture: what plots.plot_neighbours() takes}. In a run, they lie in
+    results: all of STEM.json. pictures: {name: arguments of plots.plot_neighbours()}. Pictures of a run are written to
     its plots folder.
     """
     folder = stem.parent / "plots" if (stem.parent / "checkpoints").is_dir() else stem.parent
@@ -215,7 +216,7 @@ def draw(stem: Path, results: Sequence[Result], pictures: Mapping[str, tuple[Ten
 
 
 def in_groups(results: Sequence[Result]) -> list[list[Result]]:
-    """Results that have steps, in groups of those that differ in the checkpoint alone: first that of the headline."""
+    """Group the results that have steps by all but the checkpoint. The headline's group comes first."""
     groups: list[list[Result]] = []
     left = [result for result in results if step_of(result) is not None]
     while left:

@@ -1,6 +1,6 @@
-"""Runs beside each other: a row for a configuration, its seeds as mean and spread, and below what real images get.
+"""A table of runs: a row for each configuration with mean and spread over seeds. Real images come last.
 
-Scores share a column only where protocol, counts, real images and extractor are the same, or say that they are not.
+Scores from different protocols, counts, real images or extractors are marked by letters.
 """
 
 import os
@@ -20,21 +20,21 @@ from ..scores.registry import scores_of
 from .kept import Result, comparable, real_name, step_of
 from .report import csv_text, labels
 
-# What --resume may change is how and where a run goes on, and not what it is.
+# Settings that --resume may change do not define a run, but how and where it continues.
 VARIED = [name for name, f in FIELDS.items() if name != "seed" and not f.metadata["resumable"] and f.metadata["stored"]]
-NAMED = 4  # differing settings, at most, that stand in a row's name
+NAMED = 4  # differing settings in a row's name, at most
 SCORES = scores_of("images", "modes", "classes")
 COLUMNS = ["configuration", "step", "n", *(name + end for name in SCORES for end in ("", "_std")), "protocol", "runs"]
 STARTS = {".csv": "configuration,", ".md": "<!-- scores, by evaluate.py", ".tex": "% scores, by evaluate.py"}
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"}
-TEX |= {">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "*": "{*}"}  # the latter are an argument after a row
+TEX |= {">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "*": "{*}"}  # these two would start an argument
 TEX |= {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 ESCAPES = {".md": str.maketrans({sign: f"\\{sign}" for sign in r"\`*_|<>[]~#$&"}), ".tex": str.maketrans(TEX)}
 
 
 class Scored(NamedTuple):
-    """A generator's name, the configuration of its run, and what it scored under a protocol."""
+    """A generator's name, the configuration of its run, and its result under a protocol."""
 
     name: str
     config: Config
@@ -42,7 +42,7 @@ class Scored(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of the table. scores: {name: (mean, standard deviation over seeds or None)}; n: None for real images."""
+    """A row of the table. scores: {name: (mean, standard deviation over seeds or None)}; n: None for real images."""
 
     name: str
     step: int | None
@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 
 def check(target: str) -> None:
-    """Raise UserError where no table can be written there, or where a file is there that is none."""
+    """Check a path for a table. Raises UserError if it cannot be written, or is an existing file of another kind."""
     path = Path(target)
     refuse_if(path.suffix not in STARTS, f"--table {target}: the name must end in {', '.join(STARTS)}")
     check_target(path)
@@ -62,33 +62,33 @@ def check(target: str) -> None:
             own = path.read_text(encoding="utf-8").startswith(STARTS[path.suffix])
         except (OSError, ValueError):
             own = False
-        refuse_if(not own, f"--table {target}: another file is there, which is not overwritten; choose another name")
+        refuse_if(not own, f"--table {target}: another file is there and is not overwritten; choose another name")
 
 
 def check_seeds(generators: Mapping[str, tuple[Config, int]]) -> None:
-    """Raise UserError where two of {name: (configuration, step)} are the same with the same seed: that is no spread."""
+    """Check seeds. Raises UserError if two of {name: (configuration, step)} are equal, including the seed."""
     seen: dict[Any, str] = {}
     for name, (config, step) in generators.items():
         other = seen.setdefault((_kind(config), config.seed, step), name)
-        same = f"{other} and {name} are the same: leave one out"
-        refuse_if(other != name, f"--table takes each seed of a configuration once, and {same}")
+        same = f"{other} and {name} have the same seed: leave one out"
+        refuse_if(other != name, f"--table takes each seed of a configuration once, but {same}")
 
 
 def _kind(config: Config) -> tuple[Any, ...]:
-    """Equal for configurations that differ in nothing but the seed."""
+    """A key that is equal for configurations that differ only in the seed."""
     return tuple(_settings(config).values())
 
 
 def _settings(config: Config) -> dict[str, str]:
-    """The settings that say what was trained; how long was planned only where learning rates fall till then."""
+    """The settings that define a training. total_steps counts only if learning rates decay until then."""
     values = {name: to_flag(getattr(config, name)) for name in VARIED if name != "num_epochs"}
     return values | ({"total_steps": str(config.total_steps)} if config.lr_decay != "none" else {})
 
 
 def rows(scored: Sequence[Scored]) -> list[Row]:
-    """The rows of a table: generators of one configuration, step and way of scoring are one; real images follow.
+    """The rows of a table: one for each configuration, step and protocol, then real images.
 
-    What was scored in another way comes in a part of its own, with the label of that.
+    Results under different protocols come in separate parts, each with the label of its protocol.
     """
     names, found = row_names(scored), []
     parts = _groups(scored, lambda one: comparable(one.result))
@@ -106,7 +106,7 @@ def rows(scored: Sequence[Scored]) -> list[Row]:
 
 
 def _groups(scored: Sequence[Scored], key: Callable[[Scored], Any]) -> dict[Any, list[Scored]]:
-    """{what key() gives: those for which it does}, in the order in which they come."""
+    """Group by key(): {key: results with this key}, in order of appearance."""
     found: dict[Any, list[Scored]] = {}
     for one in scored:
         found.setdefault(key(one), []).append(one)
@@ -114,7 +114,7 @@ def _groups(scored: Sequence[Scored], key: Callable[[Scored], Any]) -> dict[Any,
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float | None]]:
-    """The mean and the standard deviation of each score that all of these results have."""
+    """The mean and standard deviation of each score that all of these results have."""
     found = {}
     for name, score in SCORES.items():
         values = [value for result in results if (value := score.value(result)) is not None]
@@ -124,8 +124,8 @@ def _scores(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, floa
 
 
 def row_names(scored: Sequence[Scored]) -> dict[tuple[Any, ...], str]:
-    """{what _kind() gives: the name of a row}: the settings in which it differs from others, or its run's name where
-    those are too many, or none."""
+    """{_kind(): name of a row}: the settings that differ from other rows. If these are none or more than NAMED, the
+    name of its run."""
     groups = _groups(scored, lambda one: _kind(one.config))
     settings = {kind: _settings(group[0].config) for kind, group in groups.items()}
     names = dict.fromkeys(name for found in settings.values() for name in found)
@@ -139,44 +139,44 @@ def row_names(scored: Sequence[Scored]) -> dict[tuple[Any, ...], str]:
 
 
 def _run_name(group: Sequence[Scored]) -> str:
-    """The name of a run's folder or file; of several seeds, without the seed."""
+    """The name of a run's folder or file; for several seeds, without the seed."""
     name = Path(group[0].name).name
     several = len({one.config.seed for one in group}) > 1
     return (re.sub(r"[_-]?seed_?\d+(-\d+)?", "", name) if several else name) or name
 
 
 def write(target: str, scored: Sequence[Scored]) -> list[Row]:
-    """Write the table of what was scored as .csv, .md or .tex. Returns its rows. UserError where it cannot be."""
+    """Write a table of results as .csv, .md or .tex. Returns its rows. Raises UserError if it cannot be written."""
     found, suffix = rows(scored), Path(target).suffix
     write_text(target, _as_csv(found) if suffix == ".csv" else _as_text(suffix, found, notes(scored, found)))
     return found
 
 
 def notes(scored: Sequence[Scored], found: Sequence[Row]) -> list[str]:
-    """The table's caption, sentence by sentence: what n is, and what the scores were measured under."""
+    """The sentences of the table's caption: the meaning of n, and the protocols."""
     steps = sorted({row.step for row in found if row.step is not None})
     said = [f"At step {steps[0]:,}."] if len(steps) == 1 else []
     if any(row.n and row.n > 1 for row in found):
-        said.append("Mean and standard deviation over n runs that differ in the seed alone.")
+        said.append("Mean and standard deviation over n runs that differ only in the seed.")
     letters = _letters(found)
     if len(letters) == 1:
         said.append(f"All scores: {found[0].label}.")
     else:
-        said.append("Scores of other letters do not compare.")
+        said.append("Scores with different letters cannot be compared.")
         said += [f"{letter}: {label}." for label, letter in letters.items()]
     if any(row.n is None for row in found):
-        said.append("In brackets the number of real images: the fewer images of either kind, the higher is FID.")
+        said.append("The number of real images is in brackets: the fewer images of either kind, the higher the FID.")
     short = dict.fromkeys("; ".join(one.result["protocol"]["departures"]) for one in scored)
     return said + [f"Short of a full protocol: {words}." for words in short if words]
 
 
 def _letters(found: Sequence[Row]) -> dict[str, str]:
-    """{a row's label: the letter that stands for it}."""
+    """{label of a row: its letter}."""
     return {label: chr(ord("A") + i) for i, label in enumerate(dict.fromkeys(row.label for row in found))}
 
 
 def _as_csv(found: Sequence[Row]) -> str:
-    """All digits, and the protocol of each row beside it."""
+    """The table as CSV: all digits, and the protocol in each row."""
     lines = []
     for row in found:
         line: dict[str, Any]
@@ -199,7 +199,7 @@ def _as_text(suffix: str, found: Sequence[Row], said: Sequence[str]) -> str:
 
 
 def _cells(found: Sequence[Row]) -> Iterator[list[str]]:
-    """The heading and the rows as text; columns that would say one thing are left out."""
+    """The heading and the rows as text, without columns that are the same everywhere."""
     letters = _letters(found)
     several = len(letters) > 1
     steps = len({row.step for row in found if row.n}) > 1

@@ -1,1 +1,1 @@
-"""From features to numbers: one file for each kind of score."""
+"""The formulas from features to scores, one file for each kind."""

@@ -1,8 +1,8 @@
-"""How sure a score is: intervals by the bootstrap, and FID extrapolated to infinitely many samples.
+"""Uncertainty of scores: bootstrap intervals, and FID extrapolated to infinitely many samples.
 
-Both need the FID of many weightings of the same samples. Of its term tr((S1 S2)^(1/2)), the real covariance S2 = R R^T
-stays. So samples are multiplied by R once; the term is the sum of the roots of the eigenvalues of R^T S1 R, which is
-the covariance of the products: symmetric, and no larger than the ranks of both sides.
+Both need the FID of many weightings of the same samples. In its term tr((S1 S2)^(1/2)), the real covariance S2 = R R^T
+is fixed. So the samples are multiplied by R once; the term is the sum of the square roots of the eigenvalues of
+R^T S1 R, the covariance of the products: symmetric, no larger than the rank of either side.
 """
 
 from typing import Any
@@ -16,19 +16,19 @@ from utils.errors import UserError
 from ..inputs.reference import Reference
 from . import metrics
 
-LEVEL = 0.95  # of an interval
+LEVEL = 0.95  # confidence level of an interval
 INFINITY_POINTS, INFINITY_SMALLEST = 15, 5000  # sample counts of FID infinity (Chong and Forsyth 2020, section 4)
-INFINITY_RATIO = 20  # samples for each dimension that it needs; see benchmarks/error_bars.py
-CHUNK = 4096  # samples that are held in float64 at once
+INFINITY_RATIO = 20  # samples per dimension that it needs; see benchmarks/error_bars.py
+CHUNK = 4096  # samples in float64 at once
 
 
 def fids(features: Tensor, reference: Reference, weights: np.ndarray, label: str) -> np.ndarray:
-    """The FID of samples' features (N, d), each counted as often as weights (R, N) say: (R,), in float64."""
+    """The FIDs (R,) of samples' features (N, d) for each of R weightings, weights (R, N), in float64."""
     mu, trace, root = reference.statistics["mu"], np.trace(reference.statistics["sigma"]), reference.root
     mean = sum(part.double().sum(0) for part in features.split(CHUNK)).numpy() / len(features)
-    # About the unweighted mean: the way from there to each weighted one, and the samples' squared distances.
+    # Relative to the unweighted mean: the offsets of the weighted means, and the samples' squared distances.
     moves, squares = np.zeros((len(weights), len(mean))), np.empty(len(features))
-    products = np.empty((len(features), root.shape[1]), np.float32)  # each is rounded in proportion to its own size
+    products = np.empty((len(features), root.shape[1]), np.float32)  # rounded relative to the size of each
     for start in progress(range(0, len(features), CHUNK), f"{label}: products", unit="block"):
         rows = slice(start, start + CHUNK)
         part = features[rows].double().numpy() - mean
@@ -48,9 +48,9 @@ def fids(features: Tensor, reference: Reference, weights: np.ndarray, label: str
 
 
 def _scatter(products: np.ndarray, counts: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """A symmetric matrix with the eigenvalues of sum of counts (z - moved) (z - moved)^T over products z (N, r).
+    """A symmetric matrix with the eigenvalues of the sum of counts (z - moved) (z - moved)^T over products z (N, r).
 
-    They are those of the Gram matrix too, which is smaller for few samples, and has no others that are 0.
+    For few samples it is the Gram matrix, which is smaller and has the same eigenvalues except for zeros.
     """
     chosen = np.flatnonzero(counts)
     if len(chosen) < products.shape[1]:
@@ -65,19 +65,19 @@ def _scatter(products: np.ndarray, counts: np.ndarray, moved: np.ndarray) -> np.
 
 
 def resampled(count: int, resamples: int) -> np.ndarray:
-    """How often each of `count` samples is drawn in each resample: (resamples, count), the same numbers each time."""
+    """How often each of `count` samples is drawn in each resample: (resamples, count), from a fixed seed."""
     rng = np.random.default_rng(0)
     drawn = (rng.integers(0, count, count) for _ in range(resamples))
     return np.stack([np.bincount(indices, minlength=count).astype(np.int16) for indices in drawn])
 
 
 def interval(score: float, scores: np.ndarray) -> dict[str, Any]:
-    """The interval in which a score lies for other samples of the same generator, by those of resamples (R,).
+    """The 95 % interval of a score over samples of the same generator, from R resamples' scores.
 
-    A resample repeats samples, which moves FID and KID up by about as much as their bias, so the 95 % interval is
-    centred on the score itself. On Gaussians its std was 0.95 to 1.75 times that between independent sets of samples
-    (benchmarks/error_bars.py): rather too wide. It tells the spread, not the bias, and nothing of how runs with other
-    seeds differ.
+    A resample repeats samples, which raises FID and KID by about their bias. So the interval is shifted by the score
+    minus the mean over resamples. On Gaussians its std was 0.95 to 1.75 times that between independent sets of samples
+    (benchmarks/error_bars.py): rather too wide. It shows the spread, but neither the bias nor the differences between
+    runs with other seeds.
     """
     low, high = np.quantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + score - scores.mean()
     std = float(scores.std(ddof=1))
@@ -85,36 +85,36 @@ def interval(score: float, scores: np.ndarray) -> dict[str, Any]:
 
 
 def fid_interval(score: float, features: Tensor, reference: Reference, resamples: int) -> dict[str, Any]:
-    """The interval of the FID of samples' features (N, d), by the bootstrap; the reference stays."""
+    """The bootstrap interval of the FID of samples' features (N, d). Only samples are resampled."""
     weights = resampled(len(features), resamples)
     return interval(score, fids(features, reference, weights, "bootstrap of the FID"))
 
 
 def kid_interval(score: float, features: Tensor, reference: Reference, resamples: int) -> dict[str, Any]:
-    """The interval of the KID of samples' features (N, d), by the bootstrap; reference and subsets stay.
+    """The bootstrap interval of the KID of samples' features (N, d), with fixed reference and subsets.
 
-    A resample gives each sample its count in all subsets that hold it. So a subset's kernels serve all resamples, and
-    KID varies as that of other samples in the same places would, the choice of the subsets included.
+    A resample gives each sample the same count in all subsets that contain it. So a subset's kernels serve all
+    resamples, and KID varies as it would with other samples in the same places and subsets.
     """
     weights = resampled(len(features), resamples)
     return interval(score, metrics.kernel_sums(features, reference, weights, "bootstrap of the KID").means())
 
 
 def check_infinity(num_samples: int, dim: int) -> None:
-    """Raise UserError where features of dim dimensions leave too few samples: FID is not linear in 1/N there."""
+    """Check the number of samples. Raises UserError if FID would not be linear in 1/N with `dim` dimensions."""
     if num_samples < INFINITY_RATIO * dim:
         raise UserError(
-            f"FID infinity needs {INFINITY_RATIO * dim:,} samples or more with features of {dim:,} dimensions, not "
+            f"FID infinity needs at least {INFINITY_RATIO * dim:,} samples with features of {dim:,} dimensions, not "
             f"{num_samples:,}"
         )
 
 
 def fid_infinity(features: Tensor, reference: Reference) -> dict[str, Any]:
-    """FID extrapolated to infinitely many samples: {value, std, sizes} (Chong and Forsyth 2020).
+    """Extrapolate FID to infinitely many samples: {value, std, sizes} (Chong and Forsyth 2020).
 
-    FID is biased in proportion to 1/N: a line through the FIDs of 15 random subsets of the samples, from 5,000 (or a
-    tenth) to all of them, meets 1/N = 0 at the value; std is the fit's alone, less than that between sets of
-    samples. The bias by the real images' number stays. UserError where check_infinity() raises it.
+    The bias of FID is proportional to 1/N. A line is fitted to the FIDs of 15 random subsets of the samples, from 5,000
+    (or a tenth) to all; its intercept at 1/N = 0 is the value. std is that of the intercept, smaller than that between
+    sets of samples. The bias by the number of real images remains. Raises UserError if there are too few samples.
     """
     from scipy import stats
 

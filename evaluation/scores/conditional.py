@@ -1,6 +1,6 @@
-"""Whether samples are of the class that was asked for, by a classifier, and how good each class is by itself.
+"""Scores of conditional generators: accuracy of requested classes, and FID within each class.
 
-Intra-FID after Miyato and Koyama 2018 (arXiv 1802.05637), section 4.1: the mean over classes of the FID between
+Intra-FID follows Miyato and Koyama 2018 (arXiv 1802.05637), section 4.1: the mean over classes of the FID between
 samples and real images of one class.
 """
 
@@ -20,14 +20,14 @@ from . import metrics
 
 
 class Asked(NamedTuple):
-    """The labels (N,) that samples were drawn for, of classes with these names."""
+    """The labels (N,) that samples were drawn for, and the names of all classes."""
 
     labels: Tensor
     names: tuple[str, ...]
 
 
 def asked_of(source: Source, count: int) -> Asked | None:
-    """What a source's first `count` samples were asked to be; None of one that knows no classes."""
+    """The labels requested of a source's first `count` samples. None without classes."""
     labels = source.labels(0, count)
     return None if labels is None or source.classes is None else Asked(labels, source.classes.names)
 
@@ -35,11 +35,11 @@ def asked_of(source: Source, count: int) -> Asked | None:
 def accuracy(
     asked: Asked | None, answers: Tensor, classifier: AnyClassifier | None, known: Sequence[str]
 ) -> dict[str, Any]:
-    """{class_accuracy: how many samples the classifier puts into the class that was asked for}; {} where none was.
+    """{class_accuracy: the share of samples that the classifier puts into the requested class}; {} without classes.
 
-    answers: the classifier's logits (N, k) for the classes `known`. It is {mean, classes: {name: accuracy}, confusion:
-    {asked, taken_for, share}, real: {split, accuracy}}, the most frequent mistake with its share of the samples asked
-    for, and what the classifier makes of real images; or {mean: None, reason}.
+    answers: the classifier's logits (N, k) for the classes `known`. The entry is {mean, classes: {name: accuracy},
+    confusion: {asked, taken_for, share}, real: {split, accuracy}} or {mean: None, reason}. confusion: the most frequent
+    mistake, as a share of its class's samples; real: the classifier's accuracy on real images.
     """
     if asked is None:
         return {}
@@ -47,9 +47,9 @@ def accuracy(
     if classifier is None or tuple(known) != names:
         reason = "there is no classifier of the classes" if classifier is None else "the classifier knows other classes"
         return {"class_accuracy": {"mean": None, "reason": reason}}
-    # Rows are the classes asked for, columns those that samples are taken for.
+    # Rows are the requested classes, columns the predicted ones.
     table = torch.bincount(asked.labels * k + answers.argmax(1), minlength=k * k).view(k, k).double()
-    each = (table.diagonal() / table.sum(1)).tolist()  # NaN where a class was never asked for
+    each = (table.diagonal() / table.sum(1)).tolist()  # NaN if a class was never requested
     asked_for, taken_for = divmod(int((table - table.diag().diag()).argmax()), k)
     share = (table[asked_for, taken_for] / table[asked_for].sum()).item()
     confusion = {"asked": names[asked_for], "taken_for": names[taken_for], "share": share}
@@ -63,23 +63,22 @@ def accuracy(
 
 
 def within(asked: Asked | None, features: Tensor, reference: Reference, real: Images) -> dict[str, Any]:
-    """{intra_fid: the FID within each class, between samples' features (N, d) and a Reference's}; {} where none was
-    asked for.
+    """{intra_fid: the FIDs within classes of samples' features (N, d) against a Reference}; {} without classes.
 
-    real: the Reference's images. It is {mean, worst: {class, fid}, classes: {name: fid}}; or {mean: None, reason} where
-    a class has no more samples or real images than the features have dimensions: its covariance would not be known.
+    real: the Reference's images. The entry is {mean, worst: {class, fid}, classes: {name: fid}}, or {mean: None,
+    reason} if a class has too few samples or real images for its covariance: no more than the features' dimensions.
     """
     if asked is None:
         return {}
     if real.classes != asked.names or bool((real.labels < 0).any()):
-        return {"intra_fid": {"mean": None, "reason": "the real images are of other classes, or of none"}}
+        return {"intra_fid": {"mean": None, "reason": "the real images have other classes, or none"}}
     labels, dimension = asked.labels[: len(features)], features.size(1)
     for what, of_each in (("samples", labels), ("real images", real.labels)):
         counts = torch.bincount(of_each, minlength=len(asked.names))
         least = int(counts.argmin())
         if counts[least] <= dimension:
             few = f"class {asked.names[least]} has {counts[least]:,} {what}"
-            reason = f"{few}, and more than {dimension:,} are needed, as many as the features have dimensions"
+            reason = f"{few}, but more than {dimension:,} are needed, the number of dimensions of the features"
             return {"intra_fid": {"mean": None, "reason": reason}}
     found = {}
     for label, name in progress(enumerate(asked.names), "intra-FID", len(asked.names), unit="class"):
@@ -91,11 +90,11 @@ def within(asked: Asked | None, features: Tensor, reference: Reference, real: Im
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """What a result says of its classes, for a person."""
+    """The scores of a result's classes as lines of text."""
     found = []
     if accuracy := result.get("class_accuracy"):
         if accuracy["mean"] is None:
-            text = f"unknown, since {accuracy['reason']}"
+            text = f"unknown, because {accuracy['reason']}"
         else:
             real = accuracy["real"]
             text = f"{accuracy['mean']:.2%}, of real {real['split']} images {real['accuracy']:.2%}"
@@ -104,7 +103,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         found.append(f"class accuracy {text}")
     if intra := result.get("intra_fid"):
         if intra["mean"] is None:
-            found.append(f"intra-FID not known: {intra['reason']}")
+            found.append(f"intra-FID unknown: {intra['reason']}")
         else:
             worst = intra["worst"]
             found.append(f"intra-FID {intra['mean']:z.2f} (worst: {worst['class']}, {worst['fid']:z.2f})")

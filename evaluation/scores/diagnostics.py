@@ -1,7 +1,7 @@
-"""What the scores do not tell: does the generator copy its training images, does it leave out what it should draw?
+"""Diagnostics beyond the scores: does the generator copy training images, and does it drop modes?
 
-Distances are Euclidean, in feature space. "Unseen" images are those of the test split or, where there is none, training
-images without themselves.
+Distances are Euclidean, in feature space. "Unseen" images are those of the test split or, without one, training images,
+each compared with the others.
 """
 
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from utils.console import progress
 
 from .modes import NUM_SAMPLES
 
-QUERIES = 5000  # images whose nearest neighbours are sought, at most: the cost grows with it
-CHUNK = 1000  # queries compared at once, to bound the memory
-PICTURED, NEIGHBOURS = 8, 5  # samples in the picture, and the training images beside each
+QUERIES = 5000  # images, at most, whose nearest neighbours are searched: the cost grows with it
+CHUNK = 1000  # queries compared at once, to limit the memory
+PICTURED, NEIGHBOURS = 8, 5  # samples in the picture, and training images next to each
 
-# When to warn. Measured on digits: trained on 1,498 images, `nearer` is 0.36; on 200, it passes 0.7 and reaches 0.8.
-MEMORISING = 0.65  # samples nearer to the training images than unseen ones, as a probability
-COLLAPSED = 0.25  # distance between samples, of that between real images
-DROPPED, CHANCE = 0.25, 1e-4  # a class's share, of its real share; and how improbable so few must be
+# Thresholds of the warnings. On digits, `nearer` was 0.36 with 1,498 training images, and 0.7 to 0.8 with 200.
+MEMORISING = 0.65  # probability that a sample is nearer to the training images than an unseen image
+COLLAPSED = 0.25  # distance between samples, as a share of that between real images
+DROPPED, CHANCE = 0.25, 1e-4  # a class's share, relative to its real share; probability of so few by chance
 LOW_RECALL = 0.1
-FEW_MODES = 0.9  # of the combinations of stacked digits, of which real images have all
+FEW_MODES = 0.9  # share of the combinations of stacked digits; real images have all
 
 
 class Neighbours(NamedTuple):
-    """Samples by their numbers (n,), each one's nearest training images (n, k), and how far they are (n, k).
+    """Indices of samples (n,) and of their nearest training images (n, k), and the distances (n, k).
 
-    The first half are the samples that are nearest to a training image, the second half any, evenly spaced.
+    The first half are the samples nearest to a training image; the second half are evenly spaced among all samples.
     """
 
     samples: Tensor
@@ -41,9 +41,9 @@ class Neighbours(NamedTuple):
 def nearest(
     queries: Tensor, images: Tensor, k: int = 1, own: Tensor | None = None, label: str = "nearest images"
 ) -> tuple[Tensor, Tensor]:
-    """The k nearest images (M, d) of each query (N, d): distances (N, k) and indices (N, k).
+    """Find the k nearest of the images (M, d) to each query (N, d): distances (N, k) and indices (N, k).
 
-    own (N,): the numbers that the queries have among the images; then none is its own neighbour. label: of the bar.
+    own (N,): the queries' indices among the images, so that none is its own neighbour. label: of the progress bar.
     """
     found = []
     for start in progress(range(0, len(queries), CHUNK), label, unit="block"):
@@ -56,9 +56,9 @@ def nearest(
 
 
 def unseen_distances(training: Tensor, unseen: Tensor | None = None) -> Tensor:
-    """How far unseen images (K, d) lie from the nearest training image (M, d): (n,), of some 5,000 at most.
+    """Distances (n,) of unseen images (K, d), at most 5,000, to the nearest training image (M, d).
 
-    Without unseen images, it is training images without themselves. No sample changes this.
+    Without unseen images, each training image is compared with the others. The samples have no influence on this.
     """
     queries = training if unseen is None else unseen
     chosen = spaced(len(queries), QUERIES)
@@ -69,10 +69,10 @@ def unseen_distances(training: Tensor, unseen: Tensor | None = None) -> Tensor:
 def memorisation(
     samples: Tensor, training: Tensor, of_unseen: Tensor, real: str, unseen: str
 ) -> tuple[dict[str, Any], Neighbours]:
-    """How near samples (N, d) lie to training images (M, d), beside what unseen_distances() gives: (dict, Neighbours).
+    """Compare the distances of samples (N, d) to training images (M, d) with those of unseen images.
 
-    nearer: the probability that a sample is nearer to a training image than an unseen image is (0.5: alike; the effect
-    size of the Mann-Whitney test, as in Meehan et al. 2020). real, unseen: what these images are called in words.
+    of_unseen: from unseen_distances(); real, unseen: the images' names in words. `nearer`: the probability that a
+    sample is nearer to a training image than an unseen one (effect size of the Mann-Whitney test; Meehan et al. 2020).
     """
     from scipy import stats
 
@@ -92,7 +92,7 @@ def memorisation(
 
 
 def diversity(samples: Tensor, training: Tensor) -> dict[str, float]:
-    """The median distance of a sample (N, d) to the next sample, beside that among as many training images (M, d)."""
+    """The median distances to the nearest other image among samples (N, d) and training images (M, d)."""
     count = min(len(samples), len(training), QUERIES)
     parts = [features[spaced(len(features), count)] for features in (samples, training)]
     medians = [nearest(part, part, own=torch.arange(count))[0].median().item() for part in parts]
@@ -100,9 +100,9 @@ def diversity(samples: Tensor, training: Tensor) -> dict[str, float]:
 
 
 def class_shares(answers: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """The share of samples in each class by the classifier's logits (N, k), and of the training images by their labels.
+    """The shares of classes among samples, by classifier logits (N, k), and training images, by labels.
 
-    And the classes that are missing: less than DROPPED of their share, where chance would hardly leave so few.
+    Missing classes have less than DROPPED of their real share, and chance would leave so few with less than CHANCE.
     """
     from scipy import stats
 
@@ -121,18 +121,18 @@ def class_shares(answers: Tensor, labels: Tensor, classes: Sequence[str]) -> dic
 
 
 def warnings(result: dict[str, Any]) -> list[str]:
-    """Sentences about what is wrong with a generator, from the entries of its result."""
+    """Sentences about the faults of a generator, from the entries of its result."""
     found = []
     apart, apart_real = (result["diversity"][f"distance_between_{what}"] for what in ("samples", "real"))
     if missing := result.get("classes_missing"):
-        found.append(f"the generator drops modes: hardly a sample of class {', '.join(missing)}")
-    if apart < COLLAPSED * apart_real:  # what else is wrong follows from that
-        told = f"a sample is as near as {apart:.2g} to the next, where real images are {apart_real:.2g} apart"
+        found.append(f"the generator drops modes: almost no samples of class {', '.join(missing)}")
+    if apart < COLLAPSED * apart_real:  # the other warnings would follow from it
+        told = f"the median distance to the nearest sample is {apart:.2g}, between real images {apart_real:.2g}"
         return [f"the generator has collapsed: {told}", *found]
     modes = result.get("modes", {"num_samples": 0})
-    enough = modes["num_samples"] >= NUM_SAMPLES  # among fewer, chance alone leaves some out
+    enough = modes["num_samples"] >= NUM_SAMPLES  # fewer samples miss some by chance
     if enough and modes["found"] < FEW_MODES * modes["of"]:
-        told = f"{modes['found']:,} of {modes['of']:,} combinations are among {modes['num_samples']:,} samples"
+        told = f"{modes['num_samples']:,} samples show {modes['found']:,} of {modes['of']:,} combinations"
         found.append(f"the generator drops modes: {told}")
     memory = result["memorisation"]
     if memory["nearer"] > MEMORISING:
@@ -142,7 +142,7 @@ def warnings(result: dict[str, Any]) -> list[str]:
         )
     if result["recall"] < LOW_RECALL:
         found.append(
-            f"recall {result['recall']:.3f}: most real images lie near no sample, so modes are missing or the samples "
-            "are unlike the data"
+            f"recall {result['recall']:.3f}: most real images are far from all samples, so modes are missing or the "
+            "samples are unlike the data"
         )
     return found

@@ -1,14 +1,14 @@
 """Precision and recall (Kynkäänniemi et al. 2019, 1904.06991), density and coverage (Naeem et al. 2020, 2002.09797).
 
-The manifold of a set of images is the union of balls, one around each, that reach to its k-th nearest neighbour of the
-set. Precision is the share of samples in that of the real images; recall the share of real images in the samples'.
-Density is how many of the real images' balls hold a sample, in the mean and of the k that are expected; coverage the
-share of real images whose ball holds a sample. Their k is 5, and their balls have no border, as in the authors' code:
-so the real images themselves have a density of 1.
+The manifold of a set of images is the union of balls, one around each, that reach to its k-th nearest neighbour in the
+set. Precision is the share of samples in the manifold of the real images, recall the share of real images in that of
+the samples (k = 3). Density is the mean number of real images' balls that contain a sample, divided by k; coverage is
+the share of real images whose ball contains a sample. For these k = 5, and the balls exclude their border as in the
+authors' code, so the real images themselves have a density of 1.
 
-Memory holds one block of distances at a time, 0.5 GB with what is made of it, at any number of images. Its size has an
-influence on the last bits of a distance, and those decide where an image lies just on the border of a ball. It is that
-of torch-fidelity at its default batch size and with save_cpu_ram, and so are the scores, ties included.
+Only one block of distances is in memory at a time: with its results 0.5 GB, for any number of images. The block size
+affects the last bits of distances, which matter for images on the border of a ball. It is that of torch-fidelity at its
+default batch size with save_cpu_ram, so the scores are the same, including ties.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,15 +23,15 @@ from ..inputs.reference import Reference
 
 BLOCK = 10_000  # images of either side: torch-fidelity's default
 NEIGHBOURS = 3
-FARTHEST = 5  # neighbour whose distance is kept: that of density and coverage
+FARTHEST = 5  # the farthest neighbour whose distance is kept, for density and coverage
 
 
 def blockwise(
     look: Callable[[Tensor, slice], Tensor], queries: Tensor, centres: Tensor, label: str
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield what look(distances, columns) makes of each block of distances from queries (N, d) to centres (M, d).
+    """Call look(distances, columns) on each block of distances from queries (N, d) to centres (M, d).
 
-    As (rows, result): rows are those of the block's queries, columns of its centres. A block is gone before the next.
+    Yields (rows, result). rows: slice of the queries; columns: slice of the centres. Only one block exists at a time.
     """
     blocks = [
         (slice(i, i + BLOCK), slice(j, j + BLOCK))
@@ -43,9 +43,9 @@ def blockwise(
 
 
 def radii(features: Tensor, label: str) -> Tensor:
-    """The radii of the balls around images, by their features (N, d): (N, 6), column k with k neighbours.
+    """The radii of the balls around images with features (N, d): (N, 6), column k reaching the k-th neighbour.
 
-    Column 0 is the distance from the image itself: rounding may have it above 0, so what lies closest stands for it.
+    Column 0 is the distance of an image to itself: rounding can make it larger than 0, so it is the smallest one.
     """
     k = min(FARTHEST + 1, len(features))
 
@@ -59,13 +59,13 @@ def radii(features: Tensor, label: str) -> Tensor:
 
 
 def radii_of(reference: Reference) -> Tensor:
-    """The radii() of a Reference's images, kept beside it: their cost grows with the square of their number."""
+    """The radii() of a Reference's images, cached with it. Their cost is quadratic in the number."""
     facts, what = {"neighbours": FARTHEST}, "the distances between real images are"
     return reference.once("radii", facts, lambda: radii(reference.features, "neighbours of real images"), what)
 
 
 def held(queries: Tensor, centres: Tensor, reach: Tensor, label: str) -> Tensor:
-    """How many of the balls with these centres (M, d) and radii (M,) hold each query (N, d), borders included: (N,)."""
+    """Count the balls with centres (M, d) and radii (M,) that contain each query (N, d), borders included: (N,)."""
 
     def look(apart: Tensor, columns: slice) -> Tensor:
         return torch.from_numpy((apart <= reach[columns]).numpy().sum(1))  # torch would widen it all to int64 first
@@ -77,7 +77,7 @@ def held(queries: Tensor, centres: Tensor, reach: Tensor, label: str) -> Tensor:
 
 
 def scores(samples: Tensor, real: Tensor, of_samples: Tensor, of_real: Tensor) -> dict[str, float]:
-    """The four scores of samples' features (N, d) against real ones (M, d), by what radii() gives for both."""
+    """The four scores of samples' features (N, d) against real ones (M, d), given the radii() of both."""
     near, far = of_real[:, NEIGHBOURS], of_real[:, FARTHEST]
     apart = real.new_full((len(real),), torch.inf)  # from each real image to the nearest sample
 
@@ -86,7 +86,7 @@ def scores(samples: Tensor, real: Tensor, of_samples: Tensor, of_real: Tensor) -
         within = [(block <= near[columns]).numpy(), (block < far[columns]).numpy()]
         return torch.from_numpy(np.stack([balls.sum(1) for balls in within]))  # torch would widen it all to int64 first
 
-    counts = torch.zeros(2, len(samples), dtype=torch.long)  # balls that hold each sample: of 3 neighbours, and of 5
+    counts = torch.zeros(2, len(samples), dtype=torch.long)  # balls that contain each sample, for k = 3 and k = 5
     for rows, more in blockwise(look, samples, real, "precision, density, coverage"):
         counts[:, rows] += more
     return {

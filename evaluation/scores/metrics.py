@@ -1,7 +1,7 @@
 """Scores on features: Inception Score, FID, KID, precision and recall, density and coverage.
 
-Every formula is torch-fidelity's. The libraries are imported where they
-are used: together they take two seconds, which no training should wait for.
+Every formula is torch-fidelity's. The libraries are imported in the functions that use them, because their imports
+take two seconds, which a training should not wait for.
 """
 
 from collections.abc import Collection, Iterator
@@ -18,11 +18,11 @@ from .registry import SCORES
 
 IS_SPLITS = 10
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
-KID_SEED = 2020  # of the subsets: torch-fidelity's default
+KID_SEED = 2020  # seed of the subsets: torch-fidelity's default
 
 
 def inception_score(logits: Tensor, shuffle: bool = True) -> dict[str, float]:
-    """{mean, std} over 10 splits of the samples' logits (N, k)."""
+    """The Inception Score of the samples' logits (N, k): {mean, std} over 10 splits."""
     from torch_fidelity import metric_isc
 
     with announced("computing the Inception Score"):
@@ -31,7 +31,7 @@ def inception_score(logits: Tensor, shuffle: bool = True) -> dict[str, float]:
 
 
 def fid(features: Tensor, reference: Reference) -> float:
-    """FID of samples' features (N, d) against a Reference."""
+    """The FID of samples' features (N, d) against a Reference."""
     from torch_fidelity import metric_fid
 
     statistics = fid_statistics(features)
@@ -41,7 +41,7 @@ def fid(features: Tensor, reference: Reference) -> float:
 
 
 def against(features: Tensor, reference: Reference, left_out: Collection[str] = ()) -> dict[str, Any]:
-    """The scores of features (N, d) against a Reference that functions of the registry give: {name: what it gives}."""
+    """Call each function of the registry on features (N, d) and a Reference: {name: its result}."""
     return {
         name: score.function()(features, reference)
         for name, score in SCORES.items()
@@ -50,23 +50,23 @@ def against(features: Tensor, reference: Reference, left_out: Collection[str] = 
 
 
 def neighbour_scores(features: Tensor, reference: Reference, radii: Tensor | None = None) -> dict[str, float]:
-    """{precision, recall, density, coverage}. radii: what manifold.radii() gives for these features, if it is known."""
+    """{precision, recall, density, coverage} of features (N, d). radii: their manifold.radii(), if known."""
     if radii is None:
         radii = manifold.radii(features, "neighbours of samples")
     return manifold.scores(features, reference.features, radii, manifold.radii_of(reference))
 
 
 class KernelSums(NamedTuple):
-    """Sums of kernels over KID's subsets, for each weighting of the samples (R, subsets), and what they are sums of."""
+    """Sums of kernels for each weighting and subset of KID, and their counts: (R, subsets)."""
 
-    within: np.ndarray  # between samples, none with itself
+    within: np.ndarray  # between different samples
     pairs: np.ndarray
     across: np.ndarray  # between samples and real images
     couples: np.ndarray
-    real: np.ndarray  # (subsets,), the mean between real images, none with itself
+    real: np.ndarray  # (subsets,), the mean between different real images
 
     def means(self) -> np.ndarray:
-        """KID for each weighting (R,): the mean over the subsets, each by the number of its kernels."""
+        """KID for each weighting (R,): the mean over subsets, weighted by their numbers of kernels."""
         parts = (self.within, self.pairs, self.across, self.couples)
         within, pairs, across, couples = (part.sum(1) for part in parts)
         return within / pairs + self.real.mean() - 2 * across / couples
@@ -77,7 +77,7 @@ def kid_subset_size(num_samples: int, num_real: int) -> int:
 
 
 def kid_subsets(num_samples: int, num_real: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The samples and the real images of each subset, by their numbers: those that torch-fidelity draws."""
+    """Yield the indices of samples and real images in each subset, drawn like torch-fidelity."""
     rng, size = np.random.RandomState(KID_SEED), kid_subset_size(num_samples, num_real)
     for _ in range(KID_SUBSETS):
         yield rng.choice(num_samples, size, replace=False), rng.choice(num_real, size, replace=False)
@@ -92,9 +92,9 @@ def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def kernel_sums(features: Tensor, reference: Reference, weights: np.ndarray, label: str = "KID") -> KernelSums:
-    """The KernelSums of samples' features (N, d), each counted as often as weights (R, N) say, in float64.
+    """The KernelSums of samples' features (N, d) for each of R weightings, weights (R, N), in float64.
 
-    A sample that counts twice does not meet itself: in a subset that would be far oftener than among all samples.
+    A sample that counts twice is not paired with itself, which in a subset would be far too frequent.
     """
     counts = len(features), len(reference.features)
     place = f"kernels_{KID_SUBSETS}_{len(features)}"
@@ -118,10 +118,10 @@ def _mean_between(kernels: np.ndarray) -> np.ndarray:
 
 
 def kid(features: Tensor, reference: Reference) -> dict[str, float]:
-    """KID {mean, std} over 100 subsets of 1,000 images, or of as many as there are.
+    """The KID: {mean, std} over 100 subsets of 1,000 images, or of all if there are fewer.
 
-    The subsets are torch-fidelity's, but its sums are of float32: on large features its last digits differ from these
-    (8e-4 of the score were seen), on small ones they agree to 1e-6.
+    The subsets are those of torch-fidelity, which sums in float32. So on large features the last digits differ (by up
+    to 8e-4 of the score); on small ones they agree to 1e-6.
     """
     sums = kernel_sums(features, reference, np.ones((1, len(features))))
     scores = (sums.within / sums.pairs + sums.real - 2 * sums.across / sums.couples)[0]

@@ -1,6 +1,6 @@
-"""Stacked digits: which of the 1,000 combinations samples are of, by the answers of a StackedClassifier.
+"""Modes of stacked digits: which of the 1,000 combinations samples show, according to a StackedClassifier.
 
-The count among 26,000 samples and the KL divergence are those of Metz et al. 2017 (arXiv 1611.02163), section 3.3.1.
+The count among 26,000 samples and the KL divergence follow Metz et al. 2017 (arXiv 1611.02163), section 3.3.1.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from settings.config import STACKED, Config
 
 from ..inputs.sampling import Source
 
-NUM_SAMPLES = 26_000  # always, however many are scored otherwise
+NUM_SAMPLES = 26_000  # for any number of samples in the other scores
 
 
 def frequencies(config: Config, train: Images | None) -> Tensor | None:
-    """How often each combination is among all training images (1000,), by their labels; None of other data sets."""
+    """The frequencies (1000,) of combinations among the training images. None for other data sets."""
     if train is None or config.dataset not in STACKED:
         return None
     counts = torch.bincount(train.labels, minlength=len(train.classes))
@@ -26,15 +26,15 @@ def frequencies(config: Config, train: Images | None) -> Tensor | None:
 
 
 def wanted(known: Tensor | None, source: Source, drawn: int) -> int:
-    """How many samples to look at where `drawn` are scored: as many more as modes are counted among."""
+    """The number of samples to draw if `drawn` are scored: enough to count modes."""
     return drawn if known is None else max(drawn, min(NUM_SAMPLES, source.count or NUM_SAMPLES))
 
 
 def count(answers: Tensor, known: Tensor) -> dict[str, Any]:
-    """{modes: {found, of, kl, num_samples}} of the first 26,000 samples, by their logits (N, k).
+    """Count the modes of the first 26,000 samples by their logits (N, k): {modes: {found, of, kl, num_samples}}.
 
-    kl is KL(samples || data) in nats: the sum of q log(q / p), q the frequencies of the samples' modes and p (k,) those
-    of the data, all above 0. A mode without samples adds 0, the limit of q log q.
+    kl is KL(samples || data) in nats: the sum of q log(q / p), with q the frequencies of the samples' modes and p (k,)
+    those of the data, all above 0. A mode without samples adds 0, the limit of q log q.
     """
     modes = answers[:NUM_SAMPLES].argmax(1)
     q = torch.bincount(modes, minlength=len(known)).double() / len(modes)
@@ -43,6 +43,6 @@ def count(answers: Tensor, known: Tensor) -> dict[str, Any]:
 
 
 def words(scores: Mapping[str, Any]) -> list[str]:
-    """What was found, for a line of scores; [] where nothing was counted."""
+    """The modes found, for a line of scores; [] if they were not counted."""
     found = scores.get("modes")
     return [f"{found['found']:,} of {found['of']:,} modes (KL {found['kl']:z.3f})"] if found else []

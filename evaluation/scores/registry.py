@@ -1,7 +1,7 @@
-"""Every score: what it is called, which values are better, and where a result has it. All that shows scores reads this.
+"""The registry of scores: names, which values are better, and keys in a result. Everything that shows scores reads it.
 
-A new score is a function of the samples' features (N, d) and a Reference, and a line here that names it. This file
-imports no torch, so that `compare.py --help` is instant.
+To add a score, write a function of the samples' features (N, d) and a Reference, and name it in a line here. This file
+does not import torch, so that `compare.py --help` is instant.
 """
 
 import pkgutil
@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-OWN = "_of_G"  # behind the names of the scores of G itself, where those of its moving average stand beside them
-# Of what may stand beside a score: {end of its column: (end of its entry in a result, the key there)}.
+OWN = "_of_G"  # suffix for the scores of G itself, next to those of its moving average
+# Values that can accompany a score: {suffix of the column: (suffix of the entry in a result, key in it)}.
 BESIDE = {
     "std": ("", "std"),
     "low": ("_interval", "low"),
@@ -22,20 +22,20 @@ NEARER = "nearer to a training image than an unseen one is"
 
 @dataclass(frozen=True)
 class Score:
-    """A score, and how it is shown."""
+    """A score and how to show it."""
 
     name: str  # in evaluation.json, stats.jsonl and each CSV
     label: str  # in lines and tables
     digits: int  # after the decimal point
     better: str | float  # "more", "less", or the value that is best
-    title: str = ""  # where there is room for more than the label
+    title: str = ""  # a longer label
     log: bool = False  # drawn on a logarithmic axis, and averaged over seeds as a geometric mean
-    of: str = "images"  # real ones too; or "modes", "diagnosis" beside training images, or conditional "classes"
-    always: bool = False  # has its column in a table even if no result has it
-    panel: str = ""  # the curves that it is drawn among, if it has no panel of its own
-    at: tuple[str, ...] = ()  # its keys in a result, if not its name alone
-    beside: tuple[str, ...] = ()  # those of BESIDE that a result may have too
-    by: str = ""  # "MODULE:FUNCTION" of evaluation.scores that computes it; without one it comes with others
+    of: str = "images"  # also of real ones; or "modes", "diagnosis" by training images, or conditional "classes"
+    always: bool = False  # has a column in a table even if no result has it
+    panel: str = ""  # of curves that it shares, if it has no panel of its own
+    at: tuple[str, ...] = ()  # its keys in a result, if not just its name
+    beside: tuple[str, ...] = ()  # the keys of BESIDE that a result may have
+    by: str = ""  # "MODULE:FUNCTION" of evaluation.scores that computes it, unless it comes with others
 
     @property
     def heading(self) -> str:
@@ -48,17 +48,17 @@ class Score:
 
     @property
     def pointed(self) -> str:
-        """The label with an arrow to what is better, for tables."""
+        """The label with an arrow to the better values, for tables."""
         return f"{self.label} " + ({"more": "↑", "less": "↓"}.get(str(self.better)) or f"→ {self.better:g}")
 
     def badness(self, value: float) -> float:
-        """What orders values: the least is best."""
+        """A key to sort values by: the lowest is best."""
         if isinstance(self.better, str):
             return -value if self.better == "more" else value
         return abs(value - self.better)
 
     def value(self, scores: Mapping[str, Any]) -> float | None:
-        """The score in a result, or in what it says of real images: a mean, a number or a list's length, or None."""
+        """The score in a result or its entry of real images: a number (a mean, or a list's length) or None."""
         found = entry(scores, *self.at or (self.name,))
         if isinstance(found, Mapping):
             found = found.get("mean")
@@ -69,22 +69,22 @@ class Score:
         return entry(scores, self.name, "std")
 
     def bar(self, result: Mapping[str, Any]) -> float:
-        """Half the length of its error bar: the standard deviation over resamples, or over splits or subsets, or 0."""
+        """Half the length of its error bar: std over resamples, else over splits or subsets, else 0."""
         return entry(result, f"{self.name}_interval", "std") or self.std(result) or 0.0
 
     def columns(self, scores: Mapping[str, Any], ends: Collection[str] = BESIDE) -> dict[str, Any]:
-        """{column of a CSV: value or None}: the score, and what may stand beside it, as far as `ends` names it."""
+        """{column of a CSV: value or None} of the score and of those accompanying values that `ends` names."""
         places = {f"{self.name}_{end}": BESIDE[end] for end in self.beside if end in ends}
         beside = {column: entry(scores, self.name + suffix, key) for column, (suffix, key) in places.items()}
         return {self.name: self.value(scores), **beside}
 
     def function(self) -> Callable[..., Any]:
-        """What computes it: (features (N, d), Reference) -> the entry in a result."""
+        """The function that computes it: (features (N, d), Reference) -> the entry in a result."""
         return pkgutil.resolve_name(f"evaluation.scores.{self.by}")
 
 
 def entry(scores: Any, *keys: str) -> Any:
-    """scores[key][key]..., or None where there is none."""
+    """scores[key][key]..., or None if a key is missing."""
     for key in keys:
         scores = scores.get(key) if isinstance(scores, Mapping) else None
     return scores
@@ -116,7 +116,7 @@ def scores_of(*kinds: str) -> dict[str, Score]:
 
 
 def curves(*names: str) -> dict[str, tuple[dict[str, str], bool]]:
-    """The panels of these scores over training, as {title: ({statistic: its line's name}, whether logarithmic)}."""
+    """The panels of these scores over training: {title: ({statistic: name of its line}, whether logarithmic)}."""
     found: dict[str, tuple[dict[str, str], bool]] = {}
     for score in map(SCORES.__getitem__, names):
         lines, _ = found.setdefault(f"{score.panel or score.heading} ({score.direction})", ({}, score.log))

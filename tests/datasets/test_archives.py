@@ -42,7 +42,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a/1.png", b"")
         archive.writestr("a/1.png", b"other")
-    with pytest.raises(UserError, match=r"two files of one name: a/1\.png"):
+    with pytest.raises(UserError, match=r"two files with the same name: a/1\.png"):
         list_split(tmp_path / "a.zip", "train")
 
 
@@ -76,5 +76,5 @@ def test_labels_that_are_packed_in_a_way_that_may_take_any_memory_are_refused(tm
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("1.png", b"")
         archive.writestr("dataset.json", "{}", kind)
-    with pytest.raises(UserError, match=r"cannot read .*a\.zip/dataset\.json: it is neither stored nor deflated"):
+    with pytest.raises(UserError, match=r"cannot read .*a\.zip/dataset\.json: its compression is neither stored"):
         list_split(tmp_path / "a.zip", "train")

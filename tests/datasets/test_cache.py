@@ -102,7 +102,7 @@ def test_the_halves_of_killed_processes_are_removed(tmp_path):
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.ENOSPC, "or take a smaller --image_size"),
+        (errno.ENOSPC, "or use a smaller --image_size"),
         (errno.EROFS, "Read-only file system"),
         (errno.ENOENT, "No such file"),
     ],
@@ -155,7 +155,7 @@ def test_of_two_that_start_at_once_one_decodes_and_the_other_says_that_it_waits(
         other = threads.submit(get, tmp_path, second, say=hear)
         assert one.result().sha256() == other.result().sha256()
     assert (first.calls, second.calls) == (1, 0)
-    assert said == [f"another process decodes images into {tmp_path}/.cache; this one waits for it"]
+    assert said == [f"another process is decoding images into {tmp_path}/.cache; waiting for it"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process to kill")

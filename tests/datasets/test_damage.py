@@ -48,7 +48,7 @@ def test_damaged_files_are_to_be_deleted(mnist, tmp_path, name, damage):
     content = {"cut off": whole[:-5], "empty": b"", "something else": b"PK" + whole}
     content["another count"] = idx(np.zeros((19, 28, 28) if "images" in name else 19, np.uint8))
     (mnist / name).write_bytes(content[damage])
-    with pytest.raises(UserError, match=r"mnist cannot be loaded from .*If files of it there are damaged, delete them"):
+    with pytest.raises(UserError, match=r"mnist cannot be loaded from .*If its files there are damaged, delete them"):
         load_split(Config(dataset="mnist", data_dir=str(tmp_path), channels=1))
 
 
@@ -71,7 +71,7 @@ def no_memory_of_numpy(*args, **kwargs):
 
 @pytest.mark.parametrize("runs_out", [no_memory, no_memory_of_numpy])
 def test_memory_that_runs_out_while_data_are_loaded_says_what_to_do(mnist, tmp_path, monkeypatch, runs_out):
-    advice = "out of memory with the images of {}: choose a smaller --image_size, or fewer images"
+    advice = "out of memory with the images of {}: choose a smaller --image_size, or use fewer images"
     with monkeypatch.context() as patch:
         patch.setattr("datasets.sources.fit", runs_out)
         with pytest.raises(UserError, match=advice.format("mnist")):

@@ -37,7 +37,7 @@ def enlarged(path):
 @pytest.mark.parametrize("form", ["png", "jpg"])
 def test_a_grid_of_samples_is_not_a_sample(tmp_path, form):
     enlarged(tmp_path / f"all.{form}")
-    wanted = rf"all.{form}: it is 80x80, .* at 8x8: samples are never resized, nor cut "
+    wanted = rf"all.{form}: it is 80x80, .* at 8x8\. Samples are never resized, nor cut "
     with pytest.raises(UserError, match=wanted):
         load_samples(tmp_path, 8, 3)
 
@@ -48,7 +48,7 @@ def test_the_picture_of_all_that_generate_writes_is_passed_over_and_said(tmp_pat
         load_samples(tmp_path, 8, 3)
     Image.fromarray(PIXELS[1]).save(tmp_path / "seed_1.png")
     assert torch.equal(load_samples(tmp_path, 8, 3), torch.from_numpy(PIXELS[1:2]).permute(0, 3, 1, 2))
-    assert f"{tmp_path / 'grid.png'} is passed over" in capsys.readouterr().out
+    assert f"{tmp_path / 'grid.png'} is skipped" in capsys.readouterr().out
 
 
 def test_samples_are_read_by_several_processes_as_by_one(tmp_path, monkeypatch):
@@ -70,7 +70,7 @@ def test_a_sample_that_cannot_be_read_and_a_folder_without_any_are_named(tmp_pat
     with pytest.raises(UserError, match=f"no images below {tmp_path}"):
         load_samples(tmp_path, 8, 3)
     (tmp_path / "bad.png").write_text("<html>")
-    with pytest.raises(UserError, match=r"cannot read 1 of the 1 images\. .*:\n .*bad\.png: it is no picture"):
+    with pytest.raises(UserError, match=r"cannot read 1 of the 1 images\. .*:\n .*bad\.png: it is not a picture"):
         load_samples(tmp_path, 8, 3)
 
 
@@ -82,12 +82,12 @@ class Code:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"samples": PIXELS / 127.5 - 1}, r"holds float64; .*round\(\(x \+ 1\) \* 127.5\)"),
-        ({"samples": PIXELS, "size": 16}, "is 8x8, and the real images are scored at 16x16"),
-        ({"samples": PIXELS[..., 0]}, r"N x H x W x 3 is needed, as the real images, not \(12, 8, 8, 1\)"),
-        ({"samples": PIXELS.transpose(0, 3, 1, 2)}, r"N x H x W x 3 is needed, .*not \(12, 3, 8, 8\)"),
-        ({"samples": PIXELS[0, 0]}, "N x H x W x 3 is needed"),
-        ({"samples": PIXELS[:0]}, "N x H x W x 3 is needed"),
+        ({"samples": PIXELS / 127.5 - 1}, r"holds float64, .*round\(\(x \+ 1\) \* 127.5\)"),
+        ({"samples": PIXELS, "size": 16}, "is 8x8, but the real images are scored at 16x16"),
+        ({"samples": PIXELS[..., 0]}, r"N x H x W x 3 like the real images, not \(12, 8, 8, 1\)"),
+        ({"samples": PIXELS.transpose(0, 3, 1, 2)}, r"must be N x H x W x 3 .*not \(12, 3, 8, 8\)"),
+        ({"samples": PIXELS[0, 0]}, "must be N x H x W x 3"),
+        ({"samples": PIXELS[:0]}, "must be N x H x W x 3"),
         ({"images": PIXELS}, "has no array named samples or arr_0"),
         ({"samples": np.array([Code()])}, "neither a folder nor an .npz of numbers"),
     ],

@@ -75,8 +75,8 @@ def test_the_labels_of_a_dataset_json_go_before_the_folders(tmp_path):
     "counts, words",
     [
         ({"cat": 2, "dog": 1}, "dog has 1"),
-        ({"cat": 2, "dog": 2, "emu": 0}, "emu has none"),
-        ({"cat": 3}, "two classes or more; it has cat"),
+        ({"cat": 2, "dog": 2, "emu": 0}, "emu has no images"),
+        ({"cat": 3}, "at least two classes, but it has cat"),
     ],
 )
 def test_a_folder_whose_classes_cannot_be_learned_is_refused_with_the_reason(tmp_path, counts, words):
@@ -87,7 +87,7 @@ def test_a_folder_whose_classes_cannot_be_learned_is_refused_with_the_reason(tmp
 def test_images_without_labels_are_refused(tmp_path):
     save_image(tmp_path / "a.png", "red")
     config, images = folder(tmp_path, cat=2, dog=2)
-    with pytest.raises(UserError, match=r"needs the class of every training image of folder.*and none beside these"):
+    with pytest.raises(UserError, match=r"needs the class of every training image of folder.*put every image into"):
         classes_of(config, images)
     digits, _ = resolve({"conditional": "acgan"})
     unknown = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.full((4,), -1), ())
@@ -102,12 +102,12 @@ def test_labels_that_start_at_1_are_refused_with_the_remedy(tmp_path):
         save_image(tmp_path / "00000" / f"{i}.png", (60 * i, 0, 0))
     labels = [[f"00000/{i}.png", 1 + i % 2] for i in range(4)]
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
-    with pytest.raises(UserError, match=r"0 has none: let the labels of dataset\.json start at 0, add some"):
+    with pytest.raises(UserError, match=r"0 has no images: number the labels of dataset\.json from 0, add images"):
         classes_of(*folder(tmp_path))
 
 
 def test_a_number_that_is_no_name_is_no_class_where_all_names_are_numbers():
-    with pytest.raises(UserError, match=r"--labels 0: there is no such class\. The classes are 1, 2, 10$"):
+    with pytest.raises(UserError, match=r"--labels 0: no such class\. The classes are 1, 2, 10$"):
         named(("1", "2", "10"), ["0"])
 
 
@@ -137,8 +137,8 @@ def test_a_number_and_a_word_of_a_name_are_enough_where_no_name_is_the_same(clas
 @pytest.mark.parametrize(
     "word, words",
     [
-        ("boot", "ambiguous: it may be number 3, Ankle boot or number 4, ankle Boot"),
-        ("ANKLE BOOT", "ambiguous: it may be number 3, Ankle boot or number 4, ankle Boot"),
+        ("boot", "ambiguous: it could be number 3, Ankle boot or number 4, ankle Boot"),
+        ("ANKLE BOOT", "ambiguous: it could be number 3, Ankle boot or number 4, ankle Boot"),
         ("sneaker", "The classes are zero, one, 7, Ankle boot, ankle Boot; or by number, 0 to 4"),
         ("-1", "no such class"),
         ("5", "no such class"),

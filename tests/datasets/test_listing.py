@@ -1,4 +1,4 @@
-"""Which pictures there are: splits, classes, and what is passed over."""
+"""Which pictures there are: splits, classes, and what is skipped."""
 
 import json
 import os
@@ -44,11 +44,11 @@ def test_files_of_every_kind_are_taken_in_order_and_what_is_passed_over_is_named
     other = ["notes.txt", "more.txt", "e/film.mp4", "README"]
     found = list_split(data(*pictures, *other, ".hidden.png", ".git/a.png"), "train")
     assert found.names == ["a.jfif", "b.JPE", "c.Jpeg", "d.png", "e/f.webp", "e/g.tif", "e.gif", "z.ppm"]
-    assert all(words in said(found) for words in ("passed over in", "2 .txt, 1 ", "1 .mp4", "README"))
+    assert all(words in said(found) for words in ("skipped in", "2 .txt, 1 ", "1 .mp4", "README"))
 
 
 def test_no_pictures_are_an_error_that_names_what_there_is(data):
-    with pytest.raises(UserError, match=r"no images below .*; it takes .*\.jfif.* \(1 \.txt: a\.txt\)"):
+    with pytest.raises(UserError, match=r"no images below .*; accepted: .*\.jfif.* \(1 \.txt: a\.txt\)"):
         list_split(data("a.txt"), "train")
 
 
@@ -84,7 +84,7 @@ def test_splits_are_understood_by_their_names_and_said(data, train, test):
     assert [name.split("/")[-1] for name in found.names] == ["1.png", "2.png"]
     assert (other.classes, other.labels) == (("a", "b"), [1])  # with the training classes' numbers
     assert has_test_split(place)
-    assert f"{train}/ is trained on, and {test}/ are the test images" in said(found)
+    assert f"{train}/ is used for training, {test}/ for testing" in said(found)
 
 
 def test_validation_stands_in_for_test_images_only_where_there_are_none(data):
@@ -105,7 +105,7 @@ def test_a_class_that_is_called_train_beside_others_is_a_class(data):
     found = list_split(place, "train")
     assert found.classes == ("bus", "test", "train") and found.labels == [0, 1, 2]
     assert not has_test_split(place)
-    assert "train in" in said(found) and "taken for a class: bus stand" in said(found)
+    assert "train in" in said(found) and "taken for a class, because of bus next to it" in said(found)
 
 
 def test_pictures_beside_train_and_test_make_them_plain_folders(data):
@@ -136,7 +136,7 @@ def test_splits_by_the_names_of_folders(tmp_path, folders, splits):
 
 def test_classes_of_test_images_that_are_not_trained_on_are_named(data):
     found = list_split(data("train/a/1.png", "train/b/2.png", "test/b/3.png", "test/c/4.png"), "test")
-    assert found.labels == [1, -1] and "that no training image has, which count as none: c" in said(found)
+    assert found.labels == [1, -1] and "without training images count as unlabelled: c" in said(found)
 
 
 # ---- Classes -------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_classes_of_test_images_that_are_not_trained_on_are_named(data):
 def test_a_stray_picture_beside_class_folders_is_named(data):
     found = list_split(data("cat/1.png", "dog/2.png", "stray.png"), "train")
     assert (found.classes, found.labels) == ((), [-1, -1, -1])
-    assert "not taken for classes, since images lie beside them: stray.png" in said(found)
+    assert "not taken for classes, because images lie next to them: stray.png" in said(found)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ NAMES = [name for name, _ in LABELS]
 def test_labels_of_stylegan_s_tools_are_read(data):
     found = list_split(data(*NAMES, **{"dataset.json": json.dumps({"labels": LABELS})}), "train")
     assert (found.classes, found.labels) == (("0", "1", "2"), [2, 0, 1])
-    assert "3 classes" in said(found) and "passed over" not in said(found)
+    assert "3 classes" in said(found) and "skipped" not in said(found)
 
 
 def test_labels_above_a_single_folder_are_read(data):
@@ -189,7 +189,7 @@ def test_without_labels_its_folders_are_no_classes(data):
 def test_labels_of_what_is_not_there_are_said(data):
     found = list_split(data(*NAMES, **{"dataset.json": json.dumps({"labels": [*LABELS, ["b.heic", 7]]})}), "train")
     assert len(found.classes) == 3
-    assert "dataset.json has labels of files that are not among the pictures: b.heic" in said(found)
+    assert "dataset.json has labels for files that are not among the pictures: b.heic" in said(found)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +216,14 @@ def test_labels_beside_the_archive_or_above_the_folder_that_was_named_are_said(d
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "not as StyleGAN's tools write it"),
-        ("[" * 100_000, "not as StyleGAN's tools write it"),
-        ('{"labels": 5}', "not as StyleGAN's tools write it"),
+        ("{", "does not have the format of StyleGAN's tools"),
+        ("[" * 100_000, "does not have the format of StyleGAN's tools"),
+        ('{"labels": 5}', "does not have the format of StyleGAN's tools"),
         ('{"labels": [["00000/a.png", 1.5]]}', "whole numbers"),
         ('{"labels": [["00000/a.png", 99999999999]]}', "whole numbers"),
-        (json.dumps({"labels": LABELS[:2]}), r"has no label of 00001/c\.png: label every picture, or delete that file"),
-        (json.dumps({"labels": [*LABELS[:2], ["00001/c.png", None]]}), r"has no label of 00001/c\.png"),
-        (json.dumps({"labels": [["x/a.png", 1]]}), r"of 00000/a.* labels of files .* the pictures: x/a\.png"),
+        (json.dumps({"labels": LABELS[:2]}), r"has no label for 00001/c\.png: label every picture, or delete that"),
+        (json.dumps({"labels": [*LABELS[:2], ["00001/c.png", None]]}), r"has no label for 00001/c\.png"),
+        (json.dumps({"labels": [["x/a.png", 1]]}), r"for 00000/a.* labels for files .* the pictures: x/a\.png"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(data, content, words):

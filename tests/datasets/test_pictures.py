@@ -142,7 +142,7 @@ def test_what_was_found_is_kept_for_later_starts(tmp_path):
     for _ in range(2):
         images, said = load(tmp_path)
         assert shades(images)[0] == 255
-        assert "1 of 3 pictures are partly transparent, and laid on 255,255,255" in said
+        assert "1 of 3 pictures are partly transparent; laid on 255,255,255" in said
         assert "1 .txt: notes.txt" in said
         assert images.origin.sizes == {
             "smallest": [8, 8],
@@ -156,7 +156,7 @@ def test_what_was_found_is_kept_for_later_starts(tmp_path):
 def test_what_cropping_takes_is_said(tmp_path):
     for i, size in enumerate([(30, 20), (20, 40), (10, 10), (40, 30)]):
         save_image(tmp_path / f"{i}.png", (9, 9, 9), size)
-    told = "cropped to squares: 3 of 4 pictures, of which the median loses 33%; --crop none keeps all, squeezed"
+    told = "3 of 4 pictures; the median loss is 33% of a picture (--crop none keeps all of it, distorted)"
     assert told in load(tmp_path)[1] and told in load(tmp_path)[1]  # as kept, too
     assert "cropped" not in load(tmp_path, crop="none")[1]
 
@@ -184,7 +184,7 @@ def test_bad_files_are_all_listed_with_their_reasons(folder, decoded):
     for _ in range(2):  # the second time from what was found at the first
         with pytest.raises(UserError, match=r"cannot read 2 of the 5 images\. Remove .* --bad_images skip:") as error:
             load(folder)
-        for line in (f"{folder}/cat/aa.png: it is no picture", f"{folder}/dog/z.jpg: it is no picture"):
+        for line in (f"{folder}/cat/aa.png: it is not a picture", f"{folder}/dog/z.jpg: it is not a picture"):
             assert f"\n  {line}" in str(error.value)
     assert decoded == [5]
 
@@ -196,8 +196,8 @@ def test_bad_files_can_be_skipped_without_decoding_again(folder, decoded):
     images, said = load(folder, bad_images="skip")
     assert decoded == [5]
     assert shades(images) == [10, 20, 30] and images.labels.tolist() == [0, 0, 1]
-    assert images.origin.skipped == {"cat/aa.png": "it is no picture", "dog/z.jpg": "it is no picture"}
-    assert "skipped, since they cannot be read: 2 of 5 pictures" in said
+    assert images.origin.skipped == {"cat/aa.png": "it is not a picture", "dog/z.jpg": "it is not a picture"}
+    assert "skipped 2 of 5 pictures, which cannot be read" in said
     assert images.sha256() == images._replace(origin=None).sha256()
 
 
@@ -207,14 +207,14 @@ def test_more_than_ten_bad_files_are_counted(tmp_path):
     save_image(tmp_path / "good.png", (1, 1, 1))
     with pytest.raises(UserError, match=r"cannot read 14 of the 15 images") as error:
         load(tmp_path)
-    assert str(error.value).count("it is no picture") == 10 and str(error.value).endswith("\n  and 4 more")
+    assert str(error.value).count("it is not a picture") == 10 and str(error.value).endswith("\n  and 4 more")
 
 
 def test_no_good_file_is_an_error_that_no_skipping_helps(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     for bad_images in ("stop", "skip"):
         with pytest.raises(
-            UserError, match=r"cannot read 1 of the 1 images\. Remove or replace them:\n .*a\.png: it is no picture$"
+            UserError, match=r"cannot read 1 of the 1 images\. Remove or replace them:\n .*a\.png: it is not a picture$"
         ):
             load(tmp_path, bad_images=bad_images)
 
@@ -243,7 +243,7 @@ def test_bad_members_of_an_archive_are_listed(folder, tmp_path):
     images, _ = load(path, bad_images="skip")
     assert shades(images) == [10, 30]
     assert images.origin.skipped == {
-        "b.png": "it is neither stored nor deflated",
+        "b.png": "its compression is neither stored nor deflated",
         "bomb.bmp": "it unpacks to 2,048 MiB",
     }
 

@@ -229,7 +229,7 @@ def test_pictures_for_another_data_set_are_refused(tmp_path, dataset):
     config = Config(dataset=dataset, data_dir=str(tmp_path))
     check_place(config)
     save_image(tmp_path / "cat" / "a.png", (1, 1, 1))
-    with pytest.raises(UserError, match=f"holds pictures, which {dataset} does not use: add --dataset folder if you"):
+    with pytest.raises(UserError, match=f"holds pictures, which {dataset} does not use: add --dataset folder to use"):
         check_place(config)
     shutil.make_archive(str(tmp_path / "own"), "zip", tmp_path)
     with pytest.raises(UserError, match="add --dataset folder"):

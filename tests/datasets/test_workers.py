@@ -49,7 +49,7 @@ def test_several_processes_give_what_one_gives(many, channels):
     found, pixels = alone = decoded(*many, how, num_workers=0)
     assert decoded(*many, how, num_workers=2) == alone
     assert len(pixels) == 26 * channels * 64
-    assert found.bad == {many[1][i]: "it is no picture" for i in (3, 10, 17, 24)}
+    assert found.bad == {many[1][i]: "it is not a picture" for i in (3, 10, 17, 24)}
     assert found.seen == {Facts((9, 9)): 26} and found.count == 26
     assert torch.equal(torch.get_rng_state(), before)  # which a DataLoader would change
 
@@ -69,7 +69,7 @@ def test_a_process_that_dies_is_said_and_the_others_end(many, monkeypatch):
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(workers, "picture", die)
-    with pytest.raises(UserError, match=r"ended at .*00.*\.png or soon after it \(DataLoader worker .*\)"):
+    with pytest.raises(UserError, match=r"died at .*00.*\.png or soon after it \(DataLoader worker .*\)"):
         decoded(*many, num_workers=2)
     assert not multiprocessing.active_children()
 

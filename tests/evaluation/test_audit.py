@@ -173,8 +173,8 @@ def test_the_summary_has_a_line_for_each_layer_and_says_what_they_mean():
     D[2].weight.data = torch.full((1, 64), 0.25)
     lines = lipschitz.summary(lipschitz.audit(D, *images())).splitlines()
     assert lines[1].split() == ["2", "Linear", "1x64", "2.0000", "2.0000", "2.0000"]
-    assert lines[2] == "1: scales by 1 at most"
-    assert lines[3] == "gradient norm, real: 2 in the mean, 2 at most"
+    assert lines[2] == "1: scales by at most 1"
+    assert lines[3] == "gradient norm, real: mean 2, maximum 2"
     assert "slope is at most 2 (" in lines[-1] and lines[-1].endswith("seen at 220 points is 2")
 
 
@@ -228,12 +228,12 @@ def test_a_checkpoint_with_broken_or_foreign_weights_of_d_is_refused(run, call, 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--samples", "x.npz", "--audit"], "--samples are scored, and nothing else"),
+        (["--samples", "x.npz", "--audit"], "--samples: leave out --save_samples, --audit and --no_ema"),
         (["a.pt", "--audit", "--save_samples", "x.npz"], "--audit does not score"),
         (["a.pt", "--audit", "--bootstrap", "100"], "--audit does not score"),
         (["a.pt", "--audit", "--fid_infinity"], "--audit does not score"),
         (["a.pt", "--audit", "--reference", "tests"], "--audit does not score"),
-        (["--audit"], "name what is scored"),
+        (["--audit"], "name what to score"),
         (["absent.pt", "--audit"], "there is no checkpoint absent.pt"),
         (["tests", "--audit"], "tests holds no checkpoint"),
     ],

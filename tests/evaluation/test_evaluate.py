@@ -62,7 +62,7 @@ def test_a_run_directory_is_scored_at_every_checkpoint_with_json_csv_and_picture
         assert f"written to {run / name}" in said
         with Image.open(run / name) as picture:
             assert picture.width > 600
-    assert "of 3, the best by FID is step" in said
+    assert "of 3 checkpoints, the best by FID is step" in said
 
 
 def test_checkpoints_are_scored_together_with_the_run_they_belong_to(scored):
@@ -209,22 +209,22 @@ def test_a_file_that_fails_leaves_the_scores_before_it(scored):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ([], "either a run directory or checkpoints, or --samples"),
-        (["run", "--samples", "x.npz"], "either a run directory or checkpoints, or --samples"),
-        (["run", "--dataset", "digits"], "--dataset goes with --samples"),
-        (["--samples", "x.npz", "--no_ema"], "--samples are scored, and nothing else"),
-        (["--samples", "absent.npz"], "there is no such folder or file"),
-        (["a.pt", "b.pt", "--save_samples", "x.npz"], "x.npz holds one generator's images"),
+        ([], "either run directories or checkpoints, or --samples"),
+        (["run", "--samples", "x.npz"], "either run directories or checkpoints, or --samples"),
+        (["run", "--dataset", "digits"], "--dataset needs --samples"),
+        (["--samples", "x.npz", "--no_ema"], "--samples: leave out --save_samples, --audit and --no_ema"),
+        (["--samples", "absent.npz"], "no such folder or file"),
+        (["a.pt", "b.pt", "--save_samples", "x.npz"], "--save_samples x.npz takes one run or checkpoint"),
         (["a.pt", "--audit", "--save_samples", "x.npz"], "does not score"),
         (["a.pt", "--save_samples", "x.png"], "must end in .npz"),
-        (["a.pt", "--bootstrap", "1"], "2 resamples or more"),
-        (["a.pt", "--reference", "absent"], "--reference absent: there is no such folder or .zip archive"),
+        (["a.pt", "--bootstrap", "1"], "at least 2 resamples"),
+        (["a.pt", "--reference", "absent"], "--reference absent: no such folder or .zip archive"),
         (["a.pt", "--protocol", "newest"], "--protocol"),
         (["run", "--table", "t.png"], "the name must end in .csv, .md, .tex"),
         (["run", "--table", "absent/t.md"], "absent does not exist"),
         (["run", "--table", "README.md"], "another file is there"),
-        (["run", "--table", "t.md", "--audit"], "does nothing else"),
-        (["--samples", "x.npz", "--table", "t.md"], "does nothing else"),
+        (["run", "--table", "t.md", "--audit"], "--table only compares the scores of runs"),
+        (["--samples", "x.npz", "--table", "t.md"], "--table only compares the scores of runs"),
         (["absent.pt"], "there is no checkpoint absent.pt"),
         (["tests"], "tests holds no checkpoint"),
     ],
@@ -242,7 +242,7 @@ def test_the_paper_protocol_needs_test_images_and_says_so_before_training(call, 
 
 def test_fid_infinity_says_how_many_samples_it_needs(scored):
     _, done = scored("--fid_infinity")
-    fails(done, "FID infinity needs 2,560 samples or more with features of 128 dimensions, not 100")
+    fails(done, "FID infinity needs at least 2,560 samples with features of 128 dimensions, not 100")
 
 
 def test_scores_lie_in_the_run_and_what_is_of_one_checkpoint_has_its_name(tmp_path):

@@ -109,7 +109,7 @@ def test_every_part_that_may_take_long_without_a_bar_is_said(pixels, folder, mon
         assert f"computing the {what}" in said or f"computing a {what}" in said
     for score in ("FID", "Inception Score"):
         assert f"computing the {score} ...\n" in said
-    assert "keeping the features of the train images for the next time ...\n" in said
+    assert "saving the features of the train images ...\n" in said
 
 
 def test_the_paper_scores_its_ten_sets_in_the_order_of_the_samples(pixels, folder_with_test):
@@ -129,7 +129,7 @@ def test_too_few_test_images_do_not_stand_in_the_way_of_the_training_images(pixe
     evaluator = Evaluator(folder, noise_images(150), CPU, said.append)
     (result,), _ = evaluator.evaluate(Given(noise_images(120, seed=1).images), FACTS, ("modern",), num_samples=120)
     assert result["memorisation"]["unseen"] == "other training images"
-    assert "not compared with test images: scores need 10 real images or more" in said[0]
+    assert "not compared with test images: scores need at least 10 real images" in said[0]
 
 
 def test_sorted_images_are_shuffled_where_a_part_of_them_is_scored(pixels, folder_with_test):
@@ -213,14 +213,14 @@ def test_a_generator_with_broken_weights_is_refused(monkeypatch, folder):
 
     monkeypatch.setattr(features, "load_inception", lambda *args, **kwargs: Broken())
     evaluator = Evaluator(folder, noise_images(150), CPU)
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="NaN or infinite"):
         evaluator.evaluate(Given(torch.zeros(100, 1, 2, 2, dtype=torch.uint8)), FACTS, ("modern",))
 
 
 def test_too_few_images_are_refused(pixels, folder):
-    with pytest.raises(UserError, match="scores need 10 real images or more"):
+    with pytest.raises(UserError, match="scores need at least 10 real images"):
         Evaluator(folder, noise_images(9), CPU).plans(("modern",))
-    with pytest.raises(UserError, match="scores need 10 samples or more, and there are 9"):
+    with pytest.raises(UserError, match="scores need at least 10 samples, but there are 9"):
         Evaluator(folder, noise_images(10), CPU).evaluate(Given(noise_images(9).images), FACTS, ("modern",))
     Evaluator(folder, noise_images(10), CPU).evaluate(Given(noise_images(10).images), FACTS, ("modern",))
 

@@ -126,8 +126,8 @@ def test_a_class_that_lost_all_its_images_has_no_row_and_is_counted(tmp_path, ca
     assert Image.open(tmp_path / "run" / "samples" / "real.png").size == (11 * 66 + 2, 2 * 66 + 2)
     assert "classes     3: cat 4, dog 0, emu 4; the rarest is dog with 0" in capsys.readouterr().out
     record = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["record"][0]
-    assert record["skipped_images"]["dog/0.png"] == "it is no picture"
-    with pytest.raises(UserError, match="each class needs at least 2 images, and dog has none"):
+    assert record["skipped_images"]["dog/0.png"] == "it is not a picture"
+    with pytest.raises(UserError, match="each class needs at least 2 images, but dog has no images"):
         train.train(start(tmp_path, "conditional", **TWO_STEPS, **data, bad_images="skip"))
 
 

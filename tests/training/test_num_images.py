@@ -28,7 +28,7 @@ def test_fewer_images_are_the_first_of_more_with_their_labels():
     assert few.sha256() != more.sha256() != images.sha256()
     decoded = images._replace(origin=Origin("of all", {"largest": [1, 1]}, {}, ("a note",)))
     assert trained_on(decoded, 5).sha256() == few.sha256() and trained_on(decoded, 5).origin.notes == ("a note",)
-    with pytest.raises(UserError, match="num_images 41 is more than the 40 training images that there are"):
+    with pytest.raises(UserError, match="num_images 41 is larger than the number of training images, 40"):
         first_of(40, 41)
 
 
@@ -49,9 +49,9 @@ def test_a_run_on_few_images_sees_no_other_and_resumes_on_the_same_alone(tmp_pat
 
 
 def test_more_than_there_are_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match=r"num_images 1,499 is more than the 1,498 training images"):
+    with pytest.raises(UserError, match=r"num_images 1,499 is larger than the number of training images, 1,498"):
         train.train(start(tmp_path, num_images=1499))
-    with pytest.raises(UserError, match=r"each class needs at least 2 images, and .*: raise --num_images"):
+    with pytest.raises(UserError, match=r"each class needs at least 2 images, but .*: raise --num_images"):
         train.train(start(tmp_path, num_images=20, conditional="projection"))
     assert not (tmp_path / "run").exists()
 

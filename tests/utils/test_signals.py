@@ -55,7 +55,7 @@ def test_a_signal_while_the_classifier_is_trained_stops_the_run_saved_and_it_goe
         train.train(start(tmp_path, eval_every=7, data_dir=str(tmp_path)))
     assert stopped.value.exit_code == 128 + signal.SIGINT
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert "SIGINT: the classifier of digits is not kept" in log and "IS " not in log
+    assert "SIGINT: the classifier of digits is not saved" in log and "IS " not in log
     assert go_on(tmp_path, eval_every=12).name == "step_000012.pt"
     assert len(trained) == 2 and "step 12: IS " in (tmp_path / "run" / "log.txt").read_text()
 

@@ -139,7 +139,7 @@ def test_ctrl_c_while_the_classifier_is_trained_leaves_nothing_and_the_next_star
     with monkeypatch.context() as patch:
         patch.setattr(features.F, "cross_entropy", lambda *given: signal.raise_signal(signal.SIGINT))
         with pytest.raises(
-            Stopped, match=r"SIGINT: the classifier of digits is not kept, .* trains it anew"
+            Stopped, match=r"SIGINT: the classifier of digits is not saved; .* trains it again"
         ) as stopped:
             features.load_classifier(digits_config(tmp_path), few, CPU, quiet)
     assert stopped.value.exit_code == 130
@@ -164,7 +164,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_without(tmp_path, digit
     said = []
     network = features.load_classifier(digits_config(tmp_path), digits, CPU, said.append)
     assert network.name == "classifier"
-    assert any("not kept" in text for text in said)
+    assert any("not cached" in text for text in said)
 
 
 @pytest.mark.parametrize(("labels", "classes"), [([-1] * 4, ()), ([0] * 4, ("one",)), ([0, 1, -1, 0], ("a", "b"))])
@@ -249,7 +249,7 @@ def test_weights_with_code_in_them_are_refused_and_the_code_does_not_run(tmp_pat
 
 
 def test_a_missing_weights_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"--inception_weights {tmp_path}/absent.pth: there is no such file"):
+    with pytest.raises(UserError, match=f"--inception_weights {tmp_path}/absent.pth: no such file"):
         features.inception_file(str(tmp_path / "absent.pth"))
 
 
@@ -290,5 +290,5 @@ def test_the_extractor_is_the_classifier_for_digits_and_mnist_and_inception_else
 @pytest.mark.parametrize(("dataset", "words"), [("folder", "sort them into a folder for each class"), ("stl10", "use")])
 def test_a_classifier_without_classes_is_refused_with_the_ways_out(dataset, words):
     flat = Images(random_images(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), ("",))
-    with pytest.raises(UserError, match=rf"{dataset} does not have; {words}.* --features inception, or train without"):
+    with pytest.raises(UserError, match=rf"{dataset} lacks; {words}.* --features inception, or train without"):
         features.check_labels(Config(dataset=dataset), flat)

@@ -118,7 +118,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_without(load, tmp_path)
     (tmp_path / ".cache").write_text("a file where the folder should be")
     found, _ = load()
     assert len(found.features) == 130
-    assert len(load.said) == 1 and "not kept for the next time" in load.said[0]
+    assert len(load.said) == 1 and "not cached for the next time" in load.said[0]
 
 
 # ---- What follows from a reference -----------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_kept_radii_that_are_damaged_or_of_another_key_are_made_anew(load, tmp_p
 def test_radii_that_cannot_be_kept_are_said_and_computed_again(load, tmp_path):
     (tmp_path / ".cache").write_text("a file where the folder should be")
     assert len(manifold.radii_of(load()[0])) == 130
-    assert "the distances between real images are not kept for the next time" in load.said[-1]
+    assert "the distances between real images are not cached for the next time" in load.said[-1]
 
 
 def test_a_root_of_the_covariance_leaves_out_what_does_not_vary():

@@ -63,7 +63,7 @@ def test_a_file_that_holds_no_scores_is_kept_aside_and_said(tmp_path, capsys, te
     assert kept.write(tmp_path / "evaluation", [result(400, 9.0)]) == [result(400, 9.0)]
     assert json.loads(path.read_text()) == result(400, 9.0)
     assert (tmp_path / "evaluation.json.damaged").read_text(encoding="latin-1") == text
-    assert f"{path} " in (said := capsys.readouterr().out) and "kept as evaluation.json.damaged" in said
+    assert f"{path} " in (said := capsys.readouterr().out) and "renamed to evaluation.json.damaged" in said
     path.write_text("again")
     kept.write(tmp_path / "evaluation", [result(400, 9.0)])
     assert (tmp_path / "evaluation.json.damaged-2").read_text() == "again"
@@ -73,7 +73,7 @@ def test_of_a_file_that_is_damaged_in_part_the_whole_scores_go_on(tmp_path, caps
     broken = [{"fid": "9"}, 3, changed(800, 2.0, num_samples="many"), changed(900, float("inf"))]
     (tmp_path / "evaluation.json").write_text(json.dumps({"results": [result(400, 9.0), *broken]}))
     assert kept.write(tmp_path / "evaluation", [result(1200, 4.0)]) == [result(400, 9.0), result(1200, 4.0)]
-    assert "kept as evaluation.json.damaged, and 1 of its scores go on" in capsys.readouterr().out
+    assert "renamed to evaluation.json.damaged; 1 intact results kept" in capsys.readouterr().out
 
 
 def test_a_result_without_some_scores_is_read_and_stays(tmp_path, capsys):

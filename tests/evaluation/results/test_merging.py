@@ -37,7 +37,7 @@ def test_a_longer_resume_keeps_the_scores_even_of_deleted_checkpoints(scored, ca
     content = json.loads((run / "evaluation.json").read_text())
     assert [result["protocol"]["step"] for result in content["results"]] == [0, 2, 4, 5]
     assert content["protocol"]["step"] == content["last"]["step"] == 5
-    assert "of 4, the best by FID is" in done.stdout
+    assert "of 4 checkpoints, the best by FID is" in done.stdout
 
 
 def test_a_table_takes_the_scores_that_stand_and_makes_those_that_are_missing(scored, call, data_dir, tmp_path):

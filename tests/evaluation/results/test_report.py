@@ -18,7 +18,7 @@ def test_the_summary_names_scores_and_protocol():
         "    modern: 5,000 samples, 50,000 train images of digits, features of the classifier (abcdef01); "
         "samples drawn from the EMA of G at step 1,200",
         "    short of the full protocol modern: 5,000 samples, not 50,000",
-        "  nearest of the training images: at 4.5 in the median, for test images at 3.25",
+        "  median distance to the nearest of the training images: samples 4.5, test images 3.25",
     ]
 
 
@@ -53,7 +53,8 @@ def test_the_best_is_of_the_lowest_fid_among_results_that_compare_and_the_last_o
     fewer["protocol"]["num_samples"] = 500
     mixed = [*STEPS, *others, fewer]
     sentence = report.best_and_last(mixed, STEPS[0])
-    assert "of 3, the best by FID is step 800 (FID 3.00, IS 8.80), the last step 1,200 (FID 4.00, IS 9.20)" in sentence
+    told = "of 3 checkpoints, the best by FID is step 800 (FID 3.00, IS 8.80), the last step 1,200 (FID 4.00, IS 9.20)"
+    assert told in sentence
     assert "modern: 5,000 samples" in sentence
     assert report.best_and_last(mixed, fewer) is None
 
@@ -100,9 +101,9 @@ def test_what_real_images_get_stands_beneath_the_scores_and_in_columns_of_the_cs
         result(800, 3.0, held_out={"reason": "a folder has none"}),
     )
     line = "real test images: IS 9.79, FID 0.31, KID 0.0001, precision 0.99, recall 0.98 (299 of them)"
-    line += "\n    299 samples: IS 8.00, FID 5.25 (to compare with those; the fewer, the higher is FID)"
+    line += "\n    299 samples: IS 8.00, FID 5.25 (to compare with those: the fewer, the higher the FID)"
     assert line in report.summary([real])
-    assert "real test images: no scores, since a folder has none" in report.summary([none])
+    assert "real test images: no scores, because a folder has none" in report.summary([none])
     (_, path), _ = report.write(tmp_path / "evaluation", [STEPS[0], none, real])
     with open(path, newline="") as file:
         first, second, third = csv.DictReader(file)

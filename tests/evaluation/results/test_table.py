@@ -62,7 +62,7 @@ def test_what_does_not_compare_is_neither_averaged_nor_put_into_one_column_silen
     assert [row.n for row in rows] == [1, 1] and rows[0].label != rows[1].label
     text = target.read_text(encoding="utf-8")
     assert "| scored as |" in text and "| A | 1 |" in text and "| B | 1 |" in text
-    assert "Scores of other letters do not compare. A: modern" in text
+    assert "Scores with different letters cannot be compared. A: modern" in text
 
 
 def test_other_steps_and_g_itself_are_rows_of_their_own():
@@ -141,7 +141,7 @@ def test_a_table_is_made_anew_but_nothing_else_is_overwritten(tmp_path):
 
 def test_a_seed_counts_once():
     configs = {"a": (Config(seed=1), 5), "b": (Config(seed=1, log_every=3), 5)}
-    with pytest.raises(UserError, match="a and b are the same"):
+    with pytest.raises(UserError, match="a and b have the same seed"):
         table.check_seeds(configs)
     table.check_seeds(configs | {"b": (Config(seed=1), 6)})
     table.check_seeds(configs | {"b": (Config(seed=2), 5)})

@@ -125,6 +125,6 @@ def test_fid_infinity_is_the_intercept_of_the_line_through_1_over_n(monkeypatch)
 
 
 def test_fid_infinity_refuses_fewer_samples_than_its_dimensions_allow():
-    with pytest.raises(UserError, match="needs 640 samples or more with features of 32 dimensions, not 639"):
+    with pytest.raises(UserError, match="needs at least 640 samples with features of 32 dimensions, not 639"):
         certainty.fid_infinity(gaussian(639, 32), reference_of(gaussian(200, 32)))
     certainty.fid_infinity(gaussian(640, 32), reference_of(gaussian(200, 32)))

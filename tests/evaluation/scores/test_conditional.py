@@ -84,7 +84,7 @@ def test_intra_fid_is_null_with_the_reason_where_a_class_has_too_few():
     few = conditional.within(Asked(torch.tensor([0] * 9 + [1, 1, 2]), NAMES), real, reference(real), images_of(labels))
     assert few["intra_fid"] == {
         "mean": None,
-        "reason": "class c has 1 samples, and more than 3 are needed, as many as the features have dimensions",
+        "reason": "class c has 1 samples, but more than 3 are needed, the number of dimensions of the features",
     }
     enough = conditional.within(Asked(labels, NAMES), real, reference(real), images_of(labels))
     assert enough["intra_fid"]["mean"] == pytest.approx(0, abs=1e-4)
@@ -109,5 +109,5 @@ def test_what_is_said_and_written_of_the_classes():
         "intra-FID 12.25 (worst: b, 20.00)",
     ]
     unknown = {"class_accuracy": {"mean": None, "reason": "x"}, "intra_fid": {"mean": None, "reason": "y"}}
-    assert conditional.lines(unknown) == ["class accuracy unknown, since x", "intra-FID not known: y"]
+    assert conditional.lines(unknown) == ["class accuracy unknown, because x", "intra-FID unknown: y"]
     assert {"class_accuracy", "intra_fid", "worst_class"} <= set(report.COLUMNS)

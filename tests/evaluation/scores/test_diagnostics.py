@@ -142,8 +142,8 @@ def result(nearer=0.4, apart=1.0, recall=0.5, missing=()):
         ({}, []),
         ({"nearer": 0.8}, ["may copy training images"]),
         ({"apart": 0.01, "recall": 0, "nearer": 1.0}, ["has collapsed"]),  # what follows from it is not said too
-        ({"missing": "c"}, ["hardly a sample of class c"]),
-        ({"missing": "bc"}, ["hardly a sample of class b, c"]),
+        ({"missing": "c"}, ["almost no samples of class c"]),
+        ({"missing": "bc"}, ["almost no samples of class b, c"]),
         ({"recall": 0.01}, ["recall 0.010"]),
         ({"recall": 0.01, "nearer": 0.9}, ["may copy", "recall 0.010"]),
     ],
