@@ -95,7 +95,7 @@ def _kept(path: Path, key: dict[str, Any], shape: tuple[int, ...]) -> Images | N
 
 
 def _made(path: Path, key: dict[str, Any], shape: tuple[int, ...], make: Make) -> Images | None:
-    for left in path.parent.glob("*.part"):  # by a killed process: this one holds the lock
+    for left in path.parent.glob("*.part"):  # left by a killed process, since this one holds the lock
         left.unlink(missing_ok=True)
     part = path.with_name(path.name + ".part")
     try:

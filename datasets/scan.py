@@ -48,7 +48,7 @@ def with_pictures(root: Path) -> tuple[list[str], bool]:
 
 
 def only_pictures(root: Path) -> bool:
-    """Whether a folder or archive holds pictures, and every folder in it does too."""
+    """Whether a folder or archive holds pictures, and every folder in it holds some."""
     try:
         holding, beside = with_pictures(root)
         return (beside or bool(holding)) and (is_archive(root) or holding == names_in(root)[0])

@@ -67,7 +67,7 @@ def _load_torchvision(name: str, data_dir: str, split: str) -> RawSplit:
 
 
 def _load_stl10(data_dir: str, split: str) -> RawSplit:
-    """Training images are the unlabelled ones, as in the paper. They take 2.6 GiB until they are resized."""
+    """Load STL-10. As in the paper, its unlabelled images are for training (2.6 GiB before they are resized)."""
     from torchvision.datasets import STL10
 
     published = STL10(_above(data_dir, STL10.base_folder), "unlabeled" if split == "train" else "test", download=True)

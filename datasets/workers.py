@@ -26,7 +26,7 @@ from utils.threads import cores
 from .decode import Facts, How, opener, picture, reason_of
 
 PART = 64  # pictures in a part: limits a process's memory, and how long the bar waits for an update
-ALONE = 4 * PART  # for this many or fewer, one process is done before others have started
+ALONE = 4 * PART  # this many pictures are decoded before new processes would have started
 START = "fork" if sys.platform == "linux" else None  # a fork has torch already; other processes would import it again
 
 
@@ -34,7 +34,7 @@ START = "fork" if sys.platform == "linux" else None  # a fork has torch already;
 class Decoded:
     """The facts about decoded pictures."""
 
-    seen: Counter[Facts] = dataclasses.field(default_factory=Counter)  # for pictures that could be read
+    seen: Counter[Facts] = dataclasses.field(default_factory=Counter)  # of the pictures that could be read
     bad: dict[str, str] = dataclasses.field(default_factory=dict)  # names of the others -> reason, in order
 
     @property

@@ -66,7 +66,7 @@ def arc(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
 
 
 def walk(corners: Tensor, frames: int, classes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Walk through latents (K, d) and back to the first in equal steps, on the sphere: (frames, d).
+    """Walk on the sphere through latents (K, d) and back, with frames spread evenly over the K parts: (frames, d).
 
     classes: the corners' class weights (K, num_classes), which are interpolated linearly: (frames, num_classes).
     """

@@ -221,4 +221,4 @@ def bound(found: dict[str, Any]) -> str:
     """The bound of D's Lipschitz constant from an audit in words, or why there is none."""
     if found["upper_bound"] is None:
         return f"D's slope has no known bound: {found.get('no_bound')}"
-    return f"D's slope is at most {found['upper_bound']:.4g} (the product of its layers' true norms)"
+    return f"D's slope is at most {found['upper_bound']:.4g} (product of the layers' true norms)"

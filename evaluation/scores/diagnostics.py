@@ -92,7 +92,7 @@ def memorisation(
 
 
 def diversity(samples: Tensor, training: Tensor) -> dict[str, float]:
-    """The median distances to the nearest other image among samples (N, d) and training images (M, d)."""
+    """The median distances to the nearest other image among samples (N, d) and as many training images (M, d)."""
     count = min(len(samples), len(training), QUERIES)
     parts = [features[spaced(len(features), count)] for features in (samples, training)]
     medians = [nearest(part, part, own=torch.arange(count))[0].median().item() for part in parts]
@@ -102,7 +102,7 @@ def diversity(samples: Tensor, training: Tensor) -> dict[str, float]:
 def class_shares(answers: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     """The shares of classes among samples, by classifier logits (N, k), and training images, by labels.
 
-    Missing classes have less than DROPPED of their real share, and chance would leave so few with less than CHANCE.
+    Missing classes have less than DROPPED of their real share, and so few by chance with a probability below CHANCE.
     """
     from scipy import stats
 
