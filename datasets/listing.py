@@ -150,8 +150,10 @@ def _of_json(content: bytes, names: list[str], where: Path) -> tuple[tuple[str, 
         if not pairs:
             return (), [-1] * len(names), [f"{path} has no labels: delete it if the folders are the classes"]
         number = {name: label for name, label in dict(pairs).items() if label is not None}
-        if not all(type(label) is int and 0 <= label < MAX_CLASSES for label in number.values()):
-            raise ValueError(f"labels must be whole numbers from 0 to {MAX_CLASSES - 1:,}")
+        for name, label in number.items():
+            if type(label) is not int or not 0 <= label < MAX_CLASSES:
+                told = f"and that of {name} is {repr(label)[:50]}"
+                raise ValueError(f"labels must be whole numbers from 0 to {MAX_CLASSES - 1:,}, {told}")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path} does not have the format of StyleGAN's tools: {error}") from error
     missing, absent = [name for name in names if name not in number], sorted(map(str, number.keys() - set(names)))

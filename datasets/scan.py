@@ -58,7 +58,7 @@ def only_pictures(root: Path) -> bool:
 
 def unused_labels(found: Found) -> list[Path]:
     """The LABELS files that are not read, above and below the place of the one that is."""
-    unused = [found.root / found.prefix / name for name in found.passed if name.endswith(f"/{LABELS}")]
+    unused = [found.root / found.prefix / name for name in found.passed if name.lower().split("/")[-1] == LABELS]
     above = found.root.resolve().parent / LABELS
     if is_archive(found.root):
         top, members = _below(found.root)
@@ -151,7 +151,7 @@ def _below(path: Path, folder: str = "") -> tuple[str, list[tuple[str, zipfile.Z
     """The common prefix of files in a folder of an archive, and these files without it."""
     facts = path.stat()
     members = _members(path, facts.st_size, facts.st_mtime_ns)
-    names = [member.filename for member in members if is_picture(member.filename) or member.filename == LABELS]
+    names = [member.filename for member in members if is_picture(member.filename) or member.filename.lower() == LABELS]
     tops = {name.split("/")[0] if "/" in name else "" for name in names}
     # A single folder around all pictures and their labels stands for the archive and is not a class.
     top = f"{tops.pop()}/" if len(tops) == 1 and tops != {""} else ""

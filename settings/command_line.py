@@ -100,12 +100,13 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that were typed, checked. Raises UserError if one is bad."""
     values = {key: value for key, value in vars(namespace).items() if key in FIELDS and value is not None}
-    if "num_epochs" in values and "total_steps" in values:
-        raise UserError("--total_steps and --num_epochs exclude each other: give one of them")
     try:
-        return {key: checked(key, value) for key, value in values.items()}
+        read = {key: checked(key, value) for key, value in values.items()}
     except ValueError as error:
         raise UserError(f"--{error}") from error
+    both = read.get("num_epochs") is not None and "total_steps" in read
+    refuse_if(both, "--total_steps and --num_epochs exclude each other: give one of them")
+    return read
 
 
 def parse_args(description: str | None, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], bool]:

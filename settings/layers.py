@@ -51,7 +51,7 @@ def checked(name: str, value: Any) -> Any:
     """Return a value for the setting `name` in its exact type. Raises ValueError, with the choices, if it is bad."""
     kind, optional, count = element_type(name)
     words = () if FIELDS[name].metadata["path"] else ("none",)  # a file may have this name
-    if optional and (value is None or _meant(value, str, words) in words):
+    if optional and (value is None or value is False or _meant(value, str, words) in words):
         return None
     if count is None:
         return _checked_scalar(name, value, kind)
@@ -74,7 +74,7 @@ def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
     exact = type(value) is kind or (kind is float and type(value) is int)
     if not exact or (choices and value not in choices):
         wanted = f"one of {', '.join(map(str, choices))}" if choices else " or ".join([ARTICLES[kind], *words])
-        raise ValueError(f"{name} must be {wanted}, not {short(value)}{suggestion(value, choices)}")
+        raise ValueError(f"{name} must be {wanted}, not {short(value)}{suggestion(value, (*choices, *words))}")
     for key, (told, holds) in BOUNDS.items():
         if kind is not str and meta[key] is not None and not holds(value, meta[key]):  # NaN holds for none
             raise ValueError(f"{name} must be {told} {meta[key]}, not {short(value)}")
@@ -167,9 +167,10 @@ def check_settings(values: Any) -> dict[str, Any]:
         if key not in names:
             hint = suggestion(key, names) or "; python main.py --help lists all settings"
             raise ValueError(f"unknown setting {short(key)}{hint}")
-    if values.get("num_epochs") is not None and "total_steps" in values:
+    read = {key: checked(key, value) for key, value in values.items()}
+    if read.get("num_epochs") is not None and "total_steps" in read:
         raise ValueError("total_steps and num_epochs exclude each other")
-    return {key: checked(key, value) for key, value in values.items()}
+    return read
 
 
 def resolve(flags: dict[str, Any]) -> tuple[Config, Path | None]:

@@ -39,7 +39,7 @@ def select_device(name: str) -> torch.device:
     auto is the first of accelerators(), or the CPU. Several processes need the CPU or CUDA: under torchrun, auto and
     cuda are the GPU of this process's local rank. Raises UserError if the device is unknown, absent or unsuitable.
     """
-    known = re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d+)?", name)
+    known = re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d+)?", name := name.lower())
     refuse_if(not known, f"--device takes auto, cpu, cuda, mps, xpu or one with a number such as cuda:1, not {name!r}")
     found = accelerators()
     usable = [kind for kind in found if kind == "cuda" or not launched()]

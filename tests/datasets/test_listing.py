@@ -197,6 +197,7 @@ def test_labels_of_what_is_not_there_are_said(data):
     [
         (["faces/00000/a.png", "other/b.png", "faces/dataset.json"], "faces/dataset.json"),
         (["train/0/a.png", "test/0/b.png", "dataset.json"], "dataset.json"),
+        (["00000/a.png", "Dataset.json"], "Dataset.json"),
         (["dataset.json/a.png"], None),
     ],
 )
@@ -219,7 +220,7 @@ def test_labels_beside_the_archive_or_above_the_folder_that_was_named_are_said(d
         ("{", "does not have the format of StyleGAN's tools"),
         ("[" * 100_000, "does not have the format of StyleGAN's tools"),
         ('{"labels": 5}', "does not have the format of StyleGAN's tools"),
-        ('{"labels": [["00000/a.png", 1.5]]}', "whole numbers"),
+        ('{"labels": [["00000/a.png", "cat"]]}', "whole numbers from 0 to 99,999, and that of 00000/a.png is 'cat'"),
         ('{"labels": [["00000/a.png", 99999999999]]}', "whole numbers"),
         (json.dumps({"labels": LABELS[:2]}), r"has no label for 00001/c\.png: label every picture, or delete that"),
         (json.dumps({"labels": [*LABELS[:2], ["00001/c.png", None]]}), r"has no label for 00001/c\.png"),

@@ -91,6 +91,7 @@ def test_a_setting_that_is_given_twice_is_the_last_one_and_that_is_said(capsys, 
 def test_total_steps_and_num_epochs_are_not_taken_together():
     with pytest.raises(UserError, match="--total_steps and --num_epochs exclude each other"):
         parse_args("", ["--total_steps", "7", "--num_epochs", "5"])
+    assert parse_args("", ["--total_steps", "7", "--num_epochs", "none"])[0] == {"total_steps": 7, "num_epochs": None}
 
 
 def test_help_lists_every_setting_in_its_group(capsys):

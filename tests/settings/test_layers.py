@@ -132,6 +132,7 @@ def test_a_key_that_resembles_none_is_told_where_the_settings_are_listed(tmp_pat
         ("dataset: minst", r"dataset must be one of .*, not 'minst'; did you mean mnist\?"),
         ("d_norm: spectral_norm", r"not 'spectral_norm'; did you mean spectral\?"),
         ("loss: hinge_loss", r"not 'hinge_loss'; did you mean hinge\?"),
+        ("augment_p: adaptve", r"a number or adaptive, not 'adaptve'; did you mean adaptive\?"),
         ("regularizer: wgan-gp", r"not 'wgan-gp'; did you mean gradient_penalty\?"),
         ("loss: no", "loss must be one of bce, .*, not False"),
         ("lr_G: fast", "lr_G must be a number, not 'fast'"),
@@ -198,6 +199,8 @@ def test_a_bad_line_of_yaml_is_refused_with_the_file_and_the_reason(tmp_path, te
         ("amp: off", {"amp": "none"}),
         ("conditional: 'No'", {"conditional": "none"}),
         ("attention: none", {"attention": None}),
+        ("cache_dir: off", {"cache_dir": None}),
+        ("num_epochs: none\ntotal_steps: 7", {"num_epochs": None, "total_steps": 7}),
         ("init_from: none", {"init_from": "none"}),  # which may be a file
         ("d_norm: spectral,batch", {"d_norm": ("spectral", "batch")}),
         ("d_norm: [Spectral, BATCH]", {"d_norm": ("spectral", "batch")}),

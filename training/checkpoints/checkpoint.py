@@ -31,6 +31,7 @@ HEADER = 8  # bytes before its header, which hold the header's length
 MAX_CLASSES, SHOWN_CLASSES = 10_000, 10
 # Part of a tensor's name -> the other program that uses such names
 SIGNS = {".weight_orig": "torch's spectral norm", ".module.": "DataParallel", "._orig_mod.": "torch.compile"}
+SIGNS |= {".parametrizations.": "torch's parametrizations, which its newer spectral norm is one of"}
 # The settings, besides the model, that decide the shapes of the weights.
 SHAPING = ["image_size", "channels", "z_dim", "base_channels", "arch_variant", "d_norm", "g_sn"]
 SHAPING += ["conditional", "attention", "groups"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import check_place
-from settings.config import FIELDS, Config, default_run_dir, differences, stored, to_yaml
+from settings.config import FIELDS, Config, default_run_dir, differences, stored, to_flag, to_yaml
 from settings.layers import resolve
 from settings.rules import warnings
 from utils.console import command
@@ -71,10 +71,9 @@ def _resumed(flags: dict[str, Any]) -> Config:
         if name in ("run_dir", "config"):
             raise UserError(f"--{name} cannot go with --resume: {run_dir} has its own. Leave out --{name}")
         if name != "resume" and value != getattr(config, name) and not FIELDS[name].metadata["resumable"]:
-            raise UserError(
-                f"--{name} {value} cannot change in a run that is resumed: {run_dir} has {getattr(config, name)}. "
-                "Start a new run for it"
-            )
+            now, before = to_flag(value), to_flag(getattr(config, name))
+            what = f"--{name} {now} cannot change in a run that is resumed: {run_dir} has {before}"
+            raise UserError(f"{what}. Start a new run for it")
     return dataclasses.replace(config, **flags)
 
 

@@ -36,7 +36,8 @@ def checkpoints(run_dir: str | Path) -> list[tuple[int, Path]]:
 def latest(run_dir: str | Path) -> Path:
     """The path of a run's newest checkpoint. Raises UserError, which names runs nearby, if there is no checkpoint."""
     found = checkpoints(run_dir)
-    what = f"{run_dir} holds no checkpoint" if Path(run_dir).is_dir() else f"there is no run {run_dir}"
+    there = "is a part of a run" if [*Path(run_dir).glob("step_*.pt")] else "holds no checkpoint"
+    what = f"{run_dir} {there}" if Path(run_dir).is_dir() else f"there is no run {run_dir}"
     if not found:
         raise UserError(f"{what}. {nearby(run_dir)}")
     return found[-1][1]

@@ -173,6 +173,7 @@ def test_a_tensor_that_stands_for_more_than_its_file_is_refused(tmp_path):
     ("made", "told"),
     [
         (lambda net: net.state_dict(), r"'1.bias', named as by torch's spectral norm\."),
+        (lambda net: nn.utils.parametrizations.orthogonal(net[1]).state_dict(), "named as by torch.s parametriz"),
         (lambda net: {"step": 3, "G": nn.DataParallel(net).state_dict()}, "'module.1.bias', named as by .* and Data"),
         (lambda net: {"net": {"b": net[1].weight}}, r"tensors such as 'b'\."),
         (lambda net: [net[1].weight], "a list without named tensors"),

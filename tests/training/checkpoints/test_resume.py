@@ -126,6 +126,8 @@ def test_a_resumed_run_may_go_further_but_not_change_its_model(tmp_path):
     assert checkpoint.read(go_on(tmp_path, total_steps=6))["step"] == 6
     with pytest.raises(UserError, match="--model resnet cannot change"):
         prepare({"resume": str(tmp_path / "run"), "model": "resnet"})
+    with pytest.raises(UserError, match=r"^--d_norm spectral batch cannot change .* has spectral\."):
+        prepare({"resume": str(tmp_path / "run"), "d_norm": ("spectral", "batch")})
 
 
 @pytest.mark.parametrize("values", [None, torch.zeros(3), torch.tensor([0.0, float("nan")])], ids=["none", "3", "nan"])

@@ -66,6 +66,8 @@ def test_whoever_names_a_run_that_is_not_there_is_told_which_are_newest_first(tm
             checkpoint.load(wrong)
     with pytest.raises(UserError, match=rf"^runs holds no checkpoint. {newest}"):
         latest("runs")
+    with pytest.raises(UserError, match=r"^runs/b/checkpoints is a part of a run. Runs, newest first: runs/b, "):
+        latest("runs/b/checkpoints")
     for inside in ("runs/b/checkpoints", "runs/b/checkpoints/step_000007.pt"):  # whose own run goes first
         assert nearby(inside) == "Runs, newest first: runs/b, runs/a, runs/d and 1 more"
     assert nearby("runs/b/checkpoints/step_000005") == "Did you mean runs/b/checkpoints/step_000005.pt?"
