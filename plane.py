@@ -128,7 +128,7 @@ def told(frame: Frame, points: str) -> str:
 
 def draw(frames: Sequence[Frame], names: Sequence[str], points: str) -> Image.Image:
     """The panels of one moment, side by side."""
-    figure = pyplot().figure(figsize=(4.2 * len(frames), 4.6), dpi=75, layout="constrained")
+    figure = pyplot().figure(figsize=(4.8 * len(frames), 5.3), dpi=75, layout="constrained")
     end, (centres, _, modes) = reach(points), TARGETS[points]
     for axes, frame, name in zip(figure.subplots(1, len(frames), squeeze=False)[0], frames, names):
         axes.set(title=f"{name}\n{told(frame, points)}", xlim=(-end, end), ylim=(-end, end), aspect="equal")
