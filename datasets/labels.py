@@ -68,17 +68,17 @@ def named(classes: Sequence[str], words: Iterable[str]) -> list[int]:
 
 
 def _label(classes: Sequence[str], word: str) -> int:
-    """Find a class by exact name, else by name in any case, number, or word of its name.
+    """Find a class by exact name, else by name in any case, else by number or word of its name, if these agree.
 
     If all names are numbers, a number means a name, not an index.
     """
     lower, numbers = [name.lower() for name in classes], all(map(WHOLE, classes))
     values = map(int, classes) if numbers else range(len(classes))
+    parts = [re.split(r"\W+", name) for name in lower]  # "seven" of "7 - seven"
     ways = (
         [label for label, name in enumerate(classes) if name == word],
         [label for label, name in enumerate(lower) if name == word.lower()],
-        [label for label, value in enumerate(values) if WHOLE(word) and value == int(word)],
-        [label for label, name in enumerate(lower) if word.lower() in re.split(r"\W+", name)],  # "seven" of "7 - seven"
+        [i for i, value in enumerate(values) if (WHOLE(word) and value == int(word)) or word.lower() in parts[i]],
     )
     found = next(filter(None, ways), [])
     if not found:
@@ -86,5 +86,5 @@ def _label(classes: Sequence[str], word: str) -> int:
         raise UserError(f"--labels {word}: no such class. The classes are {some(classes, SHOWN)}{way}")
     if len(found) > 1:
         told = " or ".join(f"number {label}, {classes[label]}" for label in found)
-        raise UserError(f"--labels {word} is ambiguous: it could be {told}. Type the number or the whole name")
+        raise UserError(f"--labels {word} is ambiguous: it could be {told}. Type the whole name")
     return found[0]

@@ -150,6 +150,12 @@ def test_a_word_that_names_no_class_or_two_is_refused_with_the_names(word, words
         named(NAMES, [word])
 
 
+def test_a_number_that_is_a_word_of_another_class_s_name_is_ambiguous():
+    words = "--labels 1 is ambiguous: it could be number 0, 1 apple or number 1, 2 pear. Type the whole name"
+    with pytest.raises(UserError, match=words):
+        named(("1 apple", "2 pear", "3 fig"), ["1"])
+
+
 def test_up_to_ten_classes_stand_for_all_in_a_picture():
     assert Classes(("a", "b", "c"), (1, 1, 1)).shown(10).tolist() == [0, 1, 2]
     assert Classes(tuple(map(str, range(100))), (1,) * 100).shown(10).tolist() == list(range(0, 100, 10))
