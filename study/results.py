@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evaluation.results.report import flat
-from training.reporting.logger import read_stats
+from training.reporting.logger import BROKEN, read_stats
 from utils.errors import UserError
 
 from .grid import Run, Study
@@ -18,7 +18,6 @@ from .runs import Outcome, outcome
 
 COLLAPSED = "the generator has collapsed"  # the words of diagnostics.warnings()
 LEVEL = 0.95  # confidence of an interval
-BROKEN = 1e6  # a loss beyond it, with either sign, counts as diverged
 SUMMED = ("upper_bound", "lower_bound", "largest_sigma", "rank_used")  # summary of an audit, for tables
 
 

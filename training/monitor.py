@@ -26,6 +26,7 @@ from utils.files import write_text
 from utils.plots import grid
 from utils.precision import bf16_gain
 
+from .reporting.logger import BROKEN
 from .run import PREVIEW, Run
 from .schedule import images_seen, moving
 from .state import STATISTICS, State, check_weights, disk_use
@@ -69,6 +70,10 @@ def log(run: Run) -> dict[str, float]:
         "seconds_per_step": seconds,
     }
     run.logger.write(state.step, line)
+    beyond = [f"{name} is {line[name]:.3g}" for name in ("loss_D", "loss_G") if abs(line[name]) > BROKEN]
+    if beyond and state.step == config.total_steps:  # said once; a NaN ends a run by itself
+        told = f"{' and '.join(beyond)}, beyond {BROKEN:,.0f}: the run has diverged"
+        run.logger.say(f"warning     {told}. A smaller learning rate or another normalization may help")
     run.start_clock()
     return line
 

@@ -38,6 +38,11 @@ def test_the_log_says_how_a_run_ended(tmp_path, monkeypatch):
     assert "not finite at step" in (tmp_path / "other" / "log.txt").read_text().splitlines()[-1]
 
 
+def test_a_run_whose_losses_are_finite_and_huge_is_said_to_have_diverged(tmp_path):
+    train.train(start(tmp_path, lr_D=1e3, d_norm=("none",), loss="wasserstein", log_every=5))
+    assert log_of(tmp_path).count("beyond 1,000,000: the run has diverged. A smaller learning rate") == 1
+
+
 def test_the_log_has_the_scores(tmp_path, call, data_dir, unscored):
     config = start(tmp_path, total_steps=2)
     train.train(config)

@@ -16,6 +16,8 @@ from tqdm import tqdm
 from utils.errors import UserError
 from utils.files import write_text, writing_into
 
+BROKEN = 1e6  # a loss beyond it, with either sign, counts as diverged
+
 
 def read_stats(run_dir: str | Path) -> list[dict[str, Any]]:
     """Read the lines of a run's stats.jsonl as dicts, even while it is being written.
