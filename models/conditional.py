@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .normalization import BatchNorm
+from .precision import full_precision, widened
 
 Norm = Callable[[int], nn.Module]
 Verdict = Tensor | tuple[Tensor, Tensor]  # D's logits, or (D's logits, class logits)
@@ -131,6 +132,11 @@ class Unlabelled(nn.Module):
             given = f"{tuple(labels.shape)} {labels.dtype}" if isinstance(labels, Tensor) else repr(labels)
             wanted = f"(N,) integers or (N, {self.num_classes}) weights of the classes"
             raise ValueError(f"labels must be a tensor of {wanted}, not {given}")
+
+    def verdict(self, head: nn.Module, flat: Tensor, h: Tensor, labels: Tensor | None, classify: bool) -> Verdict:
+        """Return judged(head(flat), h, ...) in float32: bfloat16 would round logits to 8 bits (docs/performance.md)."""
+        with full_precision(h):
+            return self.judged(head(widened(flat)), widened(h), labels, classify)
 
     def judged(self, logits: Tensor, h: Tensor, labels: Tensor | None, classify: bool) -> Verdict:
         """Return D's logits (N, 1) with the label's term added, if the label has one.

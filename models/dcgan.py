@@ -12,6 +12,7 @@ from .attention import attention_at
 from .conditional import CONDITIONAL, Sequential, Verdict, latent
 from .convolution import Conv2d, ConvTranspose2d, channels_last
 from .normalization import feature_norm
+from .precision import Tanh
 from .shape import Shape
 
 SLOPE = 0.1
@@ -60,7 +61,7 @@ class Generator(nn.Module):
             layers.append((norm if i < len(widths) - 1 else nn.BatchNorm2d)(out_channels))
             layers.append(nn.ReLU(inplace=True))
             layers += attention_at(self.bottom * 2**i, shape.attention, out_channels)
-        self.layers = Sequential(*layers, Conv2d(ch, shape.channels, 3), nn.Tanh())
+        self.layers = Sequential(*layers, Conv2d(ch, shape.channels, 3), Tanh())
         initialise(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -106,4 +107,4 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:
         h = self.layers(channels_last(self.classes.beside(x, labels)))
-        return self.classes.judged(self.head(h.flatten(1)), h, labels, classify)
+        return self.classes.verdict(self.head, h.flatten(1), h, labels, classify)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .conditional import CONDITIONAL, Sequential, Verdict, latent
 from .normalization import feature_norm
+from .precision import Tanh
 from .shape import Shape
 
 SLOPE = 0.2
@@ -31,7 +32,7 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         for (fan_in, fan_out), norm in zip(itertools.pairwise(widths), norms, strict=True):
             layers += [nn.Linear(fan_in, fan_out), norm(fan_out), nn.ReLU()]
-        self.layers = Sequential(*layers, nn.Linear(widths[-1], math.prod(self.image)), nn.Tanh())
+        self.layers = Sequential(*layers, nn.Linear(widths[-1], math.prod(self.image)), Tanh())
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.layers(self.classes.beside(latent(z, self.z_dim), labels), labels).unflatten(1, self.image)
@@ -63,4 +64,4 @@ class Discriminator(nn.Module):
         h = self.classes.beside(x.flatten(1), labels)
         for layer in hidden:
             h = layer(h)
-        return self.classes.judged(head(h), h, labels, classify)
+        return self.classes.verdict(head, h, h, labels, classify)

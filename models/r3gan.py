@@ -197,7 +197,7 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:
         h = self.layers(self.from_image(channels_last(self.classes.beside(x, labels))))
         h = self.depthwise(h).flatten(1)  # (N, C)
-        found = self.head(h)
-        if self.projects:
-            h, found = found, found.new_zeros(len(found), 1)
-        return self.classes.judged(found, h, labels, classify)
+        if self.projects:  # the label's term is all of the logit
+            h = self.head(h)
+            return self.classes.judged(h.new_zeros(len(h), 1), h, labels, classify)
+        return self.classes.verdict(self.head, h, h, labels, classify)

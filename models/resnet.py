@@ -15,6 +15,7 @@ from .attention import attention_at
 from .conditional import CONDITIONAL, Labelled, Norm, Sequential, Verdict, call, latent
 from .convolution import channels_last
 from .normalization import feature_norm
+from .precision import widened
 from .resampling import ConvAvgPool2d, UpsampleConv2d
 from .shape import Shape
 
@@ -99,7 +100,7 @@ class Generator(nn.Module):
         h = self.project(self.classes.beside(latent(z, self.z_dim), labels))
         h = h.unflatten(1, (-1, self.bottom, self.bottom))  # (N, C, 4, 4), or 6x6 for 48 pixels
         h = self.blocks(channels_last(h), labels)  # (N, C', S, S)
-        return self.to_image(F.relu(self.bn(h), inplace=True)).tanh()
+        return widened(self.to_image(F.relu(self.bn(h), inplace=True))).tanh()
 
 
 class DownBlock(nn.Module):
@@ -157,4 +158,4 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None = None, classify: bool = False) -> Verdict:
         h = self.blocks(channels_last(self.classes.beside(x, labels)))  # (N, C, S', S')
         h = F.relu(self.norm(h)).sum(dim=(2, 3))
-        return self.classes.judged(self.head(h), h, labels, classify)
+        return self.classes.verdict(self.head, h, h, labels, classify)

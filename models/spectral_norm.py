@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from .weights import MatrixNorm, check_layer, fold_weight, full_precision
+from .precision import full_precision
+from .weights import MatrixNorm, check_layer, fold_weight
 
 WARMUP_ITERATIONS = 15  # at construction: the first estimates from a random u are far too small
 
@@ -71,8 +72,7 @@ class SpectralNorm(MatrixNorm):
         _, u, v = power_iteration(W, u, 1 if W.is_meta else WARMUP_ITERATIONS, eps)
         self.register_buffer("u", u)
         self.register_buffer("v", v)
-        self.iterating = True  # False: u and v are frozen (see normalization.iteration())
-        self.due = False  # whether the next use of the weight advances u and v
+        self.iterating, self.due = True, False  # u and v may advance (see iteration()); the next use advances them
         self.hooks = layer.register_forward_pre_hook(_before), layer.register_forward_hook(_after, always_call=True)
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -1,11 +1,9 @@
 """The weight of a layer as the matrix that is normalised (Miyato et al. 2018, section 2.1), and back."""
 
-import contextlib
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from .precision import widened
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 SUPPORTED = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
@@ -34,7 +32,7 @@ class MatrixNorm(nn.Module):
     def matrix(self, weight: Tensor) -> Tensor:
         """The reshaped weight (d_out, d_in * kernel size), in float32 at least, so that no norm overflows."""
         W = weight_matrix(weight, self.transposed, self.groups)
-        return W if W.dtype == torch.float64 else W.float()
+        return widened(W)
 
     def from_matrix(self, W: Tensor, weight: Tensor) -> Tensor:
         """Undo matrix(): W in the shape and precision of weight."""
@@ -58,10 +56,3 @@ def fold_weight(layer: nn.Module) -> None:
     shared = type(layer)
     layer.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
     parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-
-
-def full_precision(weight: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Return a context without autocast, which would compute matrix products in half precision."""
-    kind = weight.device.type
-    enabled = kind != "meta" and torch.is_autocast_enabled(kind)
-    return torch.autocast(kind, enabled=False) if enabled else contextlib.nullcontext()

@@ -24,7 +24,7 @@ ROOMS = [*sorted(path.parent.name for path in ROOT.glob("*/__init__.py")), "benc
 FILES = sorted([*ROOT.glob("*.py"), *(path for name in ROOMS for path in (ROOT / name).rglob("*.py"))])
 HOUSE = [path for path in FILES if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks")]
 MAX_LINES, TRAIN_LINES, MAX_FUNCTION, MAX_ARGUMENTS = 300, 220, 60, 6
-CEILING = 13_990  # lines outside tests and benchmarks: raised only by a commit that says why
+CEILING = 14_010  # lines outside tests and benchmarks: raised only by a commit that says why
 
 
 def module_of(path):

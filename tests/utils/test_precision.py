@@ -1,5 +1,6 @@
 """How a network is called and updated: in half precision, scaled, on a CPU plainly; TF32, and memory that is kept."""
 
+import math
 import platform
 import sys
 
@@ -23,13 +24,15 @@ def test_on_a_cpu_fp16_is_full_precision(amp):
     assert torch.equal(precision.call(D, x), D(x)) and precision.scaler.state_dict() == {}
 
 
-def test_half_precision_computes_the_layers_and_hands_back_float32():
-    _, D = build_models("dcgan", 16, 1, 8, 4)
+@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp", "r3gan"])
+def test_half_precision_computes_the_layers_but_not_the_logits(model):
+    _, D = build_models(model, 16, 1, 8, 4)
     dtypes, precision = [], Precision("bf16", CPU)
     for layer in layers_of(D):
         layer.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     logits = precision.call(D, torch.randn(4, 1, 16, 16))
-    assert set(dtypes) == {torch.bfloat16} and logits.dtype == torch.float32
+    assert set(dtypes[:-1]) == {torch.bfloat16} and dtypes[-1] == logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())  # which rounding to 8 bits would leave alike
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,19 @@ def test_without_the_instructions_bf16_is_slower(forks):
         "import os; os.environ['ONEDNN_MAX_CPU_ISA'] = 'AVX2'; import utils.precision as p; print(p.bf16_gain())"
     )
     assert float(done.stdout) < 0.7
+
+
+@pytest.mark.parametrize("model", ["dcgan", "resnet", "mlp"])
+def test_in_half_precision_pixels_that_are_nearly_black_keep_their_gradient(model):
+    G, _ = build_models(model, 16, 1, 8, 4)
+    last = [layer for layer in layers_of(G) if layer.bias is not None][-1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, -3.6)  # tanh: -0.9985, which bfloat16 rounds to -1
+    Precision("bf16", CPU).call(G, torch.randn(4, 8)).sum().backward()
+    each = last.bias.grad / (4 * 256 / last.bias.numel())
+    torch.testing.assert_close(
+        each, torch.full_like(each, 1 - math.tanh(3.59375) ** 2), rtol=0.01, atol=0
+    )  # -3.6 in bf16
 
 
 def test_a_scaled_update_is_the_plain_one_and_an_overflow_is_skipped():
