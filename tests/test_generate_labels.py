@@ -122,7 +122,7 @@ def test_a_range_of_classes_is_each_of_them(run_dir, call, tmp_path):
 def test_a_class_whose_name_looks_like_a_range_is_that_class():
     names = ("0-2", "4-6", "8-13")
     loaded = SimpleNamespace(classes=Classes(names, (1, 1, 1)), path="run")
-    assert generate.labels_of(loaded, SimpleNamespace(labels=["4-6", "1-2"])) == [1, 1, 2]
+    assert generate.labels_of(loaded, SimpleNamespace(labels=["4-6", "0-1"])) == [1, 0, 1]
 
 
 def test_labels_that_name_nothing_are_refused(run_dir, plain, call, tmp_path):

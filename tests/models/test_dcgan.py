@@ -11,6 +11,7 @@ from torch import nn
 from models import dcgan
 from models.convolution import Conv2d, ConvTranspose2d
 from models.normalization import BatchNorm, LayerNorm
+from models.precision import Tanh
 
 
 def dcgan_D(*widths):
@@ -66,7 +67,7 @@ def test_only_the_authors_code_normalises_after_dcgans_linear_layer(variant):
     G, _ = build("dcgan", arch_variant=variant)
     bn_relu = [nn.BatchNorm2d, nn.ReLU]
     start = bn_relu if variant == "code" else []
-    assert [type(layer) for layer in G.layers] == start + 3 * [ConvTranspose2d, *bn_relu] + [Conv2d, nn.Tanh]
+    assert [type(layer) for layer in G.layers] == start + 3 * [ConvTranspose2d, *bn_relu] + [Conv2d, Tanh]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("batch", BatchNorm), ("layer", LayerNorm)])
