@@ -105,7 +105,7 @@ SOURCES = {
 def load_split(config: Config, split: str = "train", say: Say = say_first) -> Images:
     """Load the "train" or "test" split of config.dataset as Images at config.image_size with config.channels.
 
-    A folder's splits are its subfolders train and test if it has only these; otherwise every image is in both.
+    If a folder has only the subfolders train and test, these are its splits. Otherwise each split has every image.
     say: prints which pictures of a folder are used, and how.
     Raises UserError if the data cannot be found, or do not fit into memory or the cache.
     """

@@ -1,4 +1,4 @@
-"""Decode pictures on all cores. A DataLoader deals parts to its processes and returns them in order."""
+"""Decode pictures on all cores: a DataLoader's processes decode parts, which come back in order."""
 
 import dataclasses
 import functools
@@ -62,7 +62,7 @@ class Parts(Dataset[tuple[bytes, Decoded]]):
 
 
 def decode(open_one: Callable[[str], IO[bytes]], names: list[str], how: How) -> tuple[bytes, Decoded]:
-    """Decode pictures to bytes of (N, C, S, S) uint8, for the N that can be read. Returns Decoded facts too.
+    """Return the N readable pictures as bytes, (N, C, S, S) uint8, and Decoded facts.
 
     Raises MemoryError if memory runs out.
     """

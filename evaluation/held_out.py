@@ -1,7 +1,7 @@
 """Scores of held-out real images, as a baseline. A perfect generator would reach about the same.
 
-The test images are scored against a protocol's real images as if they were samples. If the protocol compares with the
-test images themselves, as many training images as it takes samples are scored instead.
+The test images are scored against a protocol's real images as if they were samples. If those are the test
+images themselves, training images are scored instead, as many as the protocol takes samples.
 """
 
 from typing import Any

@@ -74,7 +74,7 @@ def facts(
 ) -> dict[str, Any]:
     """Everything that a score depends on, except the source of the samples.
 
-    classifier: of the samples' classes; frequencies: of the modes, if they are counted.
+    classifier: the one that finds the samples' classes. frequencies: those of the modes, if modes are counted.
     """
     split = plan.full.split
     num_real, reference = real.count(split), real.references.get(split)

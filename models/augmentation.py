@@ -59,7 +59,7 @@ def cutout(x: Tensor, u: Tensor) -> Tensor:
 
 
 def _cut(side: int, u: Tensor) -> Tensor:
-    """Mark the pixels along one side that are cut out: (N, side) bool. An even length is centred between two pixels."""
+    """Return which pixels along a side are cut: (N, side) bool. An even length is centred between two pixels."""
     length = side // CUT
     first = (u * (side + 1 - length % 2)).long() - length // 2
     place = torch.arange(side, device=u.device) - first[:, None]
@@ -76,10 +76,10 @@ TRANSFORMS = [transform for group in AUGMENTATIONS.values() for transform in gro
 
 
 def draw(count: int, p: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw the numbers of augment() for `count` images: (count, TRANSFORMS, 3), 1 if applied or 0, then u.
+    """Draw the numbers of augment() for `count` images: (count, TRANSFORMS, 3).
 
-    Each transform is applied to each image independently with probability p, a scalar. Numbers are drawn for all
-    transforms, so that the random state does not depend on which are used.
+    The three are 1 or 0, for applied or not, and the two of u. Each transform is applied to each image independently
+    with probability p, a scalar. All get numbers, so that the random state does not depend on which are used.
     """
     drawn = torch.rand(count, len(TRANSFORMS), 3, generator=generator, device=generator.device)
     applied = (drawn[..., :1] < p).to(drawn)  # on the device: reading p would wait for it

@@ -1,6 +1,6 @@
-"""A multilayer perceptron pair: Goodfellow et al. 2014's vanilla GAN with modern layers (ReLU, batch norm in G).
+"""MLPs: the GAN of Goodfellow et al. 2014 with ReLU, and batch norm in G.
 
-`base_channels` is the width of the narrowest hidden layer, 256 by default. Not in Miyato et al. 2018.
+`base_channels` is the width of the narrowest hidden layer, 256 by default. Miyato et al. 2018 have no such networks.
 """
 
 import itertools

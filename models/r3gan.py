@@ -1,8 +1,8 @@
-"""R3GAN's networks (Huang et al. 2024, "The GAN is dead; long live the GAN! A modern GAN baseline", arXiv 2501.05441):
-residual networks without normalization, and G without a tanh.
+"""R3GAN's networks (Huang et al. 2024): residual networks without normalization, and G without a tanh.
 
-`base_channels` is the width of all stages up to 32 pixels, 768 in the paper, halved with each doubling above; `groups`
-is the number of groups of its 3x3 convolutions, 96. For conditional CIFAR-10, G has 20.8 and D 21.3 million parameters.
+The paper is "The GAN is dead; long live the GAN! A modern GAN baseline", arXiv 2501.05441. `base_channels` is the width
+of all stages up to 32 pixels (the paper's: 768). Each doubling above halves it. `groups` is how many groups the 3x3
+convolutions have (the paper's: 96). For conditional CIFAR-10, G has 20.8 and D 21.3 million parameters.
 """
 
 import math
@@ -72,8 +72,8 @@ def check(shape: Shape) -> None:
 def initialise(network: nn.Module) -> None:
     """Draw weights with standard deviation gain / sqrt(fan_in); set biases to 0.
 
-    The gain is 1, but GAIN * blocks^(-1/4) in a block's first two layers and 0 in its last. A branch's variance then
-    has a factor of 1 / blocks, and the sum of all branches does not depend on their number.
+    The gain is GAIN * blocks^(-1/4) in a block's first two layers, 0 in its last, and 1 elsewhere. A branch's variance
+    is then proportional to 1 / blocks, so that of the sum of all branches does not depend on their number.
     """
     blocks = [module for module in network.modules() if isinstance(module, Block)]
     projected = [module.embedding for module in network.modules() if isinstance(module, Projection)]
@@ -109,7 +109,7 @@ class Block(nn.Module):
 
 
 def pointwise(in_channels: int, out_channels: int) -> list[nn.Module]:
-    """Return the 1x1 convolution between stages of different widths, in a list: [] if the widths are equal."""
+    """Return a list: the 1x1 convolution between stages, or nothing if their widths are equal."""
     return [nn.Conv2d(in_channels, out_channels, 1, bias=False)] if in_channels != out_channels else []
 
 

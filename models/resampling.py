@@ -18,7 +18,7 @@ def positions() -> Tensor:
 
 
 class Spread(nn.Conv2d):
-    """A 3x3 convolution, computed as a 4x4 one of stride 2 whose kernel sums the 3x3 one in four positions."""
+    """A 3x3 convolution and a 2x resampling in one: a 4x4 convolution of stride 2."""
 
     positions: Tensor
 
@@ -66,7 +66,7 @@ class Resampling(nn.Module):
 
 
 class Upsample(Resampling):
-    """(N, C, H, W) -> (N, C, 2H, 2W). In each direction, 3/4 of the nearer pixel and 1/4 of the farther one."""
+    """(N, C, H, W) -> (N, C, 2H, 2W). Each way, a pixel is 3/4 the nearer one plus 1/4 the farther one."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv_transpose2d(x, 4 * self.kernels(x), stride=2, padding=1, groups=x.size(1))

@@ -1,4 +1,4 @@
-"""The objectives of the two updates: losses and regularizers of a configuration, and batches."""
+"""The batches and objectives of both updates: the losses and regularizers of a configuration."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

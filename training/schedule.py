@@ -1,4 +1,4 @@
-"""Schedules over a run, by the number of real images seen instead of steps.
+"""Schedules over a run, in real images seen rather than in steps.
 
 The cosine schedules follow R3GAN (Huang et al. 2024): learning rate, penalty weight, beta2 and the EMA's half-life.
 """

@@ -61,7 +61,7 @@ def grid(
 
 
 def _fitting(texts: Sequence[str], cell: int) -> tuple[Any, int]:
-    """Return (font, cells) for texts in front of rows. The font is the largest in which all fit, or the smallest."""
+    """Return (font, cells) for the rows' names: the largest font that fits, else the smallest."""
     draw = ImageDraw.Draw(Image.new("L", (1, 1)))
     for size, cells in itertools.product(range(LARGEST_TEXT, SMALLEST_TEXT - 1, -1), range(1, MOST_CELLS + 1)):
         boxes = [draw.multiline_textbbox((0, 0), text, _font(size), spacing=2) for text in texts]

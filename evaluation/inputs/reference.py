@@ -56,7 +56,7 @@ class Kept:
         keep(self.path, {"key": self.key, "value": value, "sha256": _sha256(value)}, what, self.say)
 
     def beside(self, name: str, facts: dict[str, Any]) -> "Kept":
-        """The cache file of a result that depends on this value and facts."""
+        """The cache file of a result that depends on this value and these facts."""
         key = {"format": FORMAT_BESIDE, "reference": self.key, "name": name, **facts}
         return Kept(self.path.with_name(f"{self.path.stem}_{name}_{_digest(key)}.pt"), key, self.say)
 
