@@ -45,7 +45,7 @@ class Outlet:
 
 
 def command(*words: object) -> str:
-    """Join words to a command line that can be pasted into a shell."""
+    """Join words into a command line that can be pasted into a shell."""
     return shlex.join(map(str, words))
 
 

@@ -48,7 +48,7 @@ def fids(features: Tensor, reference: Reference, weights: np.ndarray, label: str
 
 
 def _scatter(products: np.ndarray, counts: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """A symmetric matrix with the eigenvalues of the sum of counts (z - moved) (z - moved)^T over products z (N, r).
+    """A symmetric matrix with the nonzero eigenvalues of sum_i counts_i (z_i - moved) (z_i - moved)^T, z_i: a row (r,).
 
     For few samples it is the Gram matrix, which is smaller and has the same eigenvalues except for zeros.
     """

@@ -72,7 +72,7 @@ def memorisation(
     """Compare the distances of samples (N, d) to training images (M, d) with those of unseen images.
 
     of_unseen: from unseen_distances(); real, unseen: the images' names in words. `nearer`: the probability that a
-    sample is nearer to a training image than an unseen one (effect size of the Mann-Whitney test; Meehan et al. 2020).
+    sample is nearer to its closest training image than an unseen image is to its own (Meehan et al. 2020).
     """
     from scipy import stats
 

@@ -116,7 +116,7 @@ def scores_of(*kinds: str) -> dict[str, Score]:
 
 
 def curves(*names: str) -> dict[str, tuple[dict[str, str], bool]]:
-    """The panels of these scores over training: {title: ({statistic: name of its line}, whether logarithmic)}."""
+    """The plots of these scores over training: {title: ({statistic: label of its line}, whether logarithmic)}."""
     found: dict[str, tuple[dict[str, str], bool]] = {}
     for score in map(SCORES.__getitem__, names):
         lines, _ = found.setdefault(f"{score.panel or score.heading} ({score.direction})", ({}, score.log))
