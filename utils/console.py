@@ -13,8 +13,8 @@ from tqdm import tqdm
 from .launcher import own_rank
 
 LOG_FILE_INTERVAL = 30  # seconds between a progress bar's updates outside a terminal
-tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which outlives a killed process
 PATIENCE = 5  # seconds before a progress bar or an announcement is shown
+tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which outlives a killed process
 
 
 class Outlet:
