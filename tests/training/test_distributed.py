@@ -128,10 +128,10 @@ def run(forks, ranks, name, *arguments):
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory, forks):
-    """What 8 steps of each of SETTINGS in float64 leave on one rank and on two, and 50 in float32 on two."""
+    """What 8 steps of each of SETTINGS in float64 leave on one rank and on two, and 100 in float32 on two."""
     folder = tmp_path_factory.mktemp("ranks")
     stages = [(count, name, 8, "float64", flags) for name, flags in SETTINGS.items() for count in (1, 2)]
-    for count, name, *rest in [*stages, (2, "long", 50, "float32", {"model": "dcgan", "g_sn": True})]:
+    for count, name, *rest in [*stages, (2, "long", 100, "float32", {"model": "dcgan", "g_sn": True})]:
         done = run(forks, count, "updates", f"{folder}/{name}", *rest)
         assert set(done.codes) == {0}, done.stderr
     return folder
@@ -148,7 +148,7 @@ def test_two_ranks_make_the_updates_of_one(ended, name):
             torch.testing.assert_close(shared[network][key], value, rtol=CLOSE, atol=CLOSE, msg=key)
 
 
-def test_weights_u_and_v_are_the_same_bits_on_all_ranks_after_50_steps(ended):
+def test_weights_u_and_v_are_the_same_bits_on_all_ranks_after_100_steps(ended):
     first, second = (torch.load(ended / f"long_2_{rank}.pt") for rank in (0, 1))
     names = [name for name in first["D"] if name.endswith((".0.u", ".0.v"))]
     assert len(names) == 2 * 8
